@@ -1,0 +1,76 @@
+"""trainbus: a plugin-based trainer for PyTorch with an event bus.
+
+Importing it imports neither torch nor a plugin: names are looked up when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from trainbus.errors import (
+    CheckpointError,
+    PluginError,
+    SkipBatch,
+    SkipStep,
+    StopEpoch,
+    StopRun,
+    TrainbusError,
+    UsageError,
+)
+from trainbus.version import __version__
+
+if TYPE_CHECKING:
+    from trainbus.accelerator import Accelerator
+    from trainbus.bus import Bus
+    from trainbus.markers import hookimpl, hookspec
+    from trainbus.records import Artifact
+    from trainbus.run import Run
+    from trainbus.seeding import seed_everything
+    from trainbus.task import Task
+    from trainbus.trainer import Trainer
+
+_LAZY = {
+    "Accelerator": "accelerator",
+    "Artifact": "records",
+    "Bus": "bus",
+    "Run": "run",
+    "Task": "task",
+    "Trainer": "trainer",
+    "hookimpl": "markers",
+    "hookspec": "markers",
+    "seed_everything": "seeding",
+}
+
+__all__ = [
+    "Accelerator",
+    "Artifact",
+    "Bus",
+    "CheckpointError",
+    "PluginError",
+    "Run",
+    "SkipBatch",
+    "SkipStep",
+    "StopEpoch",
+    "StopRun",
+    "Task",
+    "TrainbusError",
+    "Trainer",
+    "UsageError",
+    "__version__",
+    "hookimpl",
+    "hookspec",
+    "seed_everything",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'trainbus' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"trainbus.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

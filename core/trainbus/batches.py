@@ -1,0 +1,109 @@
+"""What the loop must know of loaders and batches, which may be of any type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainbus.errors import UsageError
+
+
+def size(loader: Iterable[Any]) -> int | None:
+    """Batches in one pass over the loader, or None when it does not tell."""
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except (TypeError, NotImplementedError):
+        return None
+
+
+class Limited:
+    """The first batches of a loader: a number of them, or a fraction of one that tells its size."""
+
+    def __init__(self, loader: Iterable[Any], limit: float) -> None:
+        self.loader = loader
+        total = size(loader)
+        if isinstance(limit, float) and limit <= 1.0:
+            if total is None:
+                raise UsageError(
+                    f"limit_batches={limit} is a fraction, but {describe(loader)} does not tell "
+                    "its length; give a number of batches"
+                )
+            self.count = max(1, round(total * limit))
+        else:
+            self.count = int(limit) if total is None else min(int(limit), total)
+
+    def __len__(self) -> int:
+        total = size(self.loader)
+        return self.count if total is None else min(self.count, total)
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(iter(self.loader), self.count)
+
+
+def set_epoch(loader: Iterable[Any], epoch: int) -> None:
+    """Tell the epoch to samplers that shuffle by it (`set_epoch`, as torch's do)."""
+    loader = getattr(loader, "loader", loader)
+    for part in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
+        tell = getattr(part, "set_epoch", None)
+        if callable(tell):
+            tell(epoch)
+
+
+def describe(loader: object) -> str:
+    """A loader in words, for messages."""
+    loader = getattr(loader, "loader", loader) if isinstance(loader, Limited) else loader
+    dataset = getattr(loader, "dataset", None)
+    total = None if dataset is None else size(dataset)
+    kind = type(loader).__name__
+    return kind if total is None else f"{kind} over {total} samples"
+
+
+def batch_size(batch: Any) -> int:
+    """Samples in a batch: the length of the first tensor with a dimension in it, else 1."""
+    for tensor in tensors(batch):
+        if tensor.ndim:
+            return int(tensor.shape[0])
+    return 1
+
+
+def tensors(batch: Any) -> Iterator[Tensor]:
+    """The tensors of a nested batch, in order."""
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from tensors(value)
+    elif isinstance(batch, Sequence) and not isinstance(batch, (str, bytes)):
+        for value in batch:
+            yield from tensors(value)
+    elif is_dataclass(batch):
+        for field in fields(batch):
+            yield from tensors(getattr(batch, field.name))
+
+
+def move(batch: Any, device: torch.device, non_blocking: bool = True) -> Any:
+    """The same batch with every tensor, and all else that has `.to`, on `device`.
+
+    Tuples, named tuples, lists, mappings and dataclasses are walked through and rebuilt; what has
+    no `.to` is passed on as it is.
+    """
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=non_blocking)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(move(value, device, non_blocking) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(move(value, device, non_blocking) for value in batch)
+    if callable(getattr(batch, "to", None)):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        moved = {key: move(value, device, non_blocking) for key, value in batch.items()}
+        return moved if type(batch) is dict else type(batch)(moved)  # type: ignore[call-arg]
+    if is_dataclass(batch) and not isinstance(batch, type):
+        values = {f.name: move(getattr(batch, f.name), device) for f in fields(batch) if f.init}
+        return replace(batch, **values)
+    return batch

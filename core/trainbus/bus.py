@@ -1,0 +1,405 @@
+"""The event bus: who listens to what, in which order, and one fast function per hook."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable
+from graphlib import CycleError, TopologicalSorter
+from heapq import heappop, heappush
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pluggy
+
+from trainbus import hookspecs
+from trainbus.dispatch import Hook, Listener, Opened, Timing, Wrappers, compile_hook
+from trainbus.errors import Control, PluginError, nearest
+from trainbus.markers import Kind, impl_options, spec_options
+
+logger = logging.getLogger("trainbus")
+
+#: A failure here never hides how the run ended.
+FINAL_HOOKS = frozenset({"on_exception", "on_run_end"})
+#: A failure here stops the run before its first step, also that of an observer.
+START_HOOKS = frozenset({"on_run_start", "on_fit_start"})
+
+
+class Member(NamedTuple):
+    """A plugin to register: its name, the object, and what it came from (`trainbus-foo 0.1`)."""
+
+    name: str
+    plugin: object
+    origin: str = ""
+    core: bool = False
+
+    def __str__(self) -> str:
+        return f"plugin {self.name!r}" + (f" ({self.origin})" if self.origin else "")
+
+
+class _Manager(pluggy.PluginManager):
+    """pluggy's manager, which here also takes a listener from a subclass's own marker only."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        return None if name.startswith("__") else super().parse_hookimpl_opts(plugin, name)
+
+
+class Bus:
+    """Registers plugins and calls their listeners.
+
+    Each hook is an attribute: a function of the hook's arguments, or None when nobody listens, so
+    that a call reads `if bus.on_epoch_end: bus.on_epoch_end(run)`. pluggy's lists hold the order;
+    they are compiled anew whenever a plugin comes or goes.
+    """
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self._manager = _Manager("trainbus")
+        self._members: dict[str, Member] = {}
+        self._hooks: dict[str, Hook] = {}
+        self._namespaces: set[object] = set()
+        self._wrappers: dict[str, Wrappers] = {}
+        self._timings: dict[tuple[str, str], Timing] | None = None
+        self._muted: frozenset[Kind] = frozenset()
+        self._set_aside: set[str] = set()
+        self._add_hookspecs(hookspecs, Member("core", None, core=True))
+        self._compile()
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"no hook {name!r} is declared{nearest(name, self.hooks)}")
+
+    # --- who listens ---------------------------------------------------------------------------
+
+    @property
+    def hooks(self) -> dict[str, Hook]:
+        """The declared hooks by name: the core's in firing order, then those of plugins."""
+        return self._hooks
+
+    @property
+    def plugins(self) -> dict[str, object]:
+        """The registered plugins by name, in order of registration."""
+        return {name: member.plugin for name, member in self._members.items()}
+
+    def register(self, plugin: object, name: str, origin: str = "") -> None:
+        """Add a plugin; at once, also in the middle of a run. Raises `PluginError`."""
+        self.register_all([Member(name, plugin, origin)])
+
+    def register_all(self, members: Iterable[Member]) -> None:
+        """Add several plugins, whose new hooks all of them may use; on an error, none of them."""
+        added: list[Member] = []
+        try:
+            fresh = list(members)
+            for member in fresh:
+                self._admit(member, added)
+                added.append(member)
+                self._members[member.name] = member
+            for member in fresh:
+                self._check_listeners(member)
+            for member in fresh:
+                self._manager.register(member.plugin, member.name)
+            self._sort()
+        except Exception:
+            for member in added:
+                self._remove(member.name)
+            raise
+        self._compile()
+
+    def unregister(self, plugin: object) -> None:
+        """Remove a plugin, given itself or its name; at once, also in the middle of a run."""
+        for name, member in self._members.items():
+            if plugin == name or plugin is member.plugin:
+                self._remove(name)
+                self._compile()
+                return
+        raise PluginError(f"cannot unregister {plugin!r}: registered are {', '.join(self.plugins)}")
+
+    def order(self) -> dict[str, list[str]]:
+        """For each hook that is listened to, its plugins in the order of the calls."""
+        return {
+            hook: names
+            for hook in self._hooks
+            if (names := [impl.plugin_name for impl in self._impls(hook)])
+        }
+
+    def _remove(self, name: str) -> None:
+        del self._members[name]
+        if self._manager.has_plugin(name):
+            self._manager.unregister(name=name)
+
+    def _admit(self, member: Member, added: list[Member]) -> None:
+        if isinstance(member.plugin, type):
+            raise PluginError(
+                f"{member} is the class {member.plugin.__name__}; did you forget `()`?"
+            )
+        if other := self._members.get(member.name):
+            raise PluginError(f"two plugins are named {member.name!r}: {other} and {member}")
+        for other in self._members.values():
+            if other.plugin is member.plugin:
+                raise PluginError(f"{member} is already registered as {other.name!r}")
+        declare = getattr(member.plugin, "register_hookspecs", None)
+        if declare is not None and _marker(member.plugin, "register_hookspecs") is not None:
+            self._add_hookspecs(declare(), member)
+
+    def _add_hookspecs(self, namespace: object, member: Member) -> None:
+        if not isinstance(namespace, (ModuleType, type)):
+            raise PluginError(
+                f"{member}: register_hookspecs returns a class or module, not {namespace!r}"
+            )
+        if namespace in self._namespaces:  # a plugin that comes back
+            return
+        declarations = {
+            name: declaration
+            for name, declaration in vars(namespace).items()
+            if hasattr(declaration, "trainbus_spec_options")
+        }
+        for name in declarations:
+            if name in self._hooks:
+                raise PluginError(f"{member} declares the hook {name!r}, which exists already")
+        for name, declaration in declarations.items():
+            options = spec_options(declaration)
+            arguments = tuple(inspect.signature(declaration).parameters)
+            if isinstance(namespace, type) and arguments[:1] == ("self",):
+                arguments = arguments[1:]
+            self._hooks[name] = Hook(name, arguments, options.kind, options.cadence)
+        self._manager.add_hookspecs(namespace)
+        # pluggy cannot take a declaration back: it stays, and without listeners does nothing.
+        self._namespaces.add(namespace)
+
+    def _check_listeners(self, member: Member) -> None:
+        """Refuse what pluggy takes in silence: see `docs/hooks-how.md`."""
+        for attribute in dir(member.plugin):
+            if attribute.startswith("__"):
+                continue
+            options = _marker(member.plugin, attribute)
+            if options is None:
+                self._check_unmarked(member, attribute)
+            else:
+                self._check_listener(member, attribute, options)
+
+    def _check_unmarked(self, member: Member, attribute: str) -> None:
+        if attribute not in self._hooks:
+            return
+        if not inspect.isroutine(inspect.getattr_static(member.plugin, attribute)):
+            return
+        bases = type(member.plugin).__mro__[1:]
+        if any(hasattr(vars(base).get(attribute), "trainbus_impl") for base in bases):
+            raise PluginError(
+                f"{member}: {type(member.plugin).__name__}.{attribute} overrides a listener "
+                "without @hookimpl, so it would never be called; mark it too"
+            )
+        if attribute.startswith("on_"):
+            raise PluginError(
+                f"{member}: {attribute} is named like a hook but not marked; put @hookimpl above it"
+            )
+
+    def _check_listener(self, member: Member, attribute: str, options: dict[str, Any]) -> None:
+        name = options["specname"] or attribute
+        where = f"{member}, listener {attribute}"
+        hook = self._hooks.get(name)
+        if hook is None:
+            if options["optionalhook"]:
+                return
+            raise PluginError(f"{where}: no hook {name!r} is declared{nearest(name, self._hooks)}")
+        function = getattr(member.plugin, attribute)
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise PluginError(f"{where}: a coroutine is never awaited; make it a plain function")
+        if options["hookwrapper"]:
+            raise PluginError(f"{where}: use @hookimpl(wrapper=True), `result = yield`")
+        if options["wrapper"] != inspect.isgeneratorfunction(function):
+            raise PluginError(
+                f"{where}: a wrapper is a generator (`result = yield`, then `return result`) and is "
+                "marked @hookimpl(wrapper=True); here is one without the other"
+            )
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.kind in (
+                parameter.KEYWORD_ONLY,
+                parameter.VAR_KEYWORD,
+                parameter.VAR_POSITIONAL,
+            ):
+                raise PluginError(
+                    f"{where}: the parameter {parameter} receives nothing; the hook is "
+                    f"{name}({', '.join(hook.arguments)})"
+                )
+            if parameter.name not in hook.arguments and parameter.default is parameter.empty:
+                raise PluginError(
+                    f"{where}: {name} has no argument {parameter.name!r}"
+                    f"{nearest(parameter.name, hook.arguments)} "
+                    f"The hook is {name}({', '.join(hook.arguments)})"
+                )
+        mine = impl_options(function)
+        if mine.every is not None and hook.cadence is None:
+            raise PluginError(f"{where}: every={mine.every} counts nothing at {name}")
+        if (mine.once or mine.rank_zero) and hook.arguments[:1] != ("run",):
+            raise PluginError(f"{where}: once and rank_zero need a hook that receives the run")
+
+    # --- in which order ------------------------------------------------------------------------
+
+    def _impls(self, hook: str) -> list[pluggy.HookImpl]:
+        caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
+        return caller.get_hookimpls()[::-1]
+
+    def _sort(self) -> None:
+        """Write the order into pluggy's lists, which stay the one truth.
+
+        Wrappers outside; within them and within the others `tryfirst`, plain, `trylast`; within
+        those the order of registration; and over all that, `before` and `after`.
+        """
+        position = {name: i for i, name in enumerate(self._members)}
+        for hook in self._hooks:
+            impls = self._impls(hook)
+            if len(impls) < 2:
+                continue
+            impls.sort(key=lambda impl: (
+                not impl.wrapper, impl.trylast - impl.tryfirst, position[impl.plugin_name]
+            ))  # fmt: skip
+            wrappers = sum(impl.wrapper for impl in impls)
+            # pluggy offers no way to order by name; the list is read in reverse.
+            caller = getattr(self._manager.hook, hook)
+            caller._hookimpls[:] = [
+                *self._constrained(hook, impls[:wrappers]),
+                *self._constrained(hook, impls[wrappers:]),
+            ][::-1]
+
+    def _constrained(self, hook: str, impls: list[pluggy.HookImpl]) -> list[pluggy.HookImpl]:
+        """`impls` with each `before` and `after` kept and otherwise in the order given."""
+        options = [impl_options(impl.function) for impl in impls]
+        if not any(option.before or option.after for option in options):
+            return impls
+        index: dict[str, list[int]] = {}
+        for i, impl in enumerate(impls):
+            index.setdefault(impl.plugin_name, []).append(i)
+        sorter: TopologicalSorter[int] = TopologicalSorter(dict.fromkeys(range(len(impls)), ()))
+        for i, option in enumerate(options):
+            for name in option.before:
+                for other in index.get(name, ()):
+                    sorter.add(other, i)
+            for name in option.after:
+                sorter.add(i, *index.get(name, ()))
+        try:
+            sorter.prepare()
+        except CycleError as error:
+            cycle = " before ".join(impls[i].plugin_name for i in error.args[1])
+            raise PluginError(f"{hook}: before/after contradict each other: {cycle}") from None
+        ordered, ready = [], list(sorter.get_ready())
+        ready.sort()
+        while ready:
+            i = heappop(ready)
+            ordered.append(impls[i])
+            sorter.done(i)
+            for following in sorter.get_ready():
+                heappush(ready, following)
+        return ordered
+
+    # --- one fast function per hook ------------------------------------------------------------
+
+    def _compile(self) -> None:
+        timing = None if self._timings is None else self._timing
+        for name, hook in self._hooks.items():
+            listeners = [] if hook.kind in self._muted else self._listeners(hook)
+            self._wrappers[name] = Wrappers(
+                hook, [each for each in listeners if each.wrapper], self._failed, timing
+            )
+            setattr(self, name, compile_hook(hook, listeners, self._failed, timing))
+
+    def _listeners(self, hook: Hook) -> list[Listener]:
+        listeners = []
+        for impl in self._impls(hook.name):
+            member = self._members[impl.plugin_name]
+            observer = bool(getattr(member.plugin, "observer", False))
+            final = hook.name in FINAL_HOOKS
+            if member.name in self._set_aside and not final:
+                continue
+            options = impl_options(impl.function)
+            given = (*impl.argnames, *(n for n in impl.kwargnames if n in hook.arguments))
+            listeners.append(
+                Listener(
+                    hook.name, member.name, impl.function, given, impl.wrapper,
+                    options.every, options.once, options.rank_zero,
+                    isolated=not impl.wrapper
+                    and (
+                        final
+                        or hook.kind == "record"
+                        or (observer and hook.kind == "event" and hook.name not in START_HOOKS)
+                    ),
+                    core=member.core,
+                )
+            )  # fmt: skip
+        return listeners
+
+    def open(self, hook: str, *arguments: Any) -> Opened:
+        """The first half of a hook's wrappers: each runs up to its `yield`."""
+        return self._wrappers[hook].open(*arguments)
+
+    def close(
+        self, hook: str, opened: Opened, result: Any, error: BaseException | None = None
+    ) -> Any:
+        """The second half: each wrapper receives the result, or the error; returns the last word."""
+        return self._wrappers[hook].close(opened, result, error)
+
+    def mute(self, *kinds: Kind) -> Callable[[], None]:
+        """Call no listener of these kinds; returns the function that ends it."""
+        before, self._muted = self._muted, frozenset(kinds)
+        self._compile()
+
+        def unmute() -> None:
+            self._muted = before
+            self._compile()
+
+        return unmute
+
+    # --- failures ------------------------------------------------------------------------------
+
+    def _failed(self, listener: Listener, error: Exception) -> bool:
+        """Name the plugin in its error; True when the error is to end the run."""
+        if isinstance(error, Control):
+            return True
+        who = f"{self._members[listener.plugin]}, {listener.hook}"
+        if not listener.isolated:
+            error.add_note(f"raised by {who}")
+            return True
+        report = f"{who}: {type(error).__name__}: {error}"
+        self.errors.append(report)
+        logger.debug("%s", report, exc_info=error)
+        if listener.hook in FINAL_HOOKS:
+            logger.warning("%s", report)
+        else:
+            logger.warning("%s; it is set aside, the run goes on without it", report)
+            self._set_aside.add(listener.plugin)
+            self._compile()
+        return False
+
+    def recall(self) -> None:
+        """Forget the failures of an earlier run and call the plugins that it set aside again."""
+        self.errors.clear()
+        if self._set_aside:
+            self._set_aside.clear()
+            self._compile()
+
+    # --- time ----------------------------------------------------------------------------------
+
+    def enable_timings(self) -> Callable[[], None]:
+        """Measure every listener from now on; returns the function that ends it."""
+        self._timings = {}
+        self._compile()
+
+        def disable() -> None:
+            self._timings = None
+            self._compile()
+
+        return disable
+
+    def timings(self) -> list[Timing]:
+        """Calls and seconds per plugin and hook, the most expensive first; empty when off."""
+        return sorted((self._timings or {}).values(), key=lambda timing: -timing.seconds)
+
+    def _timing(self, listener: Listener) -> Timing:
+        assert self._timings is not None
+        key = (listener.plugin, listener.hook)
+        return self._timings.setdefault(key, Timing(*key))
+
+
+def _marker(plugin: object, attribute: str) -> dict[str, Any] | None:
+    """pluggy's options on a plugin's attribute, found without running a property."""
+    static = inspect.getattr_static(plugin, attribute, None)
+    function = getattr(static, "__func__", static)
+    return getattr(function, "trainbus_impl", None)

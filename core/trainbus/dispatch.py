@@ -1,0 +1,256 @@
+"""Turn the listeners of one hook into one flat function.
+
+pluggy decides who listens and in which order; this module writes down that decision as Python, so
+that an event costs a plain function call per listener, and nothing at all where nobody listens.
+"""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from trainbus.markers import Cadence, Kind
+
+#: When a listener marked `every=n` is due, by what its hook counts.
+_DUE: dict[Cadence, str] = {
+    "step": "not run.accumulating and (run.global_step + 1) % {n} == 0",
+    "step_end": "run.stepped and run.global_step % {n} == 0",
+    "epoch": "(run.epoch + 1) % {n} == 0",
+    "batch": "(run.batch_index + 1) % {n} == 0",
+}
+
+
+@dataclass(slots=True)
+class Timing:
+    """Time spent in one plugin's listener of one hook."""
+
+    plugin: str
+    hook: str
+    calls: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listener:
+    """One plugin's listener of one hook, as the compiler needs it."""
+
+    hook: str
+    plugin: str
+    function: Callable[..., Any]
+    arguments: tuple[str, ...]
+    wrapper: bool = False
+    every: int | None = None
+    once: bool = False
+    rank_zero: bool = False
+    #: Its failure is reported and the next listener is called, instead of ending the run.
+    isolated: bool = False
+    #: Part of trainbus itself: its errors are those of the code it calls, and pass as they are.
+    core: bool = False
+
+    def condition(self, cadence: Cadence | None) -> str:
+        """When to call it, as Python source; empty for always."""
+        parts = []
+        if self.rank_zero:
+            parts.append("run.rank == 0")
+        if self.every is not None and self.every > 1:
+            assert cadence is not None
+            parts.append(_DUE[cadence].format(n=self.every))
+        if self.once:
+            # By name, not by object: a recompilation in mid-run makes new listeners.
+            key = f"{self.plugin}.{self.hook}.{self.function.__name__}"
+            parts.append(f"run.first_time({key!r})")
+        return " and ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A declared hook: its name, arguments and kind."""
+
+    name: str
+    arguments: tuple[str, ...]
+    kind: Kind
+    cadence: Cadence | None
+
+
+#: Called with a listener that raised; True to raise again, False to go on.
+Failed = Callable[[Listener, Exception], bool]
+Opened = list[tuple[Listener, Generator[None, Any, Any]]]
+
+
+def compile_hook(
+    hook: Hook,
+    listeners: Sequence[Listener],
+    failed: Failed,
+    timing: Callable[[Listener], Timing] | None = None,
+) -> Callable[..., Any] | None:
+    """One function that calls `listeners` in order, or None when there are none.
+
+    An action returns its first result that is not None, a contribution the list of all results,
+    an event or a record nothing. With `timing`, every listener adds to its own `Timing`.
+    """
+    plain = [listener for listener in listeners if not listener.wrapper]
+    wrappers = Wrappers(
+        hook, [listener for listener in listeners if listener.wrapper], failed, timing
+    )
+    if not plain and not wrappers.listeners:
+        return None
+    alone = plain[0] if len(plain) == 1 else None
+    if (
+        alone is not None
+        and alone.core
+        and timing is None
+        and hook.kind == "action"
+        and alone.arguments == hook.arguments
+    ):
+        flat = alone.function
+    else:
+        flat = _write(hook, plain, failed, timing)
+    return wrappers.around(flat) if wrappers.listeners else flat
+
+
+def _write(
+    hook: Hook,
+    listeners: Sequence[Listener],
+    failed: Failed,
+    timing: Callable[[Listener], Timing] | None,
+) -> Callable[..., Any]:
+    """Generate, compile and return the flat function of listeners that are no wrappers."""
+    scope: dict[str, Any] = {"failed": failed, "clock": perf_counter}
+    lines = [f"def {hook.name}({', '.join(hook.arguments)}):"]
+    if hook.kind == "contribution":
+        lines.append("    results = []")
+    for i, listener in enumerate(listeners):
+        scope[f"f{i}"], scope[f"l{i}"] = listener.function, listener
+        if timing is not None:
+            scope[f"t{i}"] = timing(listener)
+        indent = "    "
+        if condition := listener.condition(hook.cadence):
+            lines.append(f"{indent}if {condition}:")
+            indent += "    "
+        lines += [indent + line for line in _call(hook, listener, i, timing is not None)]
+    if hook.kind == "contribution":
+        lines.append("    return results")
+    if len(lines) == 1:
+        lines.append("    return None")
+    source = "\n".join(lines) + "\n"
+    filename = f"<trainbus hook {hook.name}>"
+    # Known to linecache, so that a traceback through the generated lines shows them.
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    exec(compile(source, filename, "exec"), scope)
+    function: Callable[..., Any] = scope[hook.name]
+    return function
+
+
+def _call(hook: Hook, listener: Listener, i: int, timed: bool) -> list[str]:
+    """The lines that call listener `i` and use its result as the kind of the hook demands."""
+    call = f"f{i}({', '.join(listener.arguments)})"
+    body = {
+        "action": [f"result = {call}", "if result is not None:", "    return result"],
+        "contribution": [
+            f"result = {call}",
+            "if result is not None:",
+            "    results.append(result)",
+        ],
+    }.get(hook.kind, [call])
+    if listener.core and not timed:
+        return body
+    lines = ["try:", *("    " + line for line in body)]
+    if not listener.core:
+        lines += ["except Exception as error:", f"    if failed(l{i}, error):", "        raise"]
+    if timed:
+        lines = [
+            "started = clock()",
+            *lines,
+            "finally:",
+            f"    t{i}.seconds += clock() - started",
+            f"    t{i}.calls += 1",
+        ]
+    return lines
+
+
+class Wrappers:
+    """The generators around a hook, opened before its listeners and closed after them.
+
+    The two halves can be called apart: a hand-written loop has its body between them.
+    """
+
+    def __init__(
+        self,
+        hook: Hook,
+        listeners: Sequence[Listener],
+        failed: Failed,
+        timing: Callable[[Listener], Timing] | None = None,
+    ) -> None:
+        self.hook = hook
+        self.listeners = listeners
+        self._failed = failed
+        self._timing = timing
+
+    def around(self, inner: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that calls `inner` between the two halves."""
+
+        def wrapped(*arguments: Any) -> Any:
+            opened = self.open(*arguments)
+            try:
+                result = inner(*arguments)
+            except BaseException as error:
+                return self.close(opened, None, error)
+            return self.close(opened, result)
+
+        wrapped.__name__ = self.hook.name
+        return wrapped
+
+    def open(self, *arguments: Any) -> Opened:
+        """Run each wrapper up to its `yield`, the outermost first."""
+        given = dict(zip(self.hook.arguments, arguments, strict=True))
+        opened: Opened = []
+        try:
+            for listener in self.listeners:
+                generator = listener.function(*(given[name] for name in listener.arguments))
+                self._resume(listener, generator.send, None)
+                opened.append((listener, generator))
+        except StopIteration:
+            error = RuntimeError(f"wrapper of {self.hook.name} ended without `yield`")
+            self._failed(listener, error)
+            self.close(opened, None, error)
+        except BaseException as error:
+            self.close(opened, None, error)
+        return opened
+
+    def close(self, opened: Opened, result: Any, error: BaseException | None = None) -> Any:
+        """Give the result, or the error, to each open wrapper, the innermost first."""
+        for listener, generator in reversed(opened):
+            try:
+                if error is None:
+                    self._resume(listener, generator.send, result)
+                else:
+                    self._resume(listener, generator.throw, error)
+            except StopIteration as stop:
+                result, error = stop.value, None
+            except BaseException as raised:
+                error = raised
+            else:
+                generator.close()
+                error = RuntimeError(f"wrapper of {self.hook.name} has a second `yield`")
+                self._failed(listener, error)
+        opened.clear()
+        if error is not None:
+            raise error
+        return result
+
+    def _resume(self, listener: Listener, move: Callable[[Any], Any], value: Any) -> None:
+        started = perf_counter() if self._timing is not None else 0.0
+        try:
+            move(value)
+        except Exception as error:
+            if error is not value and not isinstance(error, StopIteration):
+                self._failed(listener, error)
+            raise
+        finally:
+            if self._timing is not None:
+                timing = self._timing(listener)
+                timing.seconds += perf_counter() - started
+                timing.calls += 1

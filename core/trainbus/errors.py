@@ -1,0 +1,48 @@
+"""What can go wrong, and what a listener may raise to change the course of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class TrainbusError(Exception):
+    """A mistake that its message explains: what was given, where, and what would be right."""
+
+
+class UsageError(TrainbusError, ValueError):
+    """Something in a task, a loader or an argument of the trainer cannot work."""
+
+
+class PluginError(TrainbusError):
+    """A plugin cannot be found, imported, configured or registered."""
+
+
+class CheckpointError(TrainbusError):
+    """A checkpoint cannot be written, read, or put into the objects at hand."""
+
+
+class Control(Exception):
+    """Base of what a listener raises to direct the loop; never a failure."""
+
+
+class SkipBatch(Control):
+    """Leave this batch alone: no loss, no gradient. Its `*_batch_end` still fires."""
+
+
+class SkipStep(Control):
+    """Make no optimizer step now and drop the gradients gathered for it."""
+
+
+class StopEpoch(Control):
+    """End this pass over the data; the run goes on with what follows it."""
+
+
+class StopRun(Control):
+    """End the run after this batch, as `run.stop(reason)` does."""
+
+
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """`; did you mean 'x'?` for the most similar of `names`, or an empty string."""
+    matches = get_close_matches(name, sorted(names), n=1, cutoff=cutoff)
+    return f"; did you mean {matches[0]!r}?" if matches else ""

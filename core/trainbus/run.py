@@ -1,0 +1,185 @@
+"""Run: what every hook receives."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from trainbus import batches
+from trainbus.errors import UsageError
+from trainbus.loop import Loop
+from trainbus.records import ARTIFACT_KINDS, Artifact, ArtifactKind
+
+if TYPE_CHECKING:
+    from trainbus.accelerator import Accelerator
+    from trainbus.task import Task
+    from trainbus.trainer import Trainer
+
+logger = logging.getLogger("trainbus")
+
+Status = Literal["running", "completed", "stopped", "interrupted", "failed"]
+
+
+class Run(Loop):
+    """What every hook receives: read it, and change what is said to be changeable.
+
+    Changeable in the middle of a run: `batch`, `batch_size`, `loss`, `loss_to_backward`, `output`,
+    `accumulate`, `header`, and the attributes of the objects it holds.
+    """
+
+    def __init__(self, trainer: Trainer, task: Task, accelerator: Accelerator, why: str) -> None:
+        super().__init__(trainer, task, accelerator)
+        self.name = task.run_name
+        self.precision: str | None = trainer.precision
+
+        #: This process among those of the run.
+        self.rank = 0
+        self.world_size = 1
+        self.status: Status = "running"
+        self.stop_reason = ""
+        self.dry_run = trainer.dry_run is not None
+        #: What the run has to tell at its start, by topic.
+        self.header: dict[str, str] = {
+            "device": f"{accelerator.device} ({why})",
+            "precision": self.precision or "as the model has it",
+            "plugins": ", ".join(
+                f"{each.name} {each.version} ({each.why})".replace("  ", " ")
+                for each in trainer.loaded
+            ),
+        }
+
+        self._done_once: set[str] = set()
+        self._claims: dict[str, str] = {}
+        self._dir: Path | None = None
+
+    # --- what a listener reads and says --------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model and the batches are."""
+        return self.accelerator.device
+
+    @property
+    def dir(self) -> Path:
+        """The directory of this run, made when it is first asked for."""
+        if self._dir is None:
+            self._dir = self.trainer.make_run_dir(self)
+        return self._dir
+
+    @property
+    def has_dir(self) -> bool:
+        """Whether the directory was made."""
+        return self._dir is not None
+
+    @property
+    def errors(self) -> list[str]:
+        """Failures of plugins that did not end the run."""
+        return self.bus.errors
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The newest value of each metric; reading it fetches what is pending from the device."""
+        self._records.fetch()
+        return self._records.latest
+
+    @property
+    def last_metrics(self) -> dict[str, float]:
+        """The newest values that were fetched already; reading it waits for nothing."""
+        return self._records.latest
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in `run.batch`: the weight of what is logged. Set it where a guess is wrong."""
+        if self._batch_size is None:
+            self._batch_size = batches.batch_size(self.batch)
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, samples: int) -> None:
+        self._batch_size = samples
+
+    def log(self, metrics: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        """Log numbers: `run.log(loss=loss)`, or a mapping. The device is not waited for.
+
+        A name without `/` gets the stage in front: `train/loss`. In training, the value of each
+        step is recorded (thinned by `log_every`) and the mean of the epoch as `train/loss_epoch`;
+        in other stages the mean over the pass, weighted by samples. Values are numbers, tensors of
+        one element, or objects with `compute` and `reset` (torchmetrics), asked when the pass ends.
+        """
+        if metrics:
+            more = {**metrics, **more}
+        training = self.stage == "train"
+        told = not self._averaging or (training and self._log_step % self.trainer.log_every == 0)
+        weight = self.batch_size if self._averaging else 1
+        for name, value in more.items():
+            full = name if "/" in name else f"{self.stage}/{name}"
+            self._records.add(full, value, self._log_step, weight, self._averaging, told)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Tell the loggers what describes this run: plain values by name."""
+        if self.bus.on_params:
+            self.bus.on_params(self, dict(params))
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Tell the loggers labels to find this run by."""
+        if self.bus.on_tags:
+            self.bus.on_tags(self, dict(tags))
+
+    def log_artifact(self, name: str, value: Any, kind: ArtifactKind = "file") -> None:
+        """Hand a file, figure, image, text, table or model to the loggers; see `Artifact`."""
+        if kind not in ARTIFACT_KINDS:
+            raise UsageError(f"kind={kind!r}: an artifact is one of {', '.join(ARTIFACT_KINDS)}")
+        if kind in ("file", "model") and not Path(value).exists():
+            raise UsageError(f"log_artifact({name!r}): there is no file {str(value)!r}")
+        if self.bus.on_artifact:
+            self.bus.on_artifact(self, Artifact(name, kind, value, self._log_step))
+
+    def stop(self, reason: str = "") -> None:
+        """End the run after the present batch; every `*_end` event still fires."""
+        self.stop_reason = self.stop_reason or reason or "asked to"
+        if self.status == "running":
+            self.status = "stopped"
+        self.stopping = True
+
+    def interrupt(self, error: BaseException) -> None:
+        """End the run after the present batch by raising `error` (a signal came)."""
+        self.interruption = error
+        self.stopping = True
+
+    def claim(self, role: str, plugin: str) -> None:
+        """Say that `plugin` plays a role that only one can. Raises `UsageError` when it is taken."""
+        if (other := self._claims.setdefault(role, plugin)) != plugin:
+            raise UsageError(f"two plugins claim {role}: {other!r} and {plugin!r}; switch one off")
+
+    def claimed(self, role: str) -> str | None:
+        """The plugin that plays a role, or None."""
+        return self._claims.get(role)
+
+    def first_time(self, key: str) -> bool:
+        """True for the first call with this key in the run (`@hookimpl(once=True)`)."""
+        if key in self._done_once:
+            return False
+        self._done_once.add(key)
+        return True
+
+    def save_checkpoint(self, path: str | Path) -> None:
+        """Write model, optimizers, counters and plugins to `path`; nothing in a dry run."""
+        if self.dry_run:
+            return
+        self.bus.save_checkpoint(self, Path(path))
+        if self.bus.on_checkpoint_saved:
+            self.bus.on_checkpoint_saved(self, Path(path))
+
+    def load_checkpoint(self, path: str | Path) -> None:
+        """Put the values of a checkpoint into model, optimizers, counters and plugins."""
+        self.bus.load_checkpoint(self, Path(path))
+        if self.bus.on_checkpoint_loaded:
+            self.bus.on_checkpoint_loaded(self, Path(path))
+
+    def _emit_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        if self.bus.on_metrics:
+            self.bus.on_metrics(self, step, metrics)

@@ -1,0 +1,442 @@
+"""Trainer: the engineering. Which plugins, which device, for how long; and the loops."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import wraps
+from itertools import islice
+from pathlib import Path
+from time import monotonic
+from types import FunctionType, SimpleNamespace
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from trainbus import accelerator as accelerators
+from trainbus import plugins as plugin_manager
+from trainbus import seeding
+from trainbus.accelerator import Accelerator
+from trainbus.actions import Actions
+from trainbus.batches import Limited, describe, size
+from trainbus.bus import Bus, Member
+from trainbus.errors import Control, PluginError, UsageError, nearest
+from trainbus.interrupts import deferred
+from trainbus.loop import Stage
+from trainbus.markers import hookimpl
+from trainbus.run import Run
+from trainbus.task import Optimizers, Task
+
+logger = logging.getLogger("trainbus")
+Listener = TypeVar("Listener", bound=Callable[..., Any])
+
+
+class Trainer:
+    """Runs tasks, with the plugins that are named.
+
+    Args:
+        epochs: passes over the training data; without any limit given, one.
+        max_steps: optimizer steps after which training is complete.
+        max_time: seconds, or a `timedelta`, after which training is complete.
+        plugins: names of installed plugins, `"./file.py"`, `"package.module:Class"`, plugin
+            objects, and `"-name"` to switch one off.
+        accelerator: "auto", the name of an accelerator, or an `Accelerator`.
+        devices: "auto", 1, or a list with the index of the one device to use.
+        precision: a name that a precision plugin knows; None leaves the model as it is.
+        seed: seeds Python, NumPy and torch when a run starts.
+        deterministic: use deterministic algorithms while a run lasts, or fail where there is none.
+        accumulate: batches whose gradients make one optimizer step.
+        clip_norm: limit of the norm of the gradients of each optimizer (the plugin `clip`).
+        validate_every: epochs between validations, or a fraction of an epoch below 1.
+        limit_batches: use so many batches of each loader, or a fraction of them.
+        log_every: optimizer steps between recorded training metrics.
+        run_dir: the directory that gets one directory for each run.
+        dry_run: run so many batches of everything, with loggers and checkpoints off.
+        overfit: train, and validate, on the same first batches in every epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        epochs: int | None = None,
+        max_steps: int | None = None,
+        max_time: float | timedelta | None = None,
+        plugins: Sequence[str | object] = (),
+        accelerator: str | Accelerator = "auto",
+        devices: int | str | Sequence[int] = "auto",
+        precision: str | None = None,
+        seed: int | None = None,
+        deterministic: bool = False,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        validate_every: int | float = 1,
+        limit_batches: int | float | None = None,
+        log_every: int = 1,
+        run_dir: str | Path = "runs",
+        dry_run: int | None = None,
+        overfit: int | None = None,
+    ) -> None:
+        for name, value in (("epochs", epochs), ("max_steps", max_steps), ("dry_run", dry_run),
+                            ("overfit", overfit), ("accumulate", accumulate),
+                            ("log_every", log_every)):  # fmt: skip
+            _require(value is None or (_whole(value) and value >= 1), name, value, "at least 1")
+        if isinstance(max_time, timedelta):
+            max_time = max_time.total_seconds()
+        for name, number in (("max_time", max_time), ("clip_norm", clip_norm),
+                             ("limit_batches", limit_batches), ("validate_every", validate_every)):  # fmt: skip
+            _require(number is None or number > 0, name, number, "greater than 0")
+        _require(validate_every < 1 or _whole(validate_every), "validate_every", validate_every,
+                 "whole epochs, or a fraction below 1")  # fmt: skip
+        if epochs is max_steps is max_time is None or dry_run is not None:
+            epochs = 1
+        self.epochs = epochs
+        self.max_steps = max_steps
+        self.max_time = max_time
+        self.precision = precision
+        self.seed = seed
+        self.deterministic = deterministic
+        self.accumulate = accumulate
+        self.validate_every = validate_every
+        self.limit_batches = limit_batches if dry_run is None else dry_run
+        self.log_every = log_every
+        self.run_dir = Path(run_dir)
+        self.dry_run = dry_run
+        self.overfit = overfit
+        self.accelerator = accelerator
+        self.devices = devices
+        #: What was loaded and why, for the header, the manifest and `trainbus plugins`.
+        self.loaded = plugin_manager.load(plugins)
+        self.bus = Bus()
+        builtin = [Member("core", Actions(), core=True)]
+        if clip_norm is not None:
+            from trainbus.builtin.clip import Clip
+
+            builtin.append(Member("clip", Clip(clip_norm), "Trainer(clip_norm=...)"))
+        self.bus.register_all(builtin + [each.member for each in self.loaded])
+        self._running_now = False
+        self._unfreed: list[Path] = []
+
+    # --- functions as plugins ------------------------------------------------------------------
+
+    def on(self, event: str, **options: Any) -> Callable[[Listener], Listener]:
+        """Make a function a listener: `@trainer.on("train_batch_end", every=50)`.
+
+        Args:
+            event: a hook, with or without its `on_`.
+            options: those of `@hookimpl`.
+        """
+        hooks = self.bus.hooks
+        hook = event if event in hooks else f"on_{event}"
+        if hook not in hooks:
+            known = [name.removeprefix("on_") for name in hooks]
+            raise PluginError(f"trainer.on({event!r}): no such hook{nearest(event, known)}")
+
+        def register(function: Listener) -> Listener:
+            base = name = getattr(function, "__name__", "function")
+            number = 1
+            while name in self.bus.plugins:
+                number += 1
+                name = f"{base}_{number}"
+
+            # A copy bears the marker, so that one function may listen to several hooks.
+            marked = hookimpl(**options)(_copy(function))
+            self.bus.register(SimpleNamespace(**{hook: marked}), name, "trainer.on")
+            return function
+
+        return register
+
+    # --- the verbs -----------------------------------------------------------------------------
+
+    def fit(self, task: Task, train: Iterable[Any], valid: Iterable[Any] | None = None) -> Run:
+        """Train a task.
+
+        For each epoch: for each training batch `training_step`, backward and, when a window of
+        batches is complete, the optimizers; then the validation batches, as often as
+        `validate_every` says. Ends with the epochs, steps or time that were asked for.
+
+        Args:
+            task: what to train.
+            train: any iterable of batches.
+            valid: any iterable of batches to validate on, or None.
+
+        Returns:
+            The finished run: its metrics, counters, directory and status.
+        """
+        bus = self.bus
+        if self.overfit is not None:
+            train = valid = list(islice(train, self.overfit))
+        with self._running(task, "train") as run:
+            self._prepare(run, with_optimizers=True)
+            interval = self._validation_interval(run, train, valid)
+            run.enter("fit")
+            for epoch in run.epochs(self.epochs):
+                for _ in run.training_batches(train):
+                    try:
+                        loss = bus.training_step(run)
+                    except Control as control:
+                        run.leave_batch(control)
+                    else:
+                        run.step(loss)
+                    if interval and (run.batch_index + 1) % interval == 0 and valid is not None:
+                        self._evaluate(run, valid, "valid")
+                due = interval is None and (epoch + 1) % self.validate_every == 0
+                due = due or run.finished or run.dry_run
+                if valid is not None and due and not run.stopping:
+                    self._evaluate(run, valid, "valid")
+        return run
+
+    def validate(self, task: Task, loader: Iterable[Any]) -> dict[str, float]:
+        """Evaluate a task with its `validation_step`; returns the means, as `valid/...`."""
+        return self._evaluate_alone(task, loader, "valid")
+
+    def test(self, task: Task, loader: Iterable[Any]) -> dict[str, float]:
+        """Evaluate a task with its `test_step`; returns the means, as `test/...`."""
+        return self._evaluate_alone(task, loader, "test")
+
+    def predict(self, task: nn.Module, loader: Iterable[Any]) -> Iterator[Any]:
+        """Yield the predictions of each batch, in order; a batch is read when it is asked for."""
+        if not isinstance(task, Task):
+            task = Task.supervised(task)
+        return self._predictions(task, loader)
+
+    def _predictions(self, task: Task, loader: Iterable[Any]) -> Iterator[Any]:
+        gradients = torch.is_grad_enabled()
+        with self._running(task, "predict") as run:
+            self._prepare(run)
+            for _ in run.evaluation_batches(loader, "predict"):
+                try:
+                    run.output = self.bus.predict_step(run)
+                except Control as control:
+                    run.obey(control)
+                    continue
+                with torch.set_grad_enabled(gradients):  # the consumer's code runs here
+                    yield run.output
+
+    @contextmanager
+    def open(self, model: nn.Module, optimizer: Optimizers | None = None) -> Iterator[Run]:
+        """Run a loop of one's own, with every plugin: see `Run.batches` and `Run.step`.
+
+        Args:
+            model: what is trained; placed on the device, in place.
+            optimizer: one or several; those of the task when `model` is a `Task`.
+        """
+        task = model if isinstance(model, Task) else _ByHand(model, optimizer)
+        with self._running(task, "train") as run:
+            self._prepare(run, with_optimizers=optimizer is not None or isinstance(model, Task))
+            run.enter("fit")
+            try:
+                yield run
+            except BaseException as error:
+                if run.handed_out:
+                    run.take_back(None, error)
+                raise
+            if run.handed_out:
+                run.take_back(None)
+
+    # --- what the verbs share ------------------------------------------------------------------
+
+    @contextmanager
+    def _running(self, task: Task, stage: Stage) -> Iterator[Run]:
+        """A run from its first event to its last; whatever was changed is put back."""
+        if not isinstance(task, Task):
+            raise UsageError(
+                f"{task!r:.80} is no Task; subclass trainbus.Task, or use Task.supervised(model)"
+            )
+        if self._running_now:
+            raise UsageError("this trainer is in the middle of a run; use another one")
+        bus = self.bus
+        chosen, why = accelerators.choose(self.accelerator, self._ask("provide_accelerator"))
+        chosen.select(self._device_index(chosen))
+        run = Run(self, task, chosen, why)
+        run.stage = stage
+        self._running_now = True
+        bus.recall()
+        listens = _listens(task, bus)
+        unmute = bus.mute("record") if run.dry_run else None
+        algorithms = torch.are_deterministic_algorithms_enabled()
+        modes = [(module, module.training) for module in task.modules()]
+        try:
+            if listens:
+                bus.register(task, "task", type(task).__name__)
+            with deferred(run.interrupt):
+                yield from self._lifetime(run)
+        finally:
+            if stage != "train":
+                for module, mode in modes:
+                    module.training = mode
+            torch.use_deterministic_algorithms(algorithms)
+            if listens and "task" in bus.plugins:
+                bus.unregister("task")
+            if unmute is not None:
+                unmute()
+                while self._unfreed:
+                    shutil.rmtree(self._unfreed.pop(), ignore_errors=True)
+            self._running_now = False
+
+    def _lifetime(self, run: Run) -> Iterator[Run]:
+        bus = self.bus
+        try:
+            if self.seed is not None:
+                seeding.seed_everything(self.seed)
+            if self.deterministic:
+                torch.use_deterministic_algorithms(True)
+            if self.max_time is not None:
+                run.deadline = monotonic() + self.max_time
+            if bus.on_run_start:
+                bus.on_run_start(run)
+            if run.precision is not None and run.claimed("precision") is None:
+                raise UsageError(
+                    f"precision={run.precision!r}: no active plugin provides it; install and name "
+                    "one that does, or leave it out"
+                )
+            yield run
+            for event in run.open_events[::-1]:
+                run.leave(event)
+            if run.interruption is not None:
+                raise run.interruption
+            if run.status == "running":
+                run.status = "completed"
+        except GeneratorExit:
+            run.status = "stopped"
+            raise
+        except BaseException as error:
+            ended = isinstance(error, (KeyboardInterrupt, SystemExit))
+            run.status = "interrupted" if ended else "failed"
+            if bus.on_exception:
+                bus.on_exception(run, error)
+            raise
+        finally:
+            if bus.on_run_end:
+                bus.on_run_end(run, run.status)
+
+    def _prepare(self, run: Run, with_optimizers: bool = False) -> None:
+        bus = self.bus
+        run.model = bus.configure_model(run)
+        if with_optimizers:
+            run.optimizers = list(bus.configure_optimizer(run))
+            run.optimizer = run.optimizers[0]
+            for optimizer in run.optimizers:
+                optimizer.zero_grad()
+        if run.task.hparams:
+            run.log_params(run.task.hparams)
+        for topic, text in run.header.items():
+            logger.info("%s: %s", topic, text)
+
+    def _evaluate(self, run: Run, loader: Iterable[Any], stage: Stage) -> None:
+        for _ in run.evaluation_batches(loader, stage):
+            try:
+                run.output = self.bus.validation_step(run)
+            except Control as control:
+                run.obey(control)
+
+    def _evaluate_alone(self, task: Task, loader: Iterable[Any], stage: Stage) -> dict[str, float]:
+        with self._running(task, stage) as run:
+            self._prepare(run)
+            self._evaluate(run, loader, stage)
+        prefix = f"{stage}/"
+        return {name: value for name, value in run.metrics.items() if name.startswith(prefix)}
+
+    def _validation_interval(
+        self, run: Run, train: Iterable[Any], valid: Iterable[Any] | None
+    ) -> int | None:
+        """Batches between validations inside an epoch, or None to count epochs."""
+        if valid is None or self.validate_every >= 1:
+            return None
+        total = size(train if self.limit_batches is None else Limited(train, self.limit_batches))
+        if total is None:
+            raise UsageError(
+                f"validate_every={self.validate_every} is a fraction of an epoch, but "
+                f"{describe(train)} does not tell its length; give whole epochs"
+            )
+        return max(1, round(total * self.validate_every))
+
+    def _ask(self, hook: str) -> list[Any]:
+        call = getattr(self.bus, hook)
+        return call() if call else []
+
+    def _device_index(self, chosen: Accelerator) -> int:
+        if self.devices in ("auto", 1):
+            return chosen.device.index or 0
+        if isinstance(self.devices, Sequence) and not isinstance(self.devices, str):
+            if len(self.devices) == 1 and _whole(self.devices[0]):
+                return self.devices[0]
+        raise UsageError(
+            f"devices={self.devices!r}: give 'auto', 1, or a list with one index; several devices "
+            "need a plugin that starts one process for each, and none is active"
+        )
+
+    def make_run_dir(self, run: Run) -> Path:
+        """Make the directory of a run: never one that another run has; for a dry run, a passing one."""
+        if run.dry_run:
+            self._unfreed.append(Path(tempfile.mkdtemp(prefix="trainbus-dry-run-")))
+            return self._unfreed[-1]
+        name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{run.name}"
+        for number in range(1, 10_000):
+            path = self.run_dir / (name if number == 1 else f"{name}_{number}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise UsageError(
+                    f"run_dir={str(self.run_dir)!r}: cannot make {path}: {error}"
+                ) from None
+            return path
+        raise UsageError(f"run_dir={str(self.run_dir)!r}: no free name for {name}")
+
+
+class _ByHand(Task):
+    """The task of a hand-written loop: its steps are the loop's body."""
+
+    def __init__(self, model: nn.Module, optimizer: Optimizers | None) -> None:
+        super().__init__()
+        self.model = model
+        self.given = optimizer
+
+    @property
+    def run_name(self) -> str:
+        return type(self.model).__name__
+
+    def configure_optimizer(self) -> Optimizers:
+        assert self.given is not None
+        return self.given
+
+
+def _copy(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of its own that does the same, to bear a marker of its own."""
+    if isinstance(function, FunctionType):
+        copy = FunctionType(
+            function.__code__, function.__globals__, function.__name__, function.__defaults__,
+            function.__closure__,
+        )  # fmt: skip
+        copy.__kwdefaults__ = function.__kwdefaults__
+        return copy
+
+    @wraps(function)
+    def listener(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return listener
+
+
+def _listens(task: Task, bus: Bus) -> bool:
+    """Whether a task has listeners, or methods that look as if they were meant as such."""
+    members = [item for kind in type(task).__mro__ for item in vars(kind).items()]
+    return any(
+        hasattr(value, "trainbus_impl") or (name.startswith("on_") and name in bus.hooks)
+        for name, value in members
+    )
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _require(right: bool, name: str, value: object, what: str) -> None:
+    if not right:
+        raise UsageError(f"Trainer({name}={value!r}): {name} must be {what}")
