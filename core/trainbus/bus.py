@@ -207,8 +207,8 @@ class Bus:
             raise PluginError(f"{where}: use @hookimpl(wrapper=True), `result = yield`")
         if options["wrapper"] != inspect.isgeneratorfunction(function):
             raise PluginError(
-                f"{where}: a wrapper is a generator (`result = yield`, then `return result`) and is "
-                "marked @hookimpl(wrapper=True); here is one without the other"
+                f"{where}: a wrapper is a generator (`result = yield`, then `return result`) and "
+                "is marked @hookimpl(wrapper=True); here is one without the other"
             )
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind in (
@@ -333,7 +333,7 @@ class Bus:
     def close(
         self, hook: str, opened: Opened, result: Any, error: BaseException | None = None
     ) -> Any:
-        """The second half: each wrapper receives the result, or the error; returns the last word."""
+        """The second half: each wrapper gets the result, or the error; returns the last word."""
         return self._wrappers[hook].close(opened, result, error)
 
     def mute(self, *kinds: Kind) -> Callable[[], None]:

@@ -53,7 +53,7 @@ def on_run_start(run: Run) -> None:
 
 @hookspec(kind="action")
 def configure_model(run: Run) -> torch.nn.Module:
-    """Return the module to train, on its device. Wrap it to convert, compile or shard `run.task`."""
+    """Return the module to train, on its device. Wrap it to convert, compile or shard it."""
 
 
 @hookspec(kind="action")
@@ -106,7 +106,7 @@ def training_step(run: Run) -> Any:
 
 @hookspec(cadence="step")
 def on_after_loss(run: Run) -> None:
-    """`run.loss` is what is logged; `run.loss_to_backward` is differentiated and may be replaced."""
+    """`run.loss` is what is logged; `run.loss_to_backward`, differentiated, may be replaced."""
 
 
 @hookspec(kind="action")

@@ -326,7 +326,7 @@ class Loop:
         self._manual = False
 
     def optimizer_step(self, optimizer: Optimizer | None = None) -> None:
-        """Step one optimizer, with its events, and clear its gradients; the first one by default."""
+        """Step one optimizer (the first), with its events, and clear its gradients."""
         bus = self.bus
         self._manual = True
         self.optimizer = optimizer = optimizer or self.optimizers[0]
@@ -378,8 +378,9 @@ class Loop:
         where = f"{type(self.task).__name__}.training_step"
         if loss is None:
             raise UsageError(
-                f"{where} returned None; return the loss, or step by yourself with run.backward(loss) "
-                "and run.optimizer_step(optimizer); to leave a batch out, raise SkipBatch"
+                f"{where} returned None; return the loss, or step by yourself with "
+                "run.backward(loss) and run.optimizer_step(optimizer); raise SkipBatch to leave a "
+                "batch out"
             )
         if not isinstance(loss, Tensor):
             raise UsageError(f"{where} returned {type(loss).__name__}; return the loss as a tensor")
@@ -389,8 +390,8 @@ class Loop:
                 "with .mean() for example"
             )
         raise UsageError(
-            f"{where} returned a loss without a graph: nothing that requires a gradient leads to it. "
-            "Was it made with .item(), .detach(), torch.tensor(...) or under torch.no_grad()?"
+            f"{where} returned a loss without a graph: nothing that requires a gradient leads to "
+            "it. Was it made with .item(), .detach(), torch.tensor(...) or under torch.no_grad()?"
         )
 
     # --- control -------------------------------------------------------------------------------

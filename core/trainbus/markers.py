@@ -104,7 +104,7 @@ def hookimpl(
             (epoch hooks) or batch (validation, test and prediction batches).
         once: call it at most once in a run.
         rank_zero: call it in the first process only.
-        wrapper: it is a generator around all other listeners: `result = yield`, then `return result`.
+        wrapper: it is a generator around the others: `result = yield`, then `return result`.
         tryfirst: before those that ask for nothing.
         trylast: after those that ask for nothing.
         optionalhook: no error if no such hook is declared.

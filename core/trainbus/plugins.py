@@ -25,7 +25,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from trainbus.bus import Member
+from trainbus.bus import Bus, Member
 from trainbus.errors import PluginError, nearest
 from trainbus.options import Given, build, field_names, hide_secrets, schema
 from trainbus.project import Project, find_project
@@ -47,8 +47,9 @@ class CommandLine:
     disabled: bool = False
 
 
+_NOTHING_TOLD = CommandLine()
 #: Set by the command; part of every selection made under it.
-command_line: ContextVar[CommandLine] = ContextVar("command_line", default=CommandLine())
+command_line: ContextVar[CommandLine] = ContextVar("command_line", default=_NOTHING_TOLD)
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,10 @@ class Found:
         if revision := origin.get("vcs_info", {}).get("commit_id"):
             return f"{url}@{revision}"
         return f"{url} (editable)" if origin.get("dir_info", {}).get("editable") else url
+
+    def load(self) -> Any:
+        """Import what the entry point names. Raises `PluginError`."""
+        return _import_target(self.name, self.target, self.origin)
 
     def unmet(self) -> list[str]:
         """Requirements of the distribution that this environment does not meet."""
@@ -147,7 +152,7 @@ class Loaded:
         return Member(self.name, self.plugin, f"{self.distribution} {self.version}".strip())
 
 
-# --- what is installed -----------------------------------------------------------------------------
+# --- what is installed ---------------------------------------------------------------------------
 
 
 def discover(group: str = GROUP) -> dict[str, Found]:
@@ -173,7 +178,7 @@ def known_distributions() -> dict[str, str]:
     return dict(line.split() for line in text.splitlines() if line and not line.startswith("#"))
 
 
-# --- what is switched on ---------------------------------------------------------------------------
+# --- what is switched on -------------------------------------------------------------------------
 
 
 def select(argument: Sequence[str | object] = (), project: Project | None = None) -> Selection:
@@ -254,11 +259,11 @@ def _beside(item: str, project: Project) -> str:
     return item
 
 
-# --- loading ---------------------------------------------------------------------------------------
+# --- loading -------------------------------------------------------------------------------------
 
 
 def load(argument: Sequence[str | object] = ()) -> list[Loaded]:
-    """Load what is switched on, in the order of the wishes. Raises one `PluginError` for all failures.
+    """Load what is switched on, in the order of the wishes; one `PluginError` for all failures.
 
     A plugin that is active only because it is installed (`trainbus.autoload`) and cannot be loaded
     is left out with a warning.
@@ -304,11 +309,17 @@ def load_one(name: str, request: Request, given: Mapping[str, Given] | None = No
         )
     if problems := found.unmet():
         raise PluginError(f"{who} " + "; ".join(problems))
-    target = _import_target(name, found.target, found.origin)
-    made, options = build(f"{name} ({found.origin})", target, given)
+    made, options = build(f"{name} ({found.origin})", found.load(), given)
     return Loaded(
         name, made, request.why, found.version, found.dist_name, found.source, options
     )  # fmt: skip
+
+
+def bus_of(loaded: Sequence[Loaded]) -> Bus:
+    """A bus with these plugins."""
+    bus = Bus()
+    bus.register_all([each.member for each in loaded])
+    return bus
 
 
 def unknown(name: str) -> str:
@@ -369,7 +380,7 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-# --- options ---------------------------------------------------------------------------------------
+# --- options -------------------------------------------------------------------------------------
 
 
 def _given_options(project: Project, selection: Selection) -> dict[str, dict[str, Given]]:
@@ -407,4 +418,4 @@ def _option_names(name: str, request: Request) -> Iterable[str]:
     found = discover().get(name)
     if not isinstance(request.item, str) or found is None or found.rivals or found.unmet():
         return ()
-    return schema(_import_target(name, found.target, found.origin))
+    return schema(found.load())

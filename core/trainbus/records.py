@@ -110,7 +110,7 @@ class Records:
             self._tell(step, _means(sums))
 
     def end_pass(self, step: int, suffix: str = "") -> dict[str, float]:
-        """End a pass over data: fetch, and hand out the mean of each metric, weighted by samples."""
+        """End a pass over data: fetch, and hand out each metric's mean, weighted by samples."""
         self.fetch()
         means = {name + suffix: mean for name, mean in _means(self._sums).items()}
         self._sums.clear()

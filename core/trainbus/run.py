@@ -151,7 +151,7 @@ class Run(Loop):
         self.stopping = True
 
     def claim(self, role: str, plugin: str) -> None:
-        """Say that `plugin` plays a role that only one can. Raises `UsageError` when it is taken."""
+        """Say that `plugin` plays a role that only one can; a `UsageError` when it is taken."""
         if (other := self._claims.setdefault(role, plugin)) != plugin:
             raise UsageError(f"two plugins claim {role}: {other!r} and {plugin!r}; switch one off")
 

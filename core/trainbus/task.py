@@ -39,7 +39,7 @@ class Task(nn.Module):
         raise self._missing("training_step", "fit")
 
     def validation_step(self, batch: Any, run: Run) -> Any:
-        """Evaluate a batch and `run.log(...)` what is to be averaged; its result is `run.output`."""
+        """Evaluate a batch, `run.log(...)` what is to be averaged; the result is `run.output`."""
         raise self._missing("validation_step", "validate or test")
 
     def test_step(self, batch: Any, run: Run) -> Any:
@@ -137,7 +137,7 @@ class Supervised(Task):
 
 
 def optimizers_of(task: Task) -> list[Optimizer]:
-    """What `task.configure_optimizer()` returns, as a list. Raises `UsageError` for what cannot work."""
+    """What `task.configure_optimizer()` returns, as a list; a `UsageError` for what cannot work."""
     where = f"{type(task).__name__}.configure_optimizer"
     try:
         given = task.configure_optimizer()
@@ -145,15 +145,15 @@ def optimizers_of(task: Task) -> list[Optimizer]:
         if "empty parameter list" not in str(error):
             raise
         raise UsageError(
-            f"{where}: the optimizer has no parameters. Are the layers made in __init__ and kept as "
-            "attributes of the task (lists of them in nn.ModuleList)?"
+            f"{where}: the optimizer has no parameters. Are the layers made in __init__ and kept "
+            "as attributes of the task (lists of them in nn.ModuleList)?"
         ) from None
     optimizers = [given] if isinstance(given, Optimizer) else list(given or ())
     for optimizer in optimizers:
         if not isinstance(optimizer, Optimizer):
             raise UsageError(
-                f"{where} returned {type(optimizer).__name__}; return a torch.optim.Optimizer, or a "
-                "list of them"
+                f"{where} returned {type(optimizer).__name__}; return a torch.optim.Optimizer, or "
+                "a list of them"
             )
         if not any(p.requires_grad for group in optimizer.param_groups for p in group["params"]):
             raise UsageError(

@@ -81,17 +81,29 @@ class Trainer:
         dry_run: int | None = None,
         overfit: int | None = None,
     ) -> None:
-        for name, value in (("epochs", epochs), ("max_steps", max_steps), ("dry_run", dry_run),
-                            ("overfit", overfit), ("accumulate", accumulate),
-                            ("log_every", log_every)):  # fmt: skip
-            _require(value is None or (_whole(value) and value >= 1), name, value, "at least 1")
+        counts = {
+            "epochs": epochs,
+            "max_steps": max_steps,
+            "accumulate": accumulate,
+            "log_every": log_every,
+            "dry_run": dry_run,
+            "overfit": overfit,
+        }
+        for name, count in counts.items():
+            _require(count is None or (_whole(count) and count >= 1), name, count, "at least 1")
         if isinstance(max_time, timedelta):
             max_time = max_time.total_seconds()
-        for name, number in (("max_time", max_time), ("clip_norm", clip_norm),
-                             ("limit_batches", limit_batches), ("validate_every", validate_every)):  # fmt: skip
-            _require(number is None or number > 0, name, number, "greater than 0")
-        _require(validate_every < 1 or _whole(validate_every), "validate_every", validate_every,
-                 "whole epochs, or a fraction below 1")  # fmt: skip
+        amounts = {
+            "max_time": max_time,
+            "clip_norm": clip_norm,
+            "limit_batches": limit_batches,
+            "validate_every": validate_every,
+        }
+        for name, amount in amounts.items():
+            _require(amount is None or amount > 0, name, amount, "greater than 0")
+        if validate_every >= 1:
+            what = "whole epochs, or a fraction below 1"
+            _require(_whole(validate_every), "validate_every", validate_every, what)
         if epochs is max_steps is max_time is None or dry_run is not None:
             epochs = 1
         self.epochs = epochs
@@ -362,16 +374,15 @@ class Trainer:
     def _device_index(self, chosen: Accelerator) -> int:
         if self.devices in ("auto", 1):
             return chosen.device.index or 0
-        if isinstance(self.devices, Sequence) and not isinstance(self.devices, str):
-            if len(self.devices) == 1 and _whole(self.devices[0]):
-                return self.devices[0]
+        if isinstance(self.devices, (list, tuple)) and len(self.devices) == 1:
+            return int(self.devices[0])
         raise UsageError(
             f"devices={self.devices!r}: give 'auto', 1, or a list with one index; several devices "
             "need a plugin that starts one process for each, and none is active"
         )
 
     def make_run_dir(self, run: Run) -> Path:
-        """Make the directory of a run: never one that another run has; for a dry run, a passing one."""
+        """Make a directory that no other run has; for a dry run, one that is removed after it."""
         if run.dry_run:
             self._unfreed.append(Path(tempfile.mkdtemp(prefix="trainbus-dry-run-")))
             return self._unfreed[-1]

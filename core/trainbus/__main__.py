@@ -1,0 +1,5 @@
+"""`python -m trainbus`."""
+
+from trainbus.cli import main
+
+main()

@@ -1,0 +1,153 @@
+"""The `trainbus` command. Nothing here imports torch before a verb needs it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from trainbus import plugins as manager
+from trainbus.errors import TrainbusError
+from trainbus.version import __version__
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _tell(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Add what was given to what the trainers of this process are told."""
+    told = manager.command_line.get()
+    if parameter.name == "no_plugins":
+        disabled = told.disabled or bool(value)
+        manager.command_line.set(manager.CommandLine(told.plugins, told.options, disabled))
+    elif parameter.name == "plugin":
+        names = (*told.plugins, *value)
+        manager.command_line.set(manager.CommandLine(names, told.options, told.disabled))
+    else:
+        options = (*told.options, *value)
+        manager.command_line.set(manager.CommandLine(told.plugins, options, told.disabled))
+
+
+def selects_plugins(command: F) -> F:
+    """Give a verb `-p NAME`, `-p no:NAME`, `-o NAME.OPTION=VALUE` and `--no-plugins`."""
+    for option in (
+        click.option("--no-plugins", is_flag=True, expose_value=False, callback=_tell,
+                     help="Load no plugin at all, whoever wants it."),
+        click.option("-o", "option", multiple=True, expose_value=False, callback=_tell,
+                     metavar="NAME.OPTION=VALUE", help="Set an option of a plugin."),
+        click.option("-p", "plugin", multiple=True, expose_value=False, callback=_tell,
+                     metavar="NAME", help="Switch a plugin on; no:NAME switches it off."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+class Commands(click.Group):
+    """The verbs of trainbus, then those of active plugins (`register_commands`)."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Look among the core's verbs first, so that they work whatever a plugin does."""
+        return super().get_command(ctx, cmd_name) or self._of_plugins().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All verbs; those of plugins are left out when the plugins cannot be loaded."""
+        names = super().list_commands(ctx)
+        try:
+            return [*names, *self._of_plugins().list_commands(ctx)]
+        except TrainbusError as error:
+            click.echo(f"warning: verbs of plugins are missing: {error}", err=True)
+            return names
+
+    def _of_plugins(self) -> click.Group:
+        added = click.Group()
+        bus = manager.bus_of(manager.load())
+        if bus.register_commands:
+            bus.register_commands(added)
+        return added
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks and the log.")
+@click.version_option(__version__)
+@selects_plugins
+def trainbus(debug: bool) -> None:
+    """Train PyTorch models with plugins."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    if debug:
+        logging.getLogger("trainbus").setLevel(logging.DEBUG)
+
+
+@trainbus.command()
+@click.option("--hooks", is_flag=True, help="For each hook, the active plugins in calling order.")
+@click.option("--why", is_flag=True, help="Who switched what on or off.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@selects_plugins
+def plugins(hooks: bool, why: bool, as_json: bool) -> None:
+    """List the plugins: installed, active, switched off, broken."""
+    from trainbus.cli import listing
+
+    if hooks:
+        listing.show_hooks(as_json)
+    elif why:
+        listing.show_why(as_json)
+    else:
+        listing.show_plugins(as_json)
+
+
+@trainbus.command()
+@click.argument("name", required=False)
+@click.option("--markdown", is_flag=True, help="The whole reference, as in docs/hooks.md.")
+def hooks(name: str | None, markdown: bool) -> None:
+    """Show the hooks in firing order, or one of them."""
+    from trainbus.cli import reference
+
+    click.echo(reference.as_markdown() if markdown else reference.as_text(name))
+
+
+@trainbus.command()
+@selects_plugins
+def doctor() -> None:
+    """Check versions, devices and plugins, and say how to mend what is broken."""
+    from trainbus.cli import checks
+
+    sys.exit(checks.report())
+
+
+@trainbus.command()
+@click.option("--epochs", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--run-dir", default="runs", show_default=True, metavar="DIRECTORY")
+@click.option("--seed", type=int, default=0, show_default=True)
+@selects_plugins
+def demo(epochs: int, run_dir: str, seed: int) -> None:
+    """Train a classifier of handwritten digits, with progress, curves and the best weights kept."""
+    from trainbus.cli import digits
+
+    digits.train(epochs, run_dir, seed)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; a user's mistake is one message and exit status 2."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    try:
+        trainbus(given, prog_name="trainbus", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except TrainbusError as error:
+        if debug:
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except Exception as error:
+        if debug:
+            raise
+        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
+        click.echo(f"error: {type(error).__name__}: {error}{notes}", err=True)
+        click.echo("`trainbus --debug ...` shows where it was raised", err=True)
+        sys.exit(1)

@@ -1,0 +1,63 @@
+"""`trainbus plugins`: what is installed and active, from metadata alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import click
+
+from trainbus import plugins as manager
+from trainbus.errors import PluginError
+
+
+def show_plugins(as_json: bool) -> None:
+    """Every plugin that is installed or switched on, and in what state it is."""
+    selection = manager.select()
+    installed = {**manager.discover(), **manager.discover(manager.AUTOLOAD_GROUP)}
+    rows = []
+    for name, found in sorted(installed.items()):
+        note = found.source
+        status = "active" if name in selection.active else "available"
+        if name in selection.blocked:
+            status, note = "off", f"by {selection.blocked[name]}"
+        if found.rivals:
+            status, note = "broken", f"also provided by {', '.join(found.rivals)}; uninstall one"
+        elif problems := found.unmet():
+            status, note = "broken", "; ".join(problems)
+        rows.append([name, status, found.version, found.dist_name, note])
+    for name, request in selection.active.items():
+        if name in installed:
+            continue
+        note = str(request.item)
+        missing = isinstance(request.item, str) and note == name
+        note = manager.unknown(name) if missing else note
+        rows.append([name, "missing" if missing else "active", "", "", note])
+    _table(("name", "status", "version", "distribution", "note"), rows, as_json)
+
+
+def show_why(as_json: bool) -> None:
+    """Who switched each plugin on or off: the last word on its name."""
+    selection = manager.select()
+    rows = [[name, "on", request.why] for name, request in selection.active.items()]
+    rows += [[name, "off", why] for name, why in selection.blocked.items()]
+    _table(("name", "is", "because of"), sorted(rows), as_json)
+
+
+def show_hooks(as_json: bool) -> None:
+    """For each hook that is listened to, the plugins in the order in which they are called."""
+    bus = manager.bus_of(manager.load())
+    rows = [[hook, " -> ".join(names)] for hook, names in bus.order().items()]
+    if not rows and not as_json:
+        raise PluginError("no plugin is active")
+    _table(("hook", "called in this order"), rows, as_json)
+
+
+def _table(header: Sequence[str], rows: list[list[str]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=2))
+        return
+    widths = [max(len(row[i]) for row in [list(header), *rows]) for i in range(len(header))]
+    for row in [list(header), *rows]:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())
