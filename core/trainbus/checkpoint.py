@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -40,7 +41,7 @@ def state_of(run: Run) -> dict[str, Any]:
     }
     return {
         "format": FORMAT,
-        "versions": {"trainbus": __version__, "torch": torch.__version__},
+        "versions": {"trainbus": __version__, "torch": str(torch.__version__)},
         "model": run.task.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
         "counters": {
@@ -123,8 +124,13 @@ def read(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"there is no checkpoint {str(path)!r}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors and plain values, or is damaged; since such a file "
+            "may execute code, it is not loaded"
+        ) from error
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(f"cannot read the checkpoint {path}: {reason}") from error
     if not isinstance(state, dict) or "format" not in state:
         raise CheckpointError(f"{path} is no checkpoint of trainbus")

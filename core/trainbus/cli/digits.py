@@ -44,7 +44,7 @@ class Digits(Task):
     def training_step(self, batch: Any, run: Run) -> Tensor:
         """Cross-entropy."""
         images, digits = batch
-        loss = functional.cross_entropy(self(images), digits)
+        loss: Tensor = functional.cross_entropy(self(images), digits)
         run.log(loss=loss)
         return loss
 
@@ -52,7 +52,7 @@ class Digits(Task):
         """The predicted digits; logs loss and accuracy."""
         images, digits = batch
         logits = self(images)
-        predicted = logits.argmax(1)
+        predicted: Tensor = logits.argmax(1)
         accuracy = (predicted == digits).float().mean()
         run.log(loss=functional.cross_entropy(logits, digits), accuracy=accuracy)
         return predicted
