@@ -157,7 +157,8 @@ class Loop:
                 self.leave_batch(control)
             else:
                 yield self.batch
-            self._records.fetch_if_due()
+            if self._records.pending and self._records.due(self._log_step):
+                self._records.fetch()
             if self.deadline is not None and monotonic() >= self.deadline:
                 self.finished = True
             if self._ends_pass or self.stopping or self.finished:
@@ -371,10 +372,11 @@ class Loop:
 
     def _checked(self, loss: Any) -> Tensor:
         """The loss as a tensor that can be differentiated, or an error that says what is wrong."""
-        if isinstance(loss, Mapping) and "loss" in loss:
-            loss = loss["loss"]
-        if isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1:
-            return loss
+        if isinstance(loss, Tensor):
+            if loss.requires_grad and loss.numel() == 1:
+                return loss
+        elif isinstance(loss, Mapping) and "loss" in loss:
+            return self._checked(loss["loss"])
         where = f"{type(self.task).__name__}.training_step"
         if loss is None:
             raise UsageError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Literal
@@ -15,9 +15,9 @@ from trainbus.errors import UsageError
 ArtifactKind = Literal["file", "figure", "image", "text", "table", "model"]
 ARTIFACT_KINDS: tuple[ArtifactKind, ...] = ("file", "figure", "image", "text", "table", "model")
 
-#: Pending numbers are fetched from the device when they are this many, or this old.
-MAX_PENDING = 1000
-MAX_AGE_SECONDS = 1.0
+#: Pending numbers are fetched from the device when the oldest has waited for so long.
+MAX_STEPS = 200
+MAX_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +35,9 @@ class Artifact:
     step: int
 
 
-@dataclass(slots=True)
-class _Pending:
-    name: str
-    step: int
-    value: Any
-    weight: int
-    #: Part of the mean over the present pass.
-    averaged: bool
-    #: Handed out at its own step, too.
-    told: bool
+#: Name, value, whether it is a tensor, step, weight, whether it counts in the mean of the pass,
+#: whether it is told at its step. A plain tuple, since one is made for each value that is logged.
+Pending = tuple[str, Any, bool, int, int, bool, bool]
 
 
 class Records:
@@ -57,105 +50,142 @@ class Records:
     def __init__(self, emit: Callable[[int, dict[str, float]], None]) -> None:
         #: The newest value of each metric that was fetched so far.
         self.latest: dict[str, float] = {}
+        #: What is not fetched yet.
+        self.pending: list[Pending] = []
         self._emit = emit
-        self._pending: list[_Pending] = []
-        self._fetch_at = 0.0
+        self._since_step = 0
+        self._since_time = 0.0
         self._sums: dict[str, list[float]] = {}
         self._meters: dict[str, Any] = {}
 
     def add(
-        self, name: str, value: Any, step: int, weight: int, averaged: bool, told: bool
+        self,
+        metrics: Mapping[str, Any],
+        stage: str,
+        step: int,
+        weight: int,
+        averaged: bool,
+        told: bool,
     ) -> None:
-        """Take one value: a number, a tensor of one element, or an object with `compute`."""
-        if isinstance(value, Tensor):
-            if value.ndim:
-                if value.numel() != 1:
-                    raise UsageError(
-                        f"run.log({name}=...): a tensor of shape {tuple(value.shape)}; "
-                        "log one number, its mean for example"
-                    )
-                value = value.reshape(())
-            # A copy, since `loss *= 2` after the call would change what was logged.
-            value = value.detach().clone()
-        elif not isinstance(value, (int, float)):
-            if callable(getattr(value, "compute", None)) and callable(
-                getattr(value, "reset", None)
-            ):
-                self._meters[name] = value
-                return
-            value = _number(name, value)
-        if not self._pending:
-            self._fetch_at = monotonic() + MAX_AGE_SECONDS
-        self._pending.append(_Pending(name, step, value, weight, averaged, told))
+        """Take values: numbers, tensors of one element, or objects with `compute` and `reset`.
 
-    def fetch_if_due(self) -> None:
-        """Fetch when enough is pending, or when it has waited for long enough."""
-        pending = self._pending
-        if pending and (len(pending) >= MAX_PENDING or monotonic() >= self._fetch_at):
-            self.fetch()
+        Args:
+            metrics: by name; a name without a slash gets the stage in front.
+            stage: the stage at work.
+            step: the optimizer step that they belong to.
+            weight: samples that they stand for.
+            averaged: whether they are a part of the mean over the present pass.
+            told: whether they are handed out at their own step, too.
+        """
+        pending = self.pending
+        if not pending:
+            self._since_step = step
+            self._since_time = monotonic()
+        for name in metrics:
+            value = metrics[name]
+            full = name if "/" in name else f"{stage}/{name}"
+            tensor = isinstance(value, Tensor)
+            if tensor:
+                # A copy, since `loss *= 2` after the call would change what was logged.
+                value = (_scalar(full, value) if value.ndim else value).detach().clone()
+            elif hasattr(value, "compute") and hasattr(value, "reset"):
+                self._meters[full] = value
+                continue
+            else:
+                value = _number(full, value)
+            pending.append((full, value, tensor, step, weight, averaged, told))
+
+    def due(self, step: int) -> bool:
+        """Whether what is pending has waited for long enough, in steps or in time."""
+        return step - self._since_step >= MAX_STEPS or monotonic() - self._since_time >= MAX_SECONDS
 
     def fetch(self) -> None:
-        """Bring all pending values to the host and hand them out, step by step."""
-        if not self._pending:
+        """Bring all pending values to the host and hand them out, step by step.
+
+        The loop below runs once for each value that was ever logged: no call in it.
+        """
+        if not self.pending:
             return
-        pending, self._pending = self._pending, []
-        by_step: dict[int, dict[str, list[float]]] = {}
-        for item, value in zip(pending, _to_host([item.value for item in pending]), strict=True):
-            if item.averaged:
-                _accumulate(self._sums, item.name, value, item.weight)
-            if item.told:
-                # The micro-batches of one step become one value.
-                _accumulate(by_step.setdefault(item.step, {}), item.name, value, item.weight)
-        for step, sums in by_step.items():
-            self._tell(step, _means(sums))
+        pending, self.pending = self.pending, []
+        sums, latest = self._sums, self.latest
+        told: dict[str, float] = {}
+        weights: dict[str, float] = {}
+        present = pending[0][3]
+        for item, number in zip(pending, _to_host(pending), strict=True):
+            name, _, _, step, weight, averaged, is_told = item
+            if averaged:
+                if name in sums:
+                    total = sums[name]
+                    total[0] += number * weight
+                    total[1] += weight
+                else:
+                    sums[name] = [number * weight, weight]
+            if is_told:
+                if step != present:
+                    if told:
+                        self._emit(present, told)
+                        told = {}
+                    present = step
+                if name in told:  # the micro-batches of one step become one value, their mean
+                    weights[name] += weight
+                    told[name] += (number - told[name]) * weight / weights[name]
+                else:
+                    told[name] = number
+                    weights[name] = weight
+                latest[name] = told[name]
+        if told:
+            self._emit(present, told)
 
     def end_pass(self, step: int, suffix: str = "") -> dict[str, float]:
         """End a pass over data: fetch, and hand out each metric's mean, weighted by samples."""
         self.fetch()
-        means = {name + suffix: mean for name, mean in _means(self._sums).items()}
+        means = {
+            name + suffix: total / weight for name, (total, weight) in self._sums.items() if weight
+        }
         self._sums.clear()
         meters, self._meters = self._meters, {}
         for name, meter in meters.items():
             means[name] = _number(name, meter.compute())
             meter.reset()
         if means:
-            self._tell(step, means)
+            self.latest.update(means)
+            self._emit(step, means)
         return means
 
     def drop_pass(self) -> None:
         """Forget the unfinished means of a pass that was interrupted."""
-        self._pending = [item for item in self._pending if item.told]
+        self.pending = [item for item in self.pending if item[6]]
         self._sums.clear()
         for meter in self._meters.values():
             meter.reset()
         self._meters.clear()
 
-    def _tell(self, step: int, metrics: dict[str, float]) -> None:
-        self.latest.update(metrics)
-        self._emit(step, metrics)
 
-
-def _accumulate(sums: dict[str, list[float]], name: str, value: float, weight: int) -> None:
-    total = sums.setdefault(name, [0.0, 0.0])
-    total[0] += value * weight
-    total[1] += weight
-
-
-def _means(sums: dict[str, list[float]]) -> dict[str, float]:
-    return {name: total / weight for name, (total, weight) in sums.items() if weight}
-
-
-def _to_host(values: list[Any]) -> list[float]:
-    """All values as Python numbers, with one transfer for each device and type of tensor."""
+def _to_host(pending: list[Pending]) -> list[float]:
+    """The pending values as numbers, with one transfer for each device and type of tensor."""
+    numbers = [item[1] for item in pending]
     groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-    for i, value in enumerate(values):
-        if isinstance(value, Tensor):
-            groups.setdefault((value.device, value.dtype), []).append(i)
+    for i, item in enumerate(pending):
+        if item[2]:
+            key = (item[1].device, item[1].dtype)
+            if key in groups:
+                groups[key].append(i)
+            else:
+                groups[key] = [i]
     for indices in groups.values():
-        fetched = torch.stack([values[i] for i in indices]).tolist()
+        fetched = torch.stack([numbers[i] for i in indices]).tolist()
         for i, number in zip(indices, fetched, strict=True):
-            values[i] = number
-    return [float(value) for value in values]
+            numbers[i] = number
+    return numbers
+
+
+def _scalar(name: str, value: Tensor) -> Tensor:
+    if value.numel() != 1:
+        raise UsageError(
+            f"run.log({name}=...): a tensor of shape {tuple(value.shape)}; log one number, its "
+            "mean for example"
+        )
+    return value.reshape(())
 
 
 def _number(name: str, value: Any) -> float:

@@ -110,14 +110,16 @@ class Run(Loop):
         in other stages the mean over the pass, weighted by samples. Values are numbers, tensors of
         one element, or objects with `compute` and `reset` (torchmetrics), asked when the pass ends.
         """
-        if metrics:
-            more = {**metrics, **more}
-        training = self.stage == "train"
-        told = not self._averaging or (training and self._log_step % self.trainer.log_every == 0)
-        weight = self.batch_size if self._averaging else 1
-        for name, value in more.items():
-            full = name if "/" in name else f"{self.stage}/{name}"
-            self._records.add(full, value, self._log_step, weight, self._averaging, told)
+        averaging = self._averaging
+        step = self._log_step
+        told = not averaging or (self.stage == "train" and step % self.trainer.log_every == 0)
+        if self._batch_size is None and averaging:
+            self._batch_size = batches.batch_size(self.batch)
+        weight = self._batch_size if averaging and self._batch_size is not None else 1
+        if metrics is not None:
+            self._records.add(metrics, self.stage, step, weight, averaging, told)
+        if more:
+            self._records.add(more, self.stage, step, weight, averaging, told)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Tell the loggers what describes this run: plain values by name."""

@@ -1,0 +1,141 @@
+"""A loop of one's own fires the same events, and leaves the same weights, as `fit`."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional
+
+from trainbus import Trainer
+
+
+def loop(run, model, loader, epochs=2):
+    for x, y in run.batches(loader, epochs=epochs):
+        loss = functional.mse_loss(model(x), y)
+        run.log(loss=loss)
+        run.step(loss)
+
+
+def sgd(model):
+    return torch.optim.SGD(model.parameters(), lr=0.01)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_events_metrics_and_weights_equal_those_of_fit(line, loader, record, accumulate):
+    model = copy.deepcopy(line)
+    fitting = Trainer(epochs=2, accumulate=accumulate)
+    fit_events = record(fitting)
+    fitted = fitting.fit(line, loader)
+    trainer = Trainer(accumulate=accumulate)
+    events = record(trainer)
+    with trainer.open(model, sgd(model)) as run:
+        loop(run, model, loader)
+    assert events == fit_events
+    assert run.metrics == fitted.metrics
+    assert (run.global_step, run.epoch, run.status) == (fitted.global_step, 2, "completed")
+    assert torch.equal(model.linear.weight, line.linear.weight)
+
+
+def test_wrappers_of_the_training_step_are_open_in_the_body(line, loader):
+    trainer = Trainer()
+    events = []
+
+    @trainer.on("training_step", wrapper=True)
+    def autocast(run):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = yield
+        events.append(torch.is_autocast_enabled("cpu"))
+        return loss
+
+    trainer.on("after_loss")(lambda run: events.append(torch.is_autocast_enabled("cpu")))
+    with trainer.open(line, sgd(line)) as run:
+        for x, y in run.batches(loader):
+            output = line.linear(x)
+            assert output.dtype == torch.bfloat16
+            run.step(functional.mse_loss(output.float(), y))
+    assert events == [False, False] * 5
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_a_body_that_makes_no_step_leaves_the_batch_out(line, loader, record):
+    trainer = Trainer()
+    events = record(trainer)
+    with trainer.open(line, sgd(line)) as run:
+        for x, y in run.batches(loader):
+            if run.batch_index % 2:
+                continue
+            run.step(functional.mse_loss(line(x), y))
+    assert run.global_step == 3
+    assert events.count("train_batch_start") == events.count("train_batch_end") == 5
+
+
+def test_leaving_the_loop_early_still_fires_the_ends(line, loader, record):
+    trainer = Trainer()
+    events = record(trainer)
+    with trainer.open(line, sgd(line)) as run:
+        for x, y in run.batches(loader, epochs=3):
+            run.step(functional.mse_loss(line(x), y))
+            break
+    assert events[-4:] == ["train_epoch_end", "epoch_end", "fit_end", "run_end"]
+    assert run.status == "completed"
+
+
+def test_an_error_in_the_body_reaches_open_wrappers_and_listeners(line, loader, record):
+    trainer = Trainer()
+    events = record(trainer)
+    seen = []
+
+    @trainer.on("training_step", wrapper=True)
+    def watch(run):
+        try:
+            return (yield)
+        except ValueError as error:
+            seen.append(str(error))
+            raise
+
+    with pytest.raises(ValueError, match="body"), trainer.open(line, sgd(line)) as run:
+        for _ in run.batches(loader):
+            raise ValueError("body")
+    assert seen == ["body"]
+    assert events[-2:] == ["exception", "run_end"]
+    assert run.status == "failed"
+
+
+def test_epochs_and_validation_by_hand(line, loader, record):
+    trainer = Trainer()
+    events = record(trainer)
+    with trainer.open(line, sgd(line)) as run:
+        for _ in run.epochs(2):
+            loop(run, line, loader, epochs=None)
+            for x, y in run.evaluation_batches(loader):
+                assert not torch.is_grad_enabled() and not line.training
+                run.log(loss=functional.mse_loss(line(x), y))
+    assert events.count("validation_batch_end") == 10
+    assert events.count("epoch_end") == 2
+    assert "valid/loss" in run.metrics
+    assert line.training
+
+
+def test_stop_ends_the_loop(line, loader):
+    with Trainer().open(line, sgd(line)) as run:
+        for x, y in run.batches(loader, epochs=100):
+            run.step(functional.mse_loss(line(x), y))
+            if run.global_step == 7:
+                run.stop("seven")
+    assert (run.global_step, run.status, run.stop_reason) == (7, "stopped", "seven")
+
+
+def test_two_optimizers_by_hand(line, loader):
+    optimizers = [
+        torch.optim.SGD([line.linear.weight], lr=0.01),
+        torch.optim.SGD([line.linear.bias], lr=0.01),
+    ]
+    before = [p.detach().clone() for p in line.parameters()]
+    with Trainer().open(line, optimizers) as run:
+        for x, y in run.batches(loader):
+            run.backward(functional.mse_loss(line(x), y))
+            for optimizer in run.optimizers:
+                run.optimizer_step(optimizer)
+            run.step()
+    assert run.global_step == 5
+    assert all(not torch.equal(a, b) for a, b in zip(before, line.parameters(), strict=True))

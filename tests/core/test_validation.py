@@ -1,0 +1,204 @@
+"""Passes without training: what they compute, and that they leave no trace."""
+
+import random
+
+import numpy
+import pytest
+import torch
+from torch import nn
+
+from trainbus import Task, Trainer
+
+
+class Noisy(Task):
+    """Draws from every random generator in validation."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+        self.norm = nn.BatchNorm1d(4)
+        self.norm.eval()
+
+    def training_step(self, batch, run):
+        return self.linear(batch[0]).mean()
+
+    def validation_step(self, batch, run):
+        random.random(), numpy.random.rand(), torch.rand(1)
+        self.seen = (self.training, self.norm.training, torch.is_grad_enabled(), run.stage)
+
+    def configure_optimizer(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def draws():
+    return random.random(), numpy.random.rand(), torch.rand(1).item()
+
+
+def test_validation_gives_back_random_states_modes_and_gradients(make_loader):
+    after = []
+    for valid in (None, make_loader(2, shuffle=True)):
+        trainer = Trainer(seed=3)
+        task = Noisy()
+
+        @trainer.on("epoch_end")
+        def note(run):
+            after.append((draws(), run.task.training, torch.is_grad_enabled(), run.stage))
+
+        trainer.fit(task, make_loader(2), valid)
+    assert after[0] == after[1]
+    assert after[0][1:] == (True, True, "train")
+    assert task.seen == (False, False, False, "valid")
+
+
+def test_validation_gives_back_the_mode_of_each_module(make_loader):
+    task = Noisy()
+    modes = []
+    trainer = Trainer(validate_every=0.5)
+
+    @trainer.on("train_batch_end")
+    def freeze(run):
+        run.task.norm.eval()
+
+    @trainer.on("train_batch_start")
+    def note(run):
+        modes.append((run.task.linear.training, run.task.norm.training))
+
+    trainer.fit(task, make_loader(4), make_loader(1))
+    assert modes[1:] == [(True, False)] * 3
+
+
+def test_what_validation_changed_is_put_back_after_an_error(make_line, make_loader):
+    class Broken(make_line):
+        def validation_step(self, batch, run):
+            raise RuntimeError("broken")
+
+    task = Broken()
+    task.train()
+    with pytest.raises(RuntimeError, match="broken"):
+        Trainer().validate(task, make_loader(1))
+    assert task.training and task.linear.training
+
+
+def test_the_mean_is_weighted_by_samples(line, make_loader):
+    uneven = make_loader(2, size=4, rest=1)
+    x, y = uneven.dataset.tensors
+    metrics = Trainer().validate(line, uneven)
+    assert metrics == {"valid/loss": pytest.approx(((line(x) - y) ** 2).mean().item(), rel=1e-5)}
+
+
+def test_the_batch_size_can_be_said_where_the_guess_is_wrong(make_line):
+    class Weighted(make_line):
+        def validation_step(self, batch, run):
+            run.batch_size = batch["count"]
+            run.log(value=batch["value"])
+
+    batches = [{"count": 1, "value": 1.0}, {"count": 3, "value": 5.0}]
+    assert Trainer().validate(Weighted(), batches) == {"valid/value": 4.0}
+
+
+def test_test_step_defaults_to_validation_step_and_logs_under_test(line, loader):
+    valid = Trainer().validate(line, loader)
+    test = Trainer().test(line, loader)
+    assert test == {"test/loss": valid["valid/loss"]}
+
+
+def test_predictions_come_in_order_and_only_when_asked_for(line, make_loader):
+    batches = list(make_loader(5))
+    read = []
+
+    def stream():
+        for i, batch in enumerate(batches):
+            read.append(i)
+            yield batch
+
+    predictions = Trainer().predict(line, stream())
+    assert read == []
+    first = next(predictions)
+    assert read == [0]
+    rest = list(predictions)
+    expected = [line(x).detach() for x, _ in batches]
+    assert torch.equal(torch.cat([first, *rest]), torch.cat(expected))
+
+
+def test_an_abandoned_prediction_ends_its_run(line, loader, record):
+    trainer = Trainer()
+    events = record(trainer)
+    predictions = trainer.predict(line, loader)
+    next(predictions)
+    predictions.close()
+    assert events[-2:] == ["predict_end", "run_end"]
+    assert trainer.validate(line, loader), "the trainer is free for another run"
+
+
+def test_between_predictions_gradients_are_on_and_the_model_is_left_alone(line, loader):
+    line.train()
+    for output in Trainer().predict(line, loader):
+        assert torch.is_grad_enabled()
+        assert not output.requires_grad
+    assert line.training
+
+
+def test_a_plain_module_predicts(loader):
+    model = nn.Linear(4, 3)
+    outputs = list(Trainer().predict(model, loader))
+    assert [tuple(output.shape) for output in outputs] == [(2, 3)] * 5
+
+
+def test_validate_every_counts_epochs(line, loader, record):
+    trainer = Trainer(epochs=5, validate_every=2)
+    events = record(trainer)
+    trainer.fit(line, loader, loader)
+    assert events.count("validation_start") == 2
+
+
+def test_limit_batches_by_number_and_by_fraction(line, make_loader):
+    assert Trainer(limit_batches=2).fit(line, make_loader(5)).global_step == 2
+    assert Trainer(limit_batches=0.4).fit(line, make_loader(5)).global_step == 2
+    assert len(list(Trainer(limit_batches=3).predict(line, make_loader(5)))) == 3
+
+
+def test_limited_loaders_are_read_no_further(line, make_loader):
+    stream = iter(list(make_loader(5)))
+    Trainer(limit_batches=2).fit(line, stream)
+    assert len(list(stream)) == 3
+
+
+def test_overfit_trains_on_the_same_batches_in_every_epoch(make_line, make_loader):
+    seen = []
+
+    class Watching(make_line):
+        def training_step(self, batch, run):
+            seen.append(batch[0])
+            return super().training_step(batch, run)
+
+    Trainer(epochs=2, overfit=2).fit(Watching(), make_loader(5, shuffle=True))
+    assert len(seen) == 4
+    assert torch.equal(seen[0], seen[2]) and torch.equal(seen[1], seen[3])
+
+
+def test_supervised_makes_a_task_of_a_module(make_loader):
+    from functools import partial
+
+    def error(output, target):
+        return (output - target).abs().mean()
+
+    task = Task.supervised(
+        nn.Linear(4, 1),
+        loss=nn.functional.mse_loss,
+        optimizer=partial(torch.optim.SGD, lr=0.05),
+        metrics={"error": error},
+    )
+    run = Trainer(epochs=20).fit(task, make_loader(10), make_loader(2))
+    assert run.metrics["valid/loss"] < 0.1
+    assert 0 < run.metrics["valid/error"] < 0.5
+
+
+def test_dry_run_runs_everything_briefly_and_leaves_nothing(line, make_loader, tmp_path):
+    told = []
+    trainer = Trainer(epochs=10, dry_run=3, validate_every=5, plugins=["checkpoint"])
+    trainer.on("metrics")(lambda step, metrics: told.append(metrics))
+    run = trainer.fit(line, make_loader(5), make_loader(5))
+    assert (run.epoch, run.global_step) == (1, 3)
+    assert "valid/loss" in run.metrics
+    assert told == []
+    assert list(tmp_path.iterdir()) == []
