@@ -66,7 +66,7 @@ def describe(loader: object) -> str:
 def batch_size(batch: Any) -> int:
     """Samples in a batch: the length of the first tensor with a dimension in it, else 1."""
     first = batch[0] if type(batch) in (tuple, list) and batch else batch
-    if isinstance(first, Tensor) and first.ndim:  # the usual case, without a walk
+    if type(first) is Tensor and first.ndim:  # the usual case, without a walk
         return first.shape[0]
     for tensor in tensors(batch):
         if tensor.ndim:

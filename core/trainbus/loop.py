@@ -68,7 +68,7 @@ class Loop:
         #: An optimizer has stepped in this batch.
         self.stepped = False
 
-        self._records = Records(self._emit_metrics)
+        self._records: Records
         self._batch_size: int | None = None
         self._log_step = 0
         self._averaging = False
@@ -94,9 +94,6 @@ class Loop:
 
     def stop(self, reason: str = "") -> None:
         """End the run after the present batch; every `*_end` event still fires."""
-        raise NotImplementedError
-
-    def _emit_metrics(self, step: int, metrics: dict[str, float]) -> None:
         raise NotImplementedError
 
     # --- passes over data ----------------------------------------------------------------------
@@ -141,7 +138,7 @@ class Loop:
 
     def training_batches(self, loader: Iterable[Any]) -> Iterator[Any]:
         """Yield each placed batch of one training pass, with the events of the pass around them."""
-        bus = self.bus
+        bus, records = self.bus, self._records
         self.leave("train_epoch")
         self._begin_pass("train", loader)
         self.model.train()
@@ -157,8 +154,10 @@ class Loop:
                 self.leave_batch(control)
             else:
                 yield self.batch
-            if self._records.pending and self._records.due(self._log_step):
-                self._records.fetch()
+            if records.pending and (
+                self._log_step >= records.due_step or monotonic() >= records.due_time
+            ):
+                records.fetch()
             if self.deadline is not None and monotonic() >= self.deadline:
                 self.finished = True
             if self._ends_pass or self.stopping or self.finished:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from trainbus.errors import UsageError
+
+if TYPE_CHECKING:
+    from trainbus.run import Run
 
 ArtifactKind = Literal["file", "figure", "image", "text", "table", "model"]
 ARTIFACT_KINDS: tuple[ArtifactKind, ...] = ("file", "figure", "image", "text", "table", "model")
@@ -47,14 +50,15 @@ class Records:
     pending to the host in one transfer per device and type.
     """
 
-    def __init__(self, emit: Callable[[int, dict[str, float]], None]) -> None:
+    def __init__(self, run: Run) -> None:
         #: The newest value of each metric that was fetched so far.
         self.latest: dict[str, float] = {}
         #: What is not fetched yet.
         self.pending: list[Pending] = []
-        self._emit = emit
-        self._since_step = 0
-        self._since_time = 0.0
+        self._run = run
+        #: When it is to be fetched: at this step, or at this time of the monotonic clock.
+        self.due_step = 0
+        self.due_time = 0.0
         self._sums: dict[str, list[float]] = {}
         self._meters: dict[str, Any] = {}
 
@@ -79,8 +83,8 @@ class Records:
         """
         pending = self.pending
         if not pending:
-            self._since_step = step
-            self._since_time = monotonic()
+            self.due_step = step + MAX_STEPS
+            self.due_time = monotonic() + MAX_SECONDS
         for name in metrics:
             value = metrics[name]
             full = name if "/" in name else f"{stage}/{name}"
@@ -95,10 +99,6 @@ class Records:
                 value = _number(full, value)
             pending.append((full, value, tensor, step, weight, averaged, told))
 
-    def due(self, step: int) -> bool:
-        """Whether what is pending has waited for long enough, in steps or in time."""
-        return step - self._since_step >= MAX_STEPS or monotonic() - self._since_time >= MAX_SECONDS
-
     def fetch(self) -> None:
         """Bring all pending values to the host and hand them out, step by step.
 
@@ -107,7 +107,7 @@ class Records:
         if not self.pending:
             return
         pending, self.pending = self.pending, []
-        sums, latest = self._sums, self.latest
+        run, sums, latest = self._run, self._sums, self.latest
         told: dict[str, float] = {}
         weights: dict[str, float] = {}
         present = pending[0][3]
@@ -122,9 +122,9 @@ class Records:
                     sums[name] = [number * weight, weight]
             if is_told:
                 if step != present:
-                    if told:
-                        self._emit(present, told)
-                        told = {}
+                    if told and run.bus.on_metrics:
+                        run.bus.on_metrics(run, present, told)
+                    told = {}
                     present = step
                 if name in told:  # the micro-batches of one step become one value, their mean
                     weights[name] += weight
@@ -133,8 +133,8 @@ class Records:
                     told[name] = number
                     weights[name] = weight
                 latest[name] = told[name]
-        if told:
-            self._emit(present, told)
+        if told and run.bus.on_metrics:
+            run.bus.on_metrics(run, present, told)
 
     def end_pass(self, step: int, suffix: str = "") -> dict[str, float]:
         """End a pass over data: fetch, and hand out each metric's mean, weighted by samples."""
@@ -149,7 +149,8 @@ class Records:
             meter.reset()
         if means:
             self.latest.update(means)
-            self._emit(step, means)
+            if self._run.bus.on_metrics:
+                self._run.bus.on_metrics(self._run, step, means)
         return means
 
     def drop_pass(self) -> None:

@@ -12,7 +12,7 @@ import torch
 from trainbus import batches
 from trainbus.errors import UsageError
 from trainbus.loop import Loop
-from trainbus.records import ARTIFACT_KINDS, Artifact, ArtifactKind
+from trainbus.records import ARTIFACT_KINDS, Artifact, ArtifactKind, Records
 
 if TYPE_CHECKING:
     from trainbus.accelerator import Accelerator
@@ -52,6 +52,7 @@ class Run(Loop):
             ),
         }
 
+        self._records = Records(self)
         self._done_once: set[str] = set()
         self._claims: dict[str, str] = {}
         self._dir: Path | None = None
@@ -181,7 +182,3 @@ class Run(Loop):
         self.bus.load_checkpoint(self, Path(path))
         if self.bus.on_checkpoint_loaded:
             self.bus.on_checkpoint_loaded(self, Path(path))
-
-    def _emit_metrics(self, step: int, metrics: dict[str, float]) -> None:
-        if self.bus.on_metrics:
-            self.bus.on_metrics(self, step, metrics)

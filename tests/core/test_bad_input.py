@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch import nn
-
 from trainbus import PluginError, Task, Trainer, UsageError
 
 

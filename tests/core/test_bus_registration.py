@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pluggy
 import pytest
-
 from trainbus import Bus, PluginError, hookimpl, hookspec
 from trainbus.bus import Member
 

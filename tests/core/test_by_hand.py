@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from torch.nn import functional
-
 from trainbus import Trainer
 
 

@@ -1,7 +1,6 @@
 """The exact sequence of events."""
 
 import pytest
-
 from trainbus import SkipBatch, SkipStep, StopEpoch, StopRun, Trainer
 
 BATCH = [

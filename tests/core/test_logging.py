@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from trainbus import Trainer, UsageError
 
 
@@ -143,7 +142,6 @@ class Meter:
 
 def test_a_metric_object_is_asked_once_at_the_end_of_the_pass(make_loader, told):
     from torch import nn
-
     from trainbus import Task
 
     meter = Meter()

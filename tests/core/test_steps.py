@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-
 from trainbus import SkipBatch, SkipStep, Task, Trainer
 
 

@@ -6,7 +6,6 @@ import numpy
 import pytest
 import torch
 from torch import nn
-
 from trainbus import Task, Trainer
 
 
