@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from graphlib import CycleError, TopologicalSorter
 from heapq import heappop, heappush
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pluggy
 
@@ -16,6 +17,7 @@ from trainbus import hookspecs
 from trainbus.dispatch import Hook, Listener, Opened, Timing, Wrappers, compile_hook
 from trainbus.errors import Control, PluginError, nearest
 from trainbus.markers import Kind, impl_options, spec_options
+from trainbus.registration import Member, check_listeners, marker
 
 logger = logging.getLogger("trainbus")
 
@@ -23,25 +25,6 @@ logger = logging.getLogger("trainbus")
 FINAL_HOOKS = frozenset({"on_exception", "on_run_end"})
 #: A failure here stops the run before its first step, also that of an observer.
 START_HOOKS = frozenset({"on_run_start", "on_fit_start"})
-
-
-class Member(NamedTuple):
-    """A plugin to register: its name, the object, and what it came from (`trainbus-foo 0.1`)."""
-
-    name: str
-    plugin: object
-    origin: str = ""
-    core: bool = False
-
-    def __str__(self) -> str:
-        return f"plugin {self.name!r}" + (f" ({self.origin})" if self.origin else "")
-
-
-class _Manager(pluggy.PluginManager):
-    """pluggy's manager, which here also takes a listener from a subclass's own marker only."""
-
-    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
-        return None if name.startswith("__") else super().parse_hookimpl_opts(plugin, name)
 
 
 class Bus:
@@ -54,7 +37,7 @@ class Bus:
 
     def __init__(self) -> None:
         self.errors: list[str] = []
-        self._manager = _Manager("trainbus")
+        self._manager = pluggy.PluginManager("trainbus")
         self._members: dict[str, Member] = {}
         self._hooks: dict[str, Hook] = {}
         self._namespaces: set[object] = set()
@@ -66,7 +49,8 @@ class Bus:
         self._compile()
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"no hook {name!r} is declared{nearest(name, self.hooks)}")
+        known = self.__dict__.get("_hooks", {})
+        raise AttributeError(f"no hook {name!r} is declared{nearest(name, known)}")
 
     # --- who listens ---------------------------------------------------------------------------
 
@@ -87,6 +71,7 @@ class Bus:
     def register_all(self, members: Iterable[Member]) -> None:
         """Add several plugins, whose new hooks all of them may use; on an error, none of them."""
         added: list[Member] = []
+        known, namespaces = set(self._hooks), set(self._namespaces)
         try:
             fresh = list(members)
             for member in fresh:
@@ -94,13 +79,19 @@ class Bus:
                 added.append(member)
                 self._members[member.name] = member
             for member in fresh:
-                self._check_listeners(member)
+                check_listeners(member, self._hooks)
             for member in fresh:
-                self._manager.register(member.plugin, member.name)
+                with _as_plugin_error(member):
+                    self._manager.register(member.plugin, member.name)
             self._sort()
         except Exception:
             for member in added:
                 self._remove(member.name)
+            for name in [name for name in self._hooks if name not in known]:
+                del self._hooks[name]
+                delattr(self._manager.hook, name)
+            self._namespaces &= namespaces
+            self._sort()
             raise
         self._compile()
 
@@ -109,6 +100,7 @@ class Bus:
         for name, member in self._members.items():
             if plugin == name or plugin is member.plugin:
                 self._remove(name)
+                self._sort()
                 self._compile()
                 return
         raise PluginError(f"cannot unregister {plugin!r}: registered are {', '.join(self.plugins)}")
@@ -136,22 +128,31 @@ class Bus:
         for other in self._members.values():
             if other.plugin is member.plugin:
                 raise PluginError(f"{member} is already registered as {other.name!r}")
-        declare = getattr(member.plugin, "register_hookspecs", None)
-        if declare is not None and _marker(member.plugin, "register_hookspecs") is not None:
-            self._add_hookspecs(declare(), member)
+        if marker(member.plugin, "register_hookspecs") is not None:
+            try:
+                namespace = member.plugin.register_hookspecs()  # type: ignore[attr-defined]
+            except Exception as error:
+                raise PluginError(
+                    f"{member}, register_hookspecs: {type(error).__name__}: {error}"
+                ) from error
+            self._add_hookspecs(namespace, member)
 
     def _add_hookspecs(self, namespace: object, member: Member) -> None:
         if not isinstance(namespace, (ModuleType, type)):
             raise PluginError(
                 f"{member}: register_hookspecs returns a class or module, not {namespace!r}"
             )
-        if namespace in self._namespaces:  # a plugin that comes back
-            return
+        if namespace in self._namespaces:
+            return  # a plugin comes back; its hooks stayed, since others may listen to them
         declarations = {
             name: declaration
             for name, declaration in vars(namespace).items()
             if hasattr(declaration, "trainbus_spec_options")
         }
+        if not declarations:
+            raise PluginError(
+                f"{member}, register_hookspecs: {namespace!r} declares no hook; mark them @hookspec"
+            )
         for name in declarations:
             if name in self._hooks:
                 raise PluginError(f"{member} declares the hook {name!r}, which exists already")
@@ -161,76 +162,9 @@ class Bus:
             if isinstance(namespace, type) and arguments[:1] == ("self",):
                 arguments = arguments[1:]
             self._hooks[name] = Hook(name, arguments, options.kind, options.cadence)
-        self._manager.add_hookspecs(namespace)
-        # pluggy cannot take a declaration back: it stays, and without listeners does nothing.
+        with _as_plugin_error(member):
+            self._manager.add_hookspecs(namespace)
         self._namespaces.add(namespace)
-
-    def _check_listeners(self, member: Member) -> None:
-        """Refuse what pluggy takes in silence: see `docs/hooks-how.md`."""
-        for attribute in dir(member.plugin):
-            if attribute.startswith("__"):
-                continue
-            options = _marker(member.plugin, attribute)
-            if options is None:
-                self._check_unmarked(member, attribute)
-            else:
-                self._check_listener(member, attribute, options)
-
-    def _check_unmarked(self, member: Member, attribute: str) -> None:
-        if attribute not in self._hooks:
-            return
-        if not inspect.isroutine(inspect.getattr_static(member.plugin, attribute)):
-            return
-        bases = type(member.plugin).__mro__[1:]
-        if any(hasattr(vars(base).get(attribute), "trainbus_impl") for base in bases):
-            raise PluginError(
-                f"{member}: {type(member.plugin).__name__}.{attribute} overrides a listener "
-                "without @hookimpl, so it would never be called; mark it too"
-            )
-        if attribute.startswith("on_"):
-            raise PluginError(
-                f"{member}: {attribute} is named like a hook but not marked; put @hookimpl above it"
-            )
-
-    def _check_listener(self, member: Member, attribute: str, options: dict[str, Any]) -> None:
-        name = options["specname"] or attribute
-        where = f"{member}, listener {attribute}"
-        hook = self._hooks.get(name)
-        if hook is None:
-            if options["optionalhook"]:
-                return
-            raise PluginError(f"{where}: no hook {name!r} is declared{nearest(name, self._hooks)}")
-        function = getattr(member.plugin, attribute)
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise PluginError(f"{where}: a coroutine is never awaited; make it a plain function")
-        if options["hookwrapper"]:
-            raise PluginError(f"{where}: use @hookimpl(wrapper=True), `result = yield`")
-        if options["wrapper"] != inspect.isgeneratorfunction(function):
-            raise PluginError(
-                f"{where}: a wrapper is a generator (`result = yield`, then `return result`) and "
-                "is marked @hookimpl(wrapper=True); here is one without the other"
-            )
-        for parameter in inspect.signature(function).parameters.values():
-            if parameter.kind in (
-                parameter.KEYWORD_ONLY,
-                parameter.VAR_KEYWORD,
-                parameter.VAR_POSITIONAL,
-            ):
-                raise PluginError(
-                    f"{where}: the parameter {parameter} receives nothing; the hook is "
-                    f"{name}({', '.join(hook.arguments)})"
-                )
-            if parameter.name not in hook.arguments and parameter.default is parameter.empty:
-                raise PluginError(
-                    f"{where}: {name} has no argument {parameter.name!r}"
-                    f"{nearest(parameter.name, hook.arguments)} "
-                    f"The hook is {name}({', '.join(hook.arguments)})"
-                )
-        mine = impl_options(function)
-        if mine.every is not None and hook.cadence is None:
-            raise PluginError(f"{where}: every={mine.every} counts nothing at {name}")
-        if (mine.once or mine.rank_zero) and hook.arguments[:1] != ("run",):
-            raise PluginError(f"{where}: once and rank_zero need a hook that receives the run")
 
     # --- in which order ------------------------------------------------------------------------
 
@@ -310,17 +244,15 @@ class Bus:
             if member.name in self._set_aside and not final:
                 continue
             options = impl_options(impl.function)
-            given = (*impl.argnames, *(n for n in impl.kwargnames if n in hook.arguments))
             listeners.append(
                 Listener(
-                    hook.name, member.name, impl.function, given, impl.wrapper,
+                    hook.name, member.name, impl.function, tuple(impl.argnames),
+                    tuple(name for name in impl.kwargnames if name in hook.arguments),
+                    impl.wrapper,
                     options.every, options.once, options.rank_zero,
-                    isolated=not impl.wrapper
-                    and (
-                        final
-                        or hook.kind == "record"
-                        or (observer and hook.kind == "event" and hook.name not in START_HOOKS)
-                    ),
+                    isolated=final
+                    or hook.kind == "record"
+                    or (observer and hook.kind == "event" and hook.name not in START_HOOKS),
                     core=member.core,
                 )
             )  # fmt: skip
@@ -338,7 +270,7 @@ class Bus:
 
     def mute(self, *kinds: Kind) -> Callable[[], None]:
         """Call no listener of these kinds; returns the function that ends it."""
-        before, self._muted = self._muted, frozenset(kinds)
+        before, self._muted = self._muted, self._muted | set(kinds)
         self._compile()
 
         def unmute() -> None:
@@ -351,7 +283,7 @@ class Bus:
 
     def _failed(self, listener: Listener, error: Exception) -> bool:
         """Name the plugin in its error; True when the error is to end the run."""
-        if isinstance(error, Control):
+        if isinstance(error, Control) and listener.hook not in FINAL_HOOKS:
             return True
         who = f"{self._members[listener.plugin]}, {listener.hook}"
         if not listener.isolated:
@@ -390,7 +322,8 @@ class Bus:
 
     def timings(self) -> list[Timing]:
         """Calls and seconds per plugin and hook, the most expensive first; empty when off."""
-        return sorted((self._timings or {}).values(), key=lambda timing: -timing.seconds)
+        called = [timing for timing in (self._timings or {}).values() if timing.calls]
+        return sorted(called, key=lambda timing: -timing.seconds)
 
     def _timing(self, listener: Listener) -> Timing:
         assert self._timings is not None
@@ -398,8 +331,10 @@ class Bus:
         return self._timings.setdefault(key, Timing(*key))
 
 
-def _marker(plugin: object, attribute: str) -> dict[str, Any] | None:
-    """pluggy's options on a plugin's attribute, found without running a property."""
-    static = inspect.getattr_static(plugin, attribute, None)
-    function = getattr(static, "__func__", static)
-    return getattr(function, "trainbus_impl", None)
+@contextmanager
+def _as_plugin_error(member: Member) -> Iterator[None]:
+    """What pluggy refuses on its own, in our words' form."""
+    try:
+        yield
+    except (pluggy.PluginValidationError, ValueError) as error:
+        raise PluginError(f"{member}: {error}") from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+from trainbus.errors import SkipBatch
 from trainbus.markers import Cadence, Kind
 
 #: When a listener marked `every=n` is due, by what its hook counts.
@@ -40,7 +41,9 @@ class Listener:
     hook: str
     plugin: str
     function: Callable[..., Any]
+    #: What it takes of the hook's arguments: by position, and those with a default by name.
     arguments: tuple[str, ...]
+    keywords: tuple[str, ...] = ()
     wrapper: bool = False
     every: int | None = None
     once: bool = False
@@ -55,7 +58,7 @@ class Listener:
         parts = []
         if self.rank_zero:
             parts.append("run.rank == 0")
-        if self.every is not None and self.every > 1:
+        if self.every is not None:
             assert cadence is not None
             parts.append(_DUE[cadence].format(n=self.every))
         if self.once:
@@ -63,6 +66,10 @@ class Listener:
             key = f"{self.plugin}.{self.hook}.{self.function.__name__}"
             parts.append(f"run.first_time({key!r})")
         return " and ".join(parts)
+
+    def call(self, function: str) -> str:
+        """The call of `function`, as Python source."""
+        return f"{function}({', '.join([*self.arguments, *(f'{k}={k}' for k in self.keywords)])})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +110,7 @@ def compile_hook(
         and alone.core
         and timing is None
         and hook.kind == "action"
-        and alone.arguments == hook.arguments
+        and (alone.arguments, alone.keywords) == (hook.arguments, ())
     ):
         flat = alone.function
     else:
@@ -146,7 +153,7 @@ def _write(
 
 def _call(hook: Hook, listener: Listener, i: int, timed: bool) -> list[str]:
     """The lines that call listener `i` and use its result as the kind of the hook demands."""
-    call = f"f{i}({', '.join(listener.arguments)})"
+    call = listener.call(f"f{i}")
     body = {
         "action": [f"result = {call}", "if result is not None:", "    return result"],
         "contribution": [
@@ -174,7 +181,8 @@ def _call(hook: Hook, listener: Listener, i: int, timed: bool) -> list[str]:
 class Wrappers:
     """The generators around a hook, opened before its listeners and closed after them.
 
-    The two halves can be called apart: a hand-written loop has its body between them.
+    The two halves can be called apart: a hand-written loop has its body between them. What happens
+    to results and errors is what pluggy does.
     """
 
     def __init__(
@@ -187,14 +195,27 @@ class Wrappers:
         self.hook = hook
         self.listeners = listeners
         self._failed = failed
-        self._timing = timing
+        self._starts = [self._start(listener) for listener in listeners]
+        self._timings = None if timing is None else {each: timing(each) for each in listeners}
+
+    def _start(self, listener: Listener) -> Callable[..., Any]:
+        """A function of the hook's arguments that makes the generator, or None when not due."""
+        condition = listener.condition(self.hook.cadence) or "True"
+        arguments = ", ".join(self.hook.arguments)
+        source = f"lambda {arguments}: {listener.call('f')} if {condition} else None"
+        start: Callable[..., Any] = eval(source, {"f": listener.function})
+        return start
 
     def around(self, inner: Callable[..., Any]) -> Callable[..., Any]:
         """A function that calls `inner` between the two halves."""
+        names = self.hook.arguments
 
-        def wrapped(*arguments: Any) -> Any:
-            opened = self.open(*arguments)
+        def wrapped(*arguments: Any, **keywords: Any) -> Any:
+            if keywords:
+                arguments = (*arguments, *(keywords[name] for name in names[len(arguments) :]))
+            opened: Opened = []
             try:
+                self._open(opened, arguments)
                 result = inner(*arguments)
             except BaseException as error:
                 return self.close(opened, None, error)
@@ -204,53 +225,71 @@ class Wrappers:
         return wrapped
 
     def open(self, *arguments: Any) -> Opened:
-        """Run each wrapper up to its `yield`, the outermost first."""
-        given = dict(zip(self.hook.arguments, arguments, strict=True))
+        """Run each wrapper up to its `yield`, the outermost first.
+
+        Raises:
+            SkipBatch: one failed, and another one outside it took the failure for a result.
+        """
         opened: Opened = []
         try:
-            for listener in self.listeners:
-                generator = listener.function(*(given[name] for name in listener.arguments))
-                self._resume(listener, generator.send, None)
-                opened.append((listener, generator))
-        except StopIteration:
-            error = RuntimeError(f"wrapper of {self.hook.name} ended without `yield`")
-            self._failed(listener, error)
-            self.close(opened, None, error)
+            self._open(opened, arguments)
         except BaseException as error:
             self.close(opened, None, error)
+            raise SkipBatch from error
         return opened
+
+    def _open(self, opened: Opened, arguments: tuple[Any, ...]) -> None:
+        for listener, start in zip(self.listeners, self._starts, strict=True):
+            started = perf_counter() if self._timings is not None else 0.0
+            try:
+                generator = start(*arguments)
+                if generator is None:
+                    continue
+                try:
+                    next(generator)
+                except StopIteration:
+                    raise RuntimeError(
+                        f"wrapper of {self.hook.name} ended without a `yield`"
+                    ) from None
+            except Exception as error:
+                if self._failed(listener, error):
+                    raise
+                continue
+            opened.append((listener, generator))
+            if self._timings is not None:
+                self._timings[listener].calls += 1
+                self._timings[listener].seconds += perf_counter() - started
 
     def close(self, opened: Opened, result: Any, error: BaseException | None = None) -> Any:
         """Give the result, or the error, to each open wrapper, the innermost first."""
-        for listener, generator in reversed(opened):
+        while opened:
+            listener, generator = opened.pop()
+            started = perf_counter() if self._timings is not None else 0.0
             try:
                 if error is None:
-                    self._resume(listener, generator.send, result)
+                    generator.send(result)
                 else:
-                    self._resume(listener, generator.throw, error)
+                    generator.throw(error)
+                generator.close()
+                raise RuntimeError(f"wrapper of {self.hook.name} has a second `yield`")
             except StopIteration as stop:
                 result, error = stop.value, None
             except BaseException as raised:
-                error = raised
-            else:
-                generator.close()
-                error = RuntimeError(f"wrapper of {self.hook.name} has a second `yield`")
-                self._failed(listener, error)
-        opened.clear()
+                if raised is error or _is_converted(raised, error):
+                    pass  # it went through
+                elif not isinstance(raised, Exception) or self._failed(listener, raised):
+                    error = raised
+            if self._timings is not None:
+                self._timings[listener].seconds += perf_counter() - started
         if error is not None:
             raise error
         return result
 
-    def _resume(self, listener: Listener, move: Callable[[Any], Any], value: Any) -> None:
-        started = perf_counter() if self._timing is not None else 0.0
-        try:
-            move(value)
-        except Exception as error:
-            if error is not value and not isinstance(error, StopIteration):
-                self._failed(listener, error)
-            raise
-        finally:
-            if self._timing is not None:
-                timing = self._timing(listener)
-                timing.seconds += perf_counter() - started
-                timing.calls += 1
+
+def _is_converted(raised: BaseException, error: BaseException | None) -> bool:
+    """Whether Python made a RuntimeError of a StopIteration that went through a generator."""
+    return (
+        isinstance(raised, RuntimeError)
+        and isinstance(error, StopIteration)
+        and raised.__cause__ is error
+    )

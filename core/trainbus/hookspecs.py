@@ -73,7 +73,10 @@ def on_checkpoint_loaded(run: Run, path: Path) -> None:
 
 @hookspec
 def on_fit_start(run: Run) -> None:
-    """Training begins: model and optimizers are ready, `run.header` is complete."""
+    """Training begins: model and optimizers are ready, the header is complete.
+
+    The model was put into training mode; what a listener freezes here stays frozen.
+    """
 
 
 # --- an epoch and its training batches -----------------------------------------------------------
@@ -86,7 +89,7 @@ def on_epoch_start(run: Run) -> None:
 
 @hookspec(cadence="epoch")
 def on_train_epoch_start(run: Run) -> None:
-    """The pass over the training data begins; the model is in training mode."""
+    """The pass over the training data begins."""
 
 
 @hookspec(kind="action")

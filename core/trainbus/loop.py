@@ -123,7 +123,11 @@ class Loop:
 
     def _by_hand(self, loader: Iterable[Any]) -> Iterator[Any]:
         for batch in self.training_batches(loader):
-            self._opened = self.bus.open("training_step", self)
+            try:
+                self._opened = self.bus.open("training_step", self)
+            except Control as control:
+                self.leave_batch(control)
+                continue
             self.handed_out = True
             yield batch
             if self.handed_out:  # the body went on without a step
@@ -141,7 +145,6 @@ class Loop:
         bus, records = self.bus, self._records
         self.leave("train_epoch")
         self._begin_pass("train", loader)
-        self.model.train()
         batches.set_epoch(loader, self.epoch)
         self.enter("train_epoch")
         for index, batch in enumerate(() if self._ends_pass else self.loader):
@@ -317,6 +320,8 @@ class Loop:
                 self.obey(control)
 
     def _step_optimizers(self) -> None:
+        if not self.optimizers:
+            raise UsageError("there is no optimizer to step: give one to trainer.open(model, ...)")
         if self._gathered != self._window:  # a window that ended early was divided by too much
             _scale_gradients(self.optimizers, self._window / self._gathered)
         self._gathered = self._in_window = 0

@@ -118,7 +118,8 @@ def hookimpl(
     options = ImplOptions(tuple(before), tuple(after), every, once, rank_zero)
 
     def mark(listener: F) -> F:
-        target: Any = listener.__func__ if isinstance(listener, staticmethod) else listener
+        # Below @staticmethod or @classmethod the function itself bears the marker.
+        target: Any = getattr(listener, "__func__", listener)
         target.trainbus_impl_options = options
         _pluggy_impl(
             target,

@@ -25,10 +25,11 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from trainbus.bus import Bus, Member
+from trainbus.bus import Bus
 from trainbus.errors import PluginError, nearest
 from trainbus.options import Given, build, field_names, hide_secrets, schema
 from trainbus.project import Project, find_project
+from trainbus.registration import Member
 
 logger = logging.getLogger("trainbus")
 
@@ -298,7 +299,9 @@ def load_one(name: str, request: Request, given: Mapping[str, Given] | None = No
     if ":" in item and not item.startswith(AUTOLOAD_GROUP):
         made, options = build(name, _import_target(name, item, item), given)
         return Loaded(name, made, request.why, source=item, options=options)
-    found = discover(AUTOLOAD_GROUP if item.startswith(AUTOLOAD_GROUP) else GROUP).get(name)
+    found = discover(AUTOLOAD_GROUP).get(name)
+    if not item.startswith(AUTOLOAD_GROUP):
+        found = discover().get(name, found)
     if found is None:
         raise PluginError(unknown(name))
     who = f"plugin {name!r} ({found.origin})"

@@ -24,11 +24,12 @@ from trainbus import seeding
 from trainbus.accelerator import Accelerator
 from trainbus.actions import Actions
 from trainbus.batches import Limited, describe, size
-from trainbus.bus import Bus, Member
+from trainbus.bus import Bus
 from trainbus.errors import Control, PluginError, UsageError, nearest
 from trainbus.interrupts import deferred
 from trainbus.loop import Stage
 from trainbus.markers import hookimpl
+from trainbus.registration import Member
 from trainbus.run import Run
 from trainbus.task import Optimizers, Task
 
@@ -329,6 +330,9 @@ class Trainer:
     def _prepare(self, run: Run, with_optimizers: bool = False) -> None:
         bus = self.bus
         run.model = bus.configure_model(run)
+        if run.stage == "train":
+            # Once: what a listener or the task puts into evaluation mode later stays in it.
+            run.model.train()
         if with_optimizers:
             run.optimizers = list(bus.configure_optimizer(run))
             run.optimizer = run.optimizers[0]
