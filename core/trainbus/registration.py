@@ -90,7 +90,8 @@ def _check_listener(
             )
     mine = impl_options(function)
     if member.name in (*mine.before, *mine.after):
-        raise PluginError(f"{where}: before/after name the plugin itself")
+        name = member.name
+        raise PluginError(f"{where}: before/after contradict each other: {name} before {name}")
     if mine.every is not None and hook.cadence is None:
         raise PluginError(f"{where}: every={mine.every} counts nothing at {name}")
     limited = mine.once or mine.rank_zero or mine.every is not None

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from trainbus import Bus, hookimpl, hookspec
-from trainbus.bus import Member
+from trainbus.registration import Member
 
 
 def plugin(**listeners):

@@ -83,11 +83,9 @@ def test_an_error_in_a_wrapper_names_its_plugin_once():
     assert caught.value.__notes__ == [f"raised by plugin 'foo' ({ORIGIN}), training_step"]
 
 
-@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("hook", [*ENDING, *RECORDS])
 @pytest.mark.parametrize("control", CONTROLS)
 def test_what_directs_the_loop_passes_as_it_is(control, hook):
-    if hook in FINAL_HOOKS:
-        pytest.skip("the run is over: nothing is left to direct")
     bus, _ = bus_with(hook, control(), observer=True)
     with pytest.raises(control) as caught:
         call(bus, hook)
@@ -189,6 +187,18 @@ def test_all_listeners_of_the_end_are_called_though_one_fails(hook, warnings):
     assert "foo" in bus.order()[hook] and getattr(bus, hook) is not None
 
 
+@pytest.mark.parametrize("hook", [*RECORDS, *OBSERVED, *sorted(FINAL_HOOKS)])
+def test_those_after_a_failing_listener_receive_every_argument(hook):
+    bus, seen, arguments = Bus(), [], HOOKS[hook].arguments
+    bus.register(plugin(**{hook: raising(OSError())}, observer=True), "foo")
+    scope = {"seen": seen}
+    exec(f"def listen({', '.join(arguments)}): seen.append(({', '.join(arguments)},))", scope)
+    bus.register(plugin(**{hook: hookimpl(scope["listen"])}), "good")
+    call(bus, hook)
+    assert seen == [arguments]
+    assert len(bus.errors) == 1
+
+
 @pytest.mark.parametrize("control", CONTROLS)
 @pytest.mark.parametrize("hook", sorted(FINAL_HOOKS))
 def test_what_directs_the_loop_keeps_no_listener_of_the_end_from_its_call(hook, control):
@@ -252,13 +262,14 @@ def test_a_failing_logger_does_not_end_the_run(tmp_path):
 
 
 def test_the_next_run_begins_with_all_plugins(tmp_path):
-    trainer = Trainer(plugins=[Failing("on_metrics", OSError())], run_dir=tmp_path)
+    """The first metrics come at the end of an epoch; then the plugin is silent until a new run."""
+    failing, epochs = Failing("on_metrics", OSError()), []
+    failing.on_epoch_start = hookimpl(lambda run: epochs.append(run.epoch))
+    trainer = Trainer(epochs=2, plugins=[failing], run_dir=tmp_path)
     trainer.fit(Line(), batches())
-    assert trainer.bus.on_metrics is None
-    called = []
-    trainer.on("run_start")(lambda run: called.append(trainer.bus.on_metrics is not None))
+    assert epochs == [0]
     trainer.fit(Line(), batches())
-    assert called == [True]
+    assert epochs == [0, 0]
 
 
 @pytest.mark.parametrize("hook", sorted(FINAL_HOOKS))

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from trainbus import Bus, hookimpl
-from trainbus.bus import Member
+from trainbus.registration import Member
 
 
 def plugin(**listeners):

@@ -203,7 +203,7 @@ def test_every_in_a_run_with_validation(tmp_path):
 def test_once_is_once_in_a_run_and_again_in_the_next():
     one, other = FakeRun(), FakeRun()
     bus, called = Bus(), []
-    bus.register(plugin(on_epoch_end=hookimpl(once=True)(called.append)), "foo")
+    bus.register(plugin(on_epoch_end=hookimpl(once=True)(lambda run: called.append(run))), "foo")
     for run in (one, one, other, one, other):
         bus.on_epoch_end(run)
     assert called == [one, other]
@@ -279,7 +279,7 @@ def test_an_action_goes_on_to_the_next_where_one_is_not_due():
         ({"every": 2}, FakeRun(epoch=0)),
         ({"once": True}, FakeRun(first_time=lambda key: False)),
     ],
-    ids=str,
+    ids=["rank_zero", "every", "once"],
 )
 def test_a_wrapper_is_not_called_when_it_is_not_due(options, run):
     bus, called = Bus(), []

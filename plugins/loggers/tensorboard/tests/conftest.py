@@ -1,0 +1,73 @@
+"""A tiny task, its data, and TensorBoard's own reader."""
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torch.nn import functional
+from trainbus import Task
+
+
+@pytest.fixture(autouse=True)
+def own_directory(tmp_path, monkeypatch):
+    """Each test works in an empty directory, with the same random numbers."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+
+
+class Line(Task):
+    """Four numbers to one, by least squares."""
+
+    def __init__(self, **hparams):
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+        self.hparams = hparams
+
+    def training_step(self, batch, run):
+        loss = functional.mse_loss(self.linear(batch), batch[:, :1])
+        run.log(loss=loss)
+        return loss
+
+    def validation_step(self, batch, run):
+        loss = functional.mse_loss(self.linear(batch), batch[:, :1])
+        run.log(loss=loss)
+
+    def configure_optimizer(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+@pytest.fixture
+def make_line():
+    """The class `Line`: its arguments are the task's hparams."""
+    return Line
+
+
+@pytest.fixture
+def batches():
+    """Five batches of two samples."""
+    return list(torch.randn(5, 2, 4))
+
+
+class Reader(EventAccumulator):
+    """All that is in an event directory."""
+
+    def __init__(self, path):
+        super().__init__(str(path), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
+        self.Reload()
+
+    def names(self):
+        return self.Tags()["scalars"]
+
+    def series(self, name):
+        return [(event.step, event.value) for event in self.Scalars(name)]
+
+    def text(self, name):
+        """The texts of one name, in the order they were written."""
+        events = self.Tensors(f"{name}/text_summary")
+        return [event.tensor_proto.string_val[0].decode() for event in events]
+
+
+@pytest.fixture
+def read():
+    """Read a directory with event files."""
+    return Reader

@@ -1,0 +1,90 @@
+"""Ctrl-C and SIGTERM: the batch is finished, every end fires, the exit status tells."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from trainbus import Trainer
+
+SCRIPT = """
+import os, signal, sys
+import torch
+from torch import nn
+from trainbus import Task, Trainer
+
+class Slow(Task):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(1, 1)
+    def training_step(self, batch, run):
+        if run.global_step == 2:
+            for _ in range({times}):
+                os.kill(os.getpid(), signal.{signal})
+        return self.linear(batch).mean()
+    def validation_step(self, batch, run):
+        pass
+    def configure_optimizer(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+trainer = Trainer(epochs=100)
+for event in ("train_batch_end", "train_epoch_end", "epoch_end", "fit_end"):
+    trainer.on(event)(lambda run, event=event: print(event, run.global_step, flush=True))
+trainer.on("exception")(lambda run, error: print("exception", type(error).__name__, flush=True))
+trainer.on("run_end")(lambda run, status: print("run_end", status, flush=True))
+trainer.fit(Slow(), [torch.ones(1, 1)] * 50, [torch.ones(1, 1)])
+print("not reached")
+"""
+
+
+def run(number, times=1):
+    script = textwrap.dedent(SCRIPT).format(signal=number.name, times=times)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "exception", "codes"),
+    [
+        (signal.SIGINT, "KeyboardInterrupt", {130, -signal.SIGINT}),
+        (signal.SIGTERM, "SystemExit", {143}),
+    ],
+)
+def test_a_signal_ends_the_run_after_the_batch(number, exception, codes):
+    result = run(number)
+    assert result.stdout.splitlines()[-6:] == [
+        "train_batch_end 3",
+        "train_epoch_end 3",
+        "epoch_end 3",
+        "fit_end 3",
+        f"exception {exception}",
+        "run_end interrupted",
+    ]
+    assert result.returncode in codes
+    assert f"{number.name}: the run ends after this batch" in result.stderr
+
+
+def test_a_second_signal_ends_it_at_once():
+    result = run(signal.SIGINT, times=2)
+    assert result.stdout.splitlines()[-2:] == ["exception KeyboardInterrupt", "run_end interrupted"]
+    assert "train_epoch_end" not in result.stdout
+
+
+def test_the_handlers_of_before_are_put_back(line, loader):
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda *_: seen.append("mine"))
+    try:
+        Trainer().fit(line, loader)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert seen == ["mine"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_run_in_a_thread_leaves_signals_alone(line, loader):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(Trainer().fit, line, loader).result().status == "completed"

@@ -1,0 +1,226 @@
+"""The README and the guides are run as they stand: what they show works.
+
+A page is read from top to bottom in an empty directory. ```python blocks share one namespace;
+```console blocks are run by a shell; a ```python or ```toml block that begins with a comment of
+nothing but a path (`# hooks.py`) is written to that file.
+"""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from textwrap import dedent
+from typing import NamedTuple
+
+import pytest
+
+from trainbus import Accelerator, Bus, Run, Trainer, hookspecs
+from trainbus.actions import Actions
+from trainbus.cli import reference
+from trainbus.loop import Loop
+from trainbus.plugins import known_distributions
+from trainbus.project import find_project
+from trainbus.records import Records
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: Languages whose blocks are shown, not run.
+SHOWN = {"text", "sh"}
+FENCED = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    text: str
+    #: The line of the page on which the text begins.
+    line: int
+
+    @property
+    def file(self) -> str | None:
+        """The path that the first line names, if it names one."""
+        named = re.match(r"# ([\w./-]+\.(?:py|toml))\n", self.text)
+        return named[1] if named else None
+
+
+def blocks_of(page):
+    text = page.read_text("utf-8")
+    return [
+        Block(fence[2], dedent(fence[3]), text.count("\n", 0, fence.start(3)) + 1)
+        for fence in FENCED.finditer(text)
+    ]
+
+
+def name_of(page):
+    return str(page.relative_to(ROOT))
+
+
+class Reader:
+    """Does what a page says, in the working directory."""
+
+    def __init__(self, page, site, monkeypatch):
+        self.page = page
+        self.site = site
+        self.monkeypatch = monkeypatch
+        self.namespace = {"__name__": "__main__"}
+
+    def do(self, block):
+        if block.file is not None:
+            self.write(block)
+        if block.language == "python":
+            self.run_python(block)
+        elif block.language == "toml":
+            self.check_toml(block)
+        elif block.language == "console":
+            self.run_commands(block)
+        else:
+            assert block.language in SHOWN, f"{self.where(block)}: {block.language!r} is not known"
+
+    def where(self, block):
+        return f"{name_of(self.page)}, line {block.line}"
+
+    def write(self, block):
+        path = Path(block.file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block.text, "utf-8")
+
+    def run_python(self, block):
+        # The empty lines make the line numbers of a traceback those of the page.
+        code = compile("\n" * (block.line - 1) + block.text, str(self.page), "exec")
+        exec(code, {"__name__": Path(block.file).stem} if block.file else self.namespace)
+
+    def check_toml(self, block):
+        table = tomllib.loads(block.text)
+        assert block.file, f"{self.where(block)}: say in a comment which file this is"
+        if Path(block.file).name == "trainbus.toml" or "trainbus" in table.get("tool", {}):
+            assert find_project(Path(block.file).parent).path == Path(block.file).resolve()
+
+    def run_commands(self, block):
+        commands = [
+            line.removeprefix("$ ") for line in block.text.splitlines() if line.startswith("$ ")
+        ]
+        assert commands, f"{self.where(block)}: no line begins with `$ `"
+        for command in commands:
+            if folder := re.fullmatch(r"pip install (\./\S+)", command):
+                self.install(folder[1])
+            else:
+                self.shell(command, f"{self.where(block)}: {command}")
+
+    def shell(self, command, where):
+        here = str(Path(sys.executable).parent)
+        environment = {
+            **os.environ,
+            "PATH": here + os.pathsep + os.environ["PATH"],
+            "PYTHONPATH": str(self.site),
+        }
+        done = subprocess.run(
+            command, shell=True, env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, f"{where}\n{done.stdout}{done.stderr}"
+
+    def install(self, folder):
+        """Build and install a package with pip, to a directory that is on the path of this test."""
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check",
+             "--no-build-isolation", "--no-deps", "--no-index", "--target", self.site, folder],
+            check=True, timeout=120,
+        )  # fmt: skip
+        self.monkeypatch.syspath_prepend(str(self.site))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_page_runs_as_it_stands(page, tmp_path_factory, monkeypatch):
+    modules = set(sys.modules)
+    reader = Reader(page, tmp_path_factory.mktemp("site"), monkeypatch)
+    blocks = blocks_of(page)
+    fences = re.findall(r"^ *```", page.read_text("utf-8"), re.MULTILINE)
+    assert len(fences) == 2 * len(blocks), "a fence is not closed"
+    try:
+        for block in blocks:
+            reader.do(block)
+    finally:
+        for name in set(sys.modules) - modules:
+            if str(reader.site) in str(getattr(sys.modules[name], "__file__", "")):
+                del sys.modules[name]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page):
+    text = FENCED.sub("", page.read_text("utf-8"))
+    for path, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", text):
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings]
+
+
+def test_every_hook_is_in_the_reference():
+    """`make docs` writes the page anew."""
+    page = (ROOT / "docs" / "hooks.md").read_text("utf-8")
+    assert re.findall(r"^## (\w+)$", page, re.MULTILINE) == list(hookspecs.declared())
+    assert page == reference.as_markdown() + "\n"
+
+
+def test_every_event_is_in_the_diagram_in_firing_order():
+    diagram = next(block for block in blocks_of(ROOT / "docs" / "events.md"))
+    shown = re.findall(r"^ *(on_\w+)", diagram.text, re.MULTILINE)
+    apart = {"on_params", "on_metrics", "on_artifact", "on_tags", "on_exception"}
+    apart |= {"on_checkpoint_loaded", "on_checkpoint_saved"}
+    events = [name for name in hookspecs.declared() if name.startswith("on_")]
+    assert shown == [name for name in events if name not in apart]
+
+
+def test_the_readme_lists_every_plugin_of_this_project():
+    table = re.findall(r"^\| `(\w+)` \| `?([\w-]+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    built_in = {
+        entry.name: "trainbus"
+        for entry in metadata.entry_points(group="trainbus.plugins")
+        if entry.dist is not None and entry.dist.name == "trainbus"
+    }
+    assert dict(table) == {**known_distributions(), **built_in}
+
+
+def test_every_make_target_shown_exists():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for page in PAGES:
+        for block in blocks_of(page):
+            if block.language == "sh":
+                for target in re.findall(r"^make (\w+)", block.text, re.MULTILINE):
+                    assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_architecture_page_names_functions_that_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    owners = {
+        kind.__name__: kind for kind in (Trainer, Run, Loop, Actions, Accelerator, Bus, Records)
+    }
+    named = re.findall(rf"\b({'|'.join(owners)})\.(\w+)", text)
+    assert len(named) > 10
+    assert [f"{kind}.{name}" for kind, name in named if not hasattr(owners[kind], name)] == []
+
+
+def test_the_architecture_page_says_what_each_module_imports():
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)\.py` \| [^|]+ \|([^|]*)\|$", text, re.MULTILINE)
+    core = ROOT / "core" / "trainbus"
+    assert {name for name, _ in rows} == {path.stem for path in core.glob("[!_]*.py")}
+    for name, listed in rows:
+        if name != "trainer":
+            assert set(re.findall(r"`(\w+)`", listed)) == imports_of(core / f"{name}.py"), name
+
+
+def imports_of(path):
+    """The modules of trainbus that a module imports at top level, for more than type checkers."""
+    found = set()
+    for statement in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(statement, ast.ImportFrom) and statement.module == "trainbus":
+            found |= {alias.name for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom) and statement.module.startswith("trainbus."):
+            found.add(statement.module.removeprefix("trainbus."))
+    return found
