@@ -124,24 +124,24 @@ def _write(
     failed: Failed,
     timing: Callable[[Listener], Timing] | None,
 ) -> Callable[..., Any]:
-    """Generate, compile and return the flat function of listeners that are no wrappers."""
-    scope: dict[str, Any] = {"failed": failed, "clock": perf_counter}
+    """Generate, compile and return the flat function of listeners that are no wrappers.
+
+    Its own names begin with `_tb_`, so that a hook's arguments may have any other name.
+    """
+    scope: dict[str, Any] = {"_tb_failed": failed, "_tb_clock": perf_counter}
     lines = [f"def {hook.name}({', '.join(hook.arguments)}):"]
     if hook.kind == "contribution":
-        lines.append("    results = []")
+        lines.append("    _tb_results = []")
     for i, listener in enumerate(listeners):
-        scope[f"f{i}"], scope[f"l{i}"] = listener.function, listener
+        scope[f"_tb_call{i}"], scope[f"_tb_listener{i}"] = listener.function, listener
         if timing is not None:
-            scope[f"t{i}"] = timing(listener)
+            scope[f"_tb_timing{i}"] = timing(listener)
         indent = "    "
         if condition := listener.condition(hook.cadence):
             lines.append(f"{indent}if {condition}:")
             indent += "    "
         lines += [indent + line for line in _call(hook, listener, i, timing is not None)]
-    if hook.kind == "contribution":
-        lines.append("    return results")
-    if len(lines) == 1:
-        lines.append("    return None")
+    lines.append("    return _tb_results" if hook.kind == "contribution" else "    return None")
     source = "\n".join(lines) + "\n"
     filename = f"<trainbus hook {hook.name}>"
     # Known to linecache, so that a traceback through the generated lines shows them.
@@ -153,27 +153,26 @@ def _write(
 
 def _call(hook: Hook, listener: Listener, i: int, timed: bool) -> list[str]:
     """The lines that call listener `i` and use its result as the kind of the hook demands."""
-    call = listener.call(f"f{i}")
-    body = {
-        "action": [f"result = {call}", "if result is not None:", "    return result"],
-        "contribution": [
-            f"result = {call}",
-            "if result is not None:",
-            "    results.append(result)",
-        ],
-    }.get(hook.kind, [call])
-    if listener.core and not timed:
-        return body
-    lines = ["try:", *("    " + line for line in body)]
+    lines = [listener.call(f"_tb_call{i}")]
+    use = {"action": "return _tb_result", "contribution": "_tb_results.append(_tb_result)"}
+    if hook.kind in use:
+        lines = [f"_tb_result = {lines[0]}", "if _tb_result is not None:", f"    {use[hook.kind]}"]
     if not listener.core:
-        lines += ["except Exception as error:", f"    if failed(l{i}, error):", "        raise"]
+        lines = [
+            "try:",
+            *("    " + line for line in lines),
+            "except Exception as _tb_error:",
+            f"    if _tb_failed(_tb_listener{i}, _tb_error):",
+            "        raise",
+        ]
     if timed:
         lines = [
-            "started = clock()",
-            *lines,
+            "_tb_started = _tb_clock()",
+            "try:",
+            *("    " + line for line in lines),
             "finally:",
-            f"    t{i}.seconds += clock() - started",
-            f"    t{i}.calls += 1",
+            f"    _tb_timing{i}.seconds += _tb_clock() - _tb_started",
+            f"    _tb_timing{i}.calls += 1",
         ]
     return lines
 
@@ -202,8 +201,8 @@ class Wrappers:
         """A function of the hook's arguments that makes the generator, or None when not due."""
         condition = listener.condition(self.hook.cadence) or "True"
         arguments = ", ".join(self.hook.arguments)
-        source = f"lambda {arguments}: {listener.call('f')} if {condition} else None"
-        start: Callable[..., Any] = eval(source, {"f": listener.function})
+        source = f"lambda {arguments}: {listener.call('_tb_call')} if {condition} else None"
+        start: Callable[..., Any] = eval(source, {"_tb_call": listener.function})
         return start
 
     def around(self, inner: Callable[..., Any]) -> Callable[..., Any]:
