@@ -12,7 +12,7 @@ import importlib.util
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
@@ -24,60 +24,88 @@ COMMAND = Path(sys.executable).parent / "trainbus"
 PLUGIN_GROUPS = ("trainbus.plugins", "trainbus.autoload")
 
 
+PEERS = (
+    ("lightning", "from lightning import LightningModule, Trainer"),
+    ("lightning", "from lightning.fabric import Fabric"),
+    ("ignite", "from ignite.engine import create_supervised_trainer"),
+    ("accelerate", "from accelerate import Accelerator"),
+)
+#: Run in a fresh interpreter: what is there before, then what is timed.
+PROGRAM = """
+{before}
+from time import perf_counter, process_time
+cpu, wall = process_time(), perf_counter()
+{statement}
+print(process_time() - cpu, perf_counter() - wall)
+"""
+
+
 class Times(NamedTuple):
-    """Seconds of processor time, and on the wall, from start to end of a process."""
+    """Seconds of processor time, and on the wall."""
 
     cpu: float
     wall: float
 
 
 class Arm(NamedTuple):
-    """A process to time; seconds over another arm when `base` names one."""
+    """Something to time in a process of its own."""
 
     name: str
-    arguments: Sequence[str]
-    base: str | None = None
+    measure: Callable[[], Times]
     target: float | None = None
 
 
-def imports(statement: str, base: str | None = None, target: float | None = None) -> Arm:
-    return Arm(statement, (sys.executable, "-c", statement), base, target)
+def imports(statement: str, before: str = "", target: float | None = None) -> Arm:
+    """An import statement alone, in a process that ran `before`."""
+    program = PROGRAM.format(before=before, statement=statement)
+
+    def measure() -> Times:
+        printed = subprocess.run(
+            (sys.executable, "-c", program), check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+        cpu, wall = printed.split()[-2:]
+        return Times(float(cpu), float(wall))
+
+    return Arm(statement, measure, target)
 
 
-def time_of(arm: Arm) -> Times:
-    before, started = getrusage(RUSAGE_CHILDREN), perf_counter()
-    subprocess.run(arm.arguments, check=True, stdout=subprocess.DEVNULL)
-    wall, after = perf_counter() - started, getrusage(RUSAGE_CHILDREN)
-    user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
-    return Times(user + system, wall)
+def process(name: str, arguments: Sequence[str], target: float | None = None) -> Arm:
+    """A whole process, from its start to its end."""
+
+    def measure() -> Times:
+        before, started = getrusage(RUSAGE_CHILDREN), perf_counter()
+        subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+        wall, after = perf_counter() - started, getrusage(RUSAGE_CHILDREN)
+        user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+        return Times(user + system, wall)
+
+    return Arm(name, measure, target)
 
 
 def measure(arms: Sequence[Arm], rounds: int) -> dict[str, list[Times]]:
     """The times of each arm in each round; the order within a round is random."""
     for arm in arms:  # fills the file cache and writes the compiled modules
-        time_of(arm)
+        arm.measure()
     order = random.Random(0)
     times: dict[str, list[Times]] = {arm.name: [] for arm in arms}
     for _ in range(rounds):
         for arm in order.sample(arms, len(arms)):
-            times[arm.name].append(time_of(arm))
+            times[arm.name].append(arm.measure())
     return times
 
 
 def show(arms: Sequence[Arm], times: dict[str, list[Times]]) -> None:
-    print(f"{'seconds (median; least .. most)':48}{'cpu':>7}{'':>16}{'wall':>8}{'target':>8}")
+    print(
+        f"{'seconds: median, least .. most':60}{'cpu':>7}{'':>16}{'wall':>8}{'':>16}{'target':>8}"
+    )
     for arm in arms:
-        values, name = times[arm.name], arm.name
-        if arm.base is not None:
-            pairs = zip(values, times[arm.base], strict=True)
-            values = [Times(a.cpu - b.cpu, a.wall - b.wall) for a, b in pairs]
-            name = f"  {name}, over {arm.base}"
-        cpu, wall = median(each.cpu for each in values), median(each.wall for each in values)
-        spread = f"{min(each.cpu for each in values):.3f} .. {max(each.cpu for each in values):.3f}"
-        target = ""
+        line = f"{arm.name:60}"
+        for values in zip(*times[arm.name], strict=True):
+            line += f"{median(values):7.3f}{f'{min(values):.3f} .. {max(values):.3f}':>17}"
+        middle = median(each.cpu for each in times[arm.name])
         if arm.target is not None:
-            target = f"<={arm.target}" + ("" if cpu <= arm.target else "!")
-        print(f"{name:48}{cpu:7.3f}{spread:>16}{wall:8.3f}{target:>8}")
+            line += f"{f'<={arm.target}':>8}" + ("" if middle <= arm.target else "!")
+        print(line)
 
 
 def imported_by(arguments: Sequence[str]) -> set[str]:
@@ -111,18 +139,19 @@ def main() -> None:
     torch = "import torch"
     arms = [
         imports(torch),
-        imports("import torch, trainbus", torch, 0.1),
-        imports("import torch; from trainbus import Task, Trainer", torch, 0.1),
-        imports("pass"),
+        imports("import trainbus", torch, 0.1),
+        imports("from trainbus import Task, Trainer", torch, 0.1),
     ]
-    if COMMAND.exists():
-        arms.append(Arm("trainbus plugins", (str(COMMAND), "plugins"), None, 0.3))
     if given.peers:
-        for module in ("lightning", "lightning.fabric", "ignite.engine", "accelerate"):
-            if importlib.util.find_spec(module.partition(".")[0]) is None:
+        for module, statement in PEERS:
+            if importlib.util.find_spec(module) is None:
                 print(f"{module} is not installed here: left out")
             else:
-                arms.append(imports(f"import torch, {module}", torch))
+                arms.append(imports(statement, torch))
+    arms.append(process("an empty Python process", (sys.executable, "-c", "pass")))
+    if COMMAND.exists():
+        arms.append(process("trainbus plugins", (str(COMMAND), "plugins"), 0.3))
+    print("all imports but the first are timed in a process that has torch already")
     show(arms, measure(arms, given.rounds))
     print("! marks a missed target.")
     if COMMAND.exists():

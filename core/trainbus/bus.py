@@ -89,7 +89,7 @@ class Bus:
                 self._remove(member.name)
             for name in [name for name in self._hooks if name not in known]:
                 del self._hooks[name]
-                delattr(self._manager.hook, name)
+                getattr(self._manager.hook, name).spec = None  # pluggy cannot take it back
             self._namespaces &= namespaces
             self._sort()
             raise

@@ -170,7 +170,7 @@ TRAPS = {
     "*args": (PositionalArguments(), ["*anything", "on_fit_start(run)"]),
     "coroutine": (Coroutine(), ["on_fit_start", "never awaited"]),
     "async generator": (AsyncGenerator(), ["on_fit_start", "never awaited"]),
-    "old-style wrapper": (OldStyleWrapper(), ["on_fit_start", "wrapper=True"]),
+    "old-style wrapper": (OldStyleWrapper(), ["on_fit_start", "use @hookimpl(wrapper=True)"]),
     "wrapper without yield": (WrapperWithoutYield(), ["on_fit_start", "yield"]),
     "yield without wrapper": (YieldWithoutWrapper(), ["on_fit_start", "wrapper=True"]),
     "class": (Listening, ["class Listening", "()"]),

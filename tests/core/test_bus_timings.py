@@ -60,14 +60,14 @@ def test_off_there_are_no_timings_and_no_clock_is_read():
     bus = listening_bus()
     assert clock_readings(bus) == 0
     assert bus.timings() == []
-    assert "clock" not in code(bus)[1]
+    assert not any("clock" in name for name in code(bus)[1])
 
 
 def test_off_again_the_compiled_call_is_what_it_was():
     bus = listening_bus()
     before = code(bus)
     disable = bus.enable_timings()
-    assert "clock" in code(bus)[1]
+    assert any("clock" in name for name in code(bus)[1])
     assert clock_readings(bus) > 0
     disable()
     assert code(bus) == before

@@ -121,6 +121,11 @@ def test_a_metric_that_an_object_computes_has_a_column(plain, make_line, batches
     assert plain.lines[-2].split()[2] == "0.2500"
 
 
+def test_an_epoch_that_was_cut_short_is_labelled_by_its_share(plain, line, batches):
+    Trainer(max_steps=6, plugins=[plain.progress()]).fit(line, batches)
+    assert [each.split()[0] for each in plain.lines[-3:-1]] == ["1", "1.50"]
+
+
 def test_batches_and_steps_differ_when_gradients_accumulate(plain, line, batches, every_batch):
     Trainer(accumulate=2, max_steps=2, plugins=[plain.progress()]).fit(line, batches)
     assert re.search(r"epoch 1  4/4 .*  step 2/2  ", plain.text)

@@ -159,23 +159,26 @@ def _bars(passes: Sequence[Pass], console: Console) -> Text:
     """
     from rich.text import Text
 
+    # Room for the `^C` that a terminal echoes: in the next row it would keep the bar from being
+    # erased.
+    width = console.width - 3
     details = ["  ".join(each.details()) for each in passes]
     titles = max(len(each.title) for each in passes)
     shortest, longest = _BAR
-    room = console.width - titles - max(map(len, details)) - 2
-    width = min(max(room, shortest), longest)
+    bar = min(max(width - titles - max(map(len, details)) - 2, shortest), longest)
     mark = "-" if console.legacy_windows or console.options.ascii_only else "━"
     rest = mark if console.color_system and not console.no_color else " "
-    text = Text(no_wrap=True, overflow="ellipsis")
-    for i, each in enumerate(passes):
-        text.append(("\n" if i else "") + each.title.ljust(titles) + " ")
+    lines = []
+    for each, text in zip(passes, details, strict=True):
+        line = Text(each.title.ljust(titles) + " ")
         if each.total is not None:
-            done = min(width, width * each.done // max(1, each.total))
-            text.append(mark * done, "bar.complete" if done < width else "bar.finished")
-            text.append(rest * (width - done), "bar.back")
-            text.append(" ")
-        text.append(details[i])
-    return text
+            done = min(bar, bar * each.done // max(1, each.total))
+            line.append(mark * done, "bar.complete" if done < bar else "bar.finished")
+            line.append(rest * (bar - done) + " ", "bar.back")
+        line.append(text)
+        line.truncate(width, overflow="ellipsis")
+        lines.append(line)
+    return Text("\n").join(lines)
 
 
 def _at_terminal(stream: object) -> bool:

@@ -7,8 +7,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from trainbus import PluginError, hookimpl
-from trainbus.errors import nearest
 
+from trainbus_progress.metrics import evaluated, missing, trained
 from trainbus_progress.text import Pass, Table, clock, count, described, duration
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("trainbus")
 
 _NAMES = {"train": "training", "valid": "validation", "test": "test", "predict": "prediction"}
-_EVALUATED = ("valid/", "test/", "predict/")
 _STYLES = {"completed": "green", "failed": "bold red"}
 
 
@@ -59,7 +58,7 @@ class Progress:
     @hookimpl(trylast=True, rank_zero=True)
     def on_fit_start(self, run: Run) -> None:
         """Print the header, as all plugins have completed it."""
-        self._begin(run, "train")
+        self._begin(run)
         topics = {"task": run.name, **run.header}
         if run.dry_run:
             topics["dry run"] = "a few batches of everything; loggers and checkpoints are off"
@@ -67,11 +66,11 @@ class Progress:
             topics["directory"] = str(run.dir)
         self._show.header(topics)
 
-    def _begin(self, run: Run, stage: str) -> None:
+    def _begin(self, run: Run) -> None:
         from trainbus_progress.display import choose
 
         self._display = choose(self.console, self.refresh)
-        self._stage = stage
+        self._stage = run.stage
         self._table = Table()
         self._started = self._epoch_started = monotonic()
         self._first_epoch, self._first_step = run.epoch, run.global_step
@@ -80,6 +79,8 @@ class Progress:
         #: The training pass at work, and the pass at work: that one, or one inside it.
         self._training: Pass | None = None
         self._pass: Pass | None = None
+        #: How much of the last training pass was done.
+        self._share = 1.0
         self._reason = ""
 
     @property
@@ -106,7 +107,8 @@ class Progress:
         for error in run.errors:
             display.line(f"error: {error}", "red")
         if status == "completed" and self._stage == "train":
-            self._check_names(run)
+            for message in missing(run.last_metrics, self.metrics):
+                logger.warning("progress: %s", message)
 
     def _ending(self, run: Run, status: str) -> str:
         reason = run.stop_reason or self._reason
@@ -151,8 +153,9 @@ class Progress:
     def on_train_epoch_end(self, run: Run) -> None:
         """Keep the means of the pass."""
         self._redraw(run)
+        self._share = self._training.share if self._training is not None else 1.0
         self._training = None
-        self._trained = self._chosen(run, means=True)
+        self._trained = trained(run.last_metrics, self.metrics, means=True)
         if "epoch" not in run.open_events:  # a loop of one's own, without `run.epochs`
             self._row(self._label(run))
             self._epoch_started = monotonic()
@@ -160,7 +163,8 @@ class Progress:
     @hookimpl(trylast=True, rank_zero=True)
     def on_epoch_end(self, run: Run) -> None:
         """Print the epoch's line."""
-        self._row(self._label(run))
+        cut_short = (run.stopping or run.finished) and self._share < 1
+        self._row(f"{run.epoch + self._share:.2f}" if cut_short else self._label(run))
 
     def _row(self, label: str) -> None:
         seconds = monotonic() - self._epoch_started
@@ -181,17 +185,18 @@ class Progress:
     @hookimpl(rank_zero=True)
     def on_validation_start(self, run: Run) -> None:
         """Start a bar, below that of a training pass that is not over."""
-        self._enter(run, "valid")
-
-    @hookimpl(rank_zero=True)
-    def on_validation_batch_end(self, run: Run) -> None:
-        """Count, and draw when it is due."""
-        self.on_train_batch_end(run)
+        if self._display is None:
+            self._begin(run)
+        if self._training is not None:
+            self._training.update(monotonic(), self._training.notes)
+        self._pass = Pass(run.stage, run.batches_in_pass, monotonic())
+        self._redraw(run)
 
     @hookimpl(rank_zero=True)
     def on_validation_end(self, run: Run) -> None:
         """Keep the metrics; inside an epoch they get a line of their own."""
-        self._leave(run, "valid")
+        self._redraw(run)
+        self._evaluated = evaluated(run.last_metrics, run.stage, self.metrics)
         if self._training is not None:
             self._resume(run, self._training)
         elif self._stage == "train" and "epoch" not in run.open_events:
@@ -200,50 +205,12 @@ class Progress:
     def _resume(self, run: Run, training: Pass) -> None:
         training.resume(monotonic())
         self._pass = training
-        if training.total is not None and training.done < training.total:
-            self._row(f"{run.epoch + training.done / training.total:.2f}")
+        if training.share < 1:
+            self._row(f"{run.epoch + training.share:.2f}")
 
-    @hookimpl(rank_zero=True)
-    def on_test_start(self, run: Run) -> None:
-        """Start a bar."""
-        self._enter(run, "test")
-
-    @hookimpl(rank_zero=True)
-    def on_test_batch_end(self, run: Run) -> None:
-        """Count, and draw when it is due."""
-        self.on_train_batch_end(run)
-
-    @hookimpl(rank_zero=True)
-    def on_test_end(self, run: Run) -> None:
-        """Keep the metrics for the last line."""
-        self._leave(run, "test")
-
-    @hookimpl(rank_zero=True)
-    def on_predict_start(self, run: Run) -> None:
-        """Start a bar."""
-        self._enter(run, "predict")
-
-    @hookimpl(rank_zero=True)
-    def on_predict_batch_end(self, run: Run) -> None:
-        """Count, and draw when it is due."""
-        self.on_train_batch_end(run)
-
-    @hookimpl(rank_zero=True)
-    def on_predict_end(self, run: Run) -> None:
-        """Show the last count."""
-        self._redraw(run)
-
-    def _enter(self, run: Run, stage: str) -> None:
-        if self._display is None:
-            self._begin(run, stage)
-        if self._training is not None:
-            self._training.update(monotonic(), self._training.notes)
-        self._pass = Pass(stage, run.batches_in_pass, monotonic())
-        self._redraw(run)
-
-    def _leave(self, run: Run, stage: str) -> None:
-        self._redraw(run)
-        self._evaluated = self._chosen(run, stage)
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
+    on_validation_batch_end = on_test_batch_end = on_predict_batch_end = on_train_batch_end
 
     # --- what is shown -------------------------------------------------------------------------
 
@@ -269,8 +236,8 @@ class Progress:
         left = self._left(run, now)
         if left is not None:
             notes.append(f"run {clock(left)} left")
-        here = {name.removeprefix("train/"): value for name, value in self._chosen(run).items()}
-        return notes + described(here)
+        newest = trained(run.last_metrics, self.metrics)
+        return notes + described({name.removeprefix("train/"): newest[name] for name in newest})
 
     def _left(self, run: Run, now: float) -> float | None:
         """Seconds until epochs, steps or time are over, whichever is first; None if unknown.
@@ -290,38 +257,3 @@ class Progress:
         if run.deadline is not None:
             ends.append(run.deadline - now)
         return max(0.0, min(ends)) if ends else None
-
-    def _chosen(self, run: Run, stage: str = "train", means: bool = False) -> dict[str, float]:
-        """The newest numbers of a stage that are on the host, under the names they are shown by.
-
-        In training, each metric has a value for a step and, as `.../name_epoch`, its `means`; one
-        that is computed by an object has no other value than that of the whole pass.
-        """
-        found, chosen = run.last_metrics, {}
-        for name, value in found.items():
-            plain = name
-            if stage != "train":
-                fits = name.startswith(f"{stage}/")
-            elif name.startswith(_EVALUATED):
-                fits = False
-            elif name.endswith("_epoch"):
-                fits, plain = means, name.removesuffix("_epoch")
-            else:
-                fits = not means or f"{name}_epoch" not in found
-            if fits and self._wanted(plain):
-                chosen[plain] = value
-        return chosen
-
-    def _wanted(self, name: str) -> bool:
-        return self.metrics is None or not {name, name.partition("/")[2]}.isdisjoint(self.metrics)
-
-    def _check_names(self, run: Run) -> None:
-        """Say which of the chosen metrics never came."""
-        logged = {name.removesuffix("_epoch") for name in run.last_metrics}
-        known = logged | {name.partition("/")[2] for name in logged}
-        for name in self.metrics or ():
-            if name not in known:
-                logger.warning(
-                    "progress was to show %r, which was not logged%s Logged were: %s",
-                    name, nearest(name, known), ", ".join(sorted(logged)) or "none",
-                )  # fmt: skip

@@ -94,6 +94,11 @@ class Pass:
             (done - done_before) / (now - before) if done > done_before and now > before else None
         )
 
+    @property
+    def share(self) -> float:
+        """How much of it is done, up to 1; 1, too, when the total is unknown."""
+        return min(1.0, self.done / self.total) if self.total else 1.0
+
     def details(self) -> list[str]:
         """Count, rate, elapsed and remaining time, and the notes."""
         rate = self.rate
