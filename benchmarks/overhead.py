@@ -25,10 +25,11 @@ from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
 import torch
-import trainbus
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
+
+import trainbus
 from trainbus import Task, Trainer, hookimpl
 
 WARM_UP = 50

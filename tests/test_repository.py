@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
 from trainbus import hookspecs
 from trainbus.cli.reference import as_markdown
 from trainbus.plugins import known_distributions

@@ -89,7 +89,8 @@ class Bus:
                 self._remove(member.name)
             for name in [name for name in self._hooks if name not in known]:
                 del self._hooks[name]
-                getattr(self._manager.hook, name).spec = None  # pluggy cannot take it back
+                if caller := getattr(self._manager.hook, name, None):
+                    caller.spec = None  # pluggy has no other way to take a declaration back
             self._namespaces &= namespaces
             self._sort()
             raise

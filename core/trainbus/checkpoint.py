@@ -45,7 +45,7 @@ def state_of(run: Run) -> dict[str, Any]:
         "model": run.task.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
         "counters": {
-            "epoch": run.epoch,
+            "epoch": run.epochs_done,
             "global_step": run.global_step,
             "skipped_steps": run.skipped_steps,
         },
@@ -66,6 +66,7 @@ def restore(run: Run, state: dict[str, Any], source: str) -> None:
             optimizer.load_state_dict(saved)
     for name, value in state["counters"].items():
         setattr(run, name, value)
+    run.epochs_done = run.epoch
     for name, plugin in run.bus.plugins.items():
         if name in state["plugins"] and isinstance(plugin, Stateful):
             plugin.load_state_dict(state["plugins"][name])
@@ -88,7 +89,12 @@ def load_model(model: nn.Module, weights: dict[str, Tensor], source: str) -> Non
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
-    """Write a state so that `path` is at any time the old file or the new one, complete."""
+    """Write a state so that `path` is at any time the old file or the new one, complete.
+
+    Raises:
+        CheckpointError: it cannot be written, or holds what could not be read again.
+    """
+    _check_readable(state, path.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -105,6 +111,23 @@ def write(path: Path, state: dict[str, Any]) -> None:
         _sync_directory(path.parent)
     except OSError as error:
         raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from error
+
+
+_PLAIN = (str, int, float, bool, complex, bytes, type(None))
+
+
+def _check_readable(value: Any, where: str) -> None:
+    """Refuse what `read` would refuse: anything but tensors and plain values."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_readable(item, f"{where}: {key}")
+    elif type(value) in (list, tuple):
+        for i, item in enumerate(value):
+            _check_readable(item, f"{where}: {i}")
+    elif type(value) not in _PLAIN and not type(value).__module__.startswith("torch"):
+        raise CheckpointError(
+            f"{where} is a {type(value).__name__}; a checkpoint holds tensors and plain values"
+        )
 
 
 def _sync_directory(directory: Path) -> None:

@@ -27,7 +27,10 @@ class Control(Exception):
 
 
 class SkipBatch(Control):
-    """Leave this batch alone: no loss, no gradient. Its `*_batch_end` still fires."""
+    """Leave this batch alone; its `*_batch_end` still fires.
+
+    Raised after its backward, it drops all gradients gathered for the step.
+    """
 
 
 class SkipStep(Control):
@@ -43,6 +46,6 @@ class StopRun(Control):
 
 
 def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
-    """`; did you mean 'x'?` for the most similar of `names`, or an empty string."""
+    """The end of a sentence: `; did you mean 'x'?` for the most similar of `names`, or `.`."""
     matches = get_close_matches(name, sorted(names), n=1, cutoff=cutoff)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+    return f"; did you mean {matches[0]!r}?" if matches else "."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Stage = Literal["train", "valid", "test", "predict"]
 _EVENTS: dict[Stage, str] = {"valid": "validation", "test": "test", "predict": "predict"}
+_STEPS = {"valid": "validation_step", "test": "validation_step", "predict": "predict_step"}
 
 
 class Loop:
@@ -43,8 +44,10 @@ class Loop:
         #: The optimizer at hand, in the hooks around its step.
         self.optimizer: Optimizer | None = None
 
-        #: Passes over the training data that are complete; the index of the one at work.
+        #: The index of the epoch at work.
         self.epoch = 0
+        #: Training passes that are complete: `epoch`, or one more once the present one is.
+        self.epochs_done = 0
         #: Steps made: batches, or windows of accumulated batches, in which an optimizer stepped.
         self.global_step = 0
         self.skipped_steps = 0
@@ -99,10 +102,16 @@ class Loop:
     # --- passes over data ----------------------------------------------------------------------
 
     def epochs(self, count: int | None = None) -> Iterator[int]:
-        """Yield each epoch's index, with the events of an epoch around it."""
+        """Yield each epoch's index, with the events of an epoch around it.
+
+        Args:
+            count: epochs of the run in all; those of the trainer by default.
+        """
+        count = 1 if self.trainer.dry_run else count or self.trainer.epochs
         self.epochs_planned = count
         while not (self.stopping or self.finished) and (count is None or self.epoch < count):
             self.leave("epoch")
+            self._ends_pass = self._cut_short = False
             self.enter("epoch")
             yield self.epoch
             self.leave("epoch")
@@ -130,24 +139,29 @@ class Loop:
                 continue
             self.handed_out = True
             yield batch
-            if self.handed_out:  # the body went on without a step
-                self.take_back(None)
-                self._finish_batch()
+            self.abandon()
 
-    def take_back(self, result: Any, error: BaseException | None = None) -> Any:
+    def _take_back(self, result: Any, error: BaseException | None = None) -> Any:
         """Close what was opened when a batch was handed out."""
         self.handed_out = False
         opened, self._opened = self._opened, []
         return self.bus.close("training_step", opened, result, error)
 
+    def abandon(self, error: BaseException | None = None) -> None:
+        """End a batch that was handed out, if one was and no step was made of it."""
+        if self.handed_out:
+            self._take_back(None, error)
+            self._finish_batch()
+
     def training_batches(self, loader: Iterable[Any]) -> Iterator[Any]:
         """Yield each placed batch of one training pass, with the events of the pass around them."""
         bus, records = self.bus, self._records
+        self.abandon()
         self.leave("train_epoch")
         self._begin_pass("train", loader)
         batches.set_epoch(loader, self.epoch)
         self.enter("train_epoch")
-        for index, batch in enumerate(() if self._ends_pass else self.loader):
+        for index, batch in enumerate(() if self._ends_pass or self.stopping else self.loader):
             self._begin_batch(index, batch)
             try:
                 self.batch = bus.place_batch(self)
@@ -165,9 +179,10 @@ class Loop:
                 self.finished = True
             if self._ends_pass or self.stopping or self.finished:
                 break
-        self._cut_short = (
-            self.stopping or self.finished
-        ) and self.batch_index + 1 != self.batches_in_pass
+        if self.batch_index + 1 != self.batches_in_pass:
+            self._cut_short = self.stopping or self.finished
+        if not self._cut_short:
+            self.epochs_done = self.epoch + 1
         if self._gathered:  # the pass ended in the middle of a window
             if self.stopping:
                 self._drop_gradients()
@@ -177,17 +192,27 @@ class Loop:
         self.batch = self.output = None
         self._log_step = self.global_step
         self._records.end_pass(self.global_step, suffix="_epoch")
-        self._averaging = False
+        self._averaging = self._ends_pass = False
         self.leave("train_epoch")
 
-    def evaluation_batches(self, loader: Iterable[Any], stage: Stage = "valid") -> Iterator[Any]:
-        """Yield each placed batch of a validation, test or prediction pass, with its events.
+    def evaluation_batches(
+        self,
+        loader: Iterable[Any],
+        stage: Stage = "valid",
+        step: Callable[[Any], Any] | None = None,
+    ) -> Iterator[Any]:
+        """Make a validation, test or prediction pass, with its events.
 
         The model is in evaluation mode and gradients are off until the pass is over; then modes,
         random states and the position in training are what they were, also after an error.
+
+        Args:
+            loader: any iterable of batches.
+            stage: "valid", "test" or "predict".
+            step: called with the run for each batch; what it returns is yielded. Without it each
+                placed batch is yielded, and the body of the loop is the step.
         """
         bus, event = self.bus, _EVENTS[stage]
-        on_start, on_end = f"on_{event}_batch_start", f"on_{event}_batch_end"
         before = (self.stage, self.loader, self.batches_in_pass, self.batch_index, self.batch)
         modes = [(module, module.training) for module in self.model.modules()]
         random_state, gradients = self.accelerator.random_state(), torch.is_grad_enabled()
@@ -198,17 +223,24 @@ class Loop:
             self.model.eval()
             torch.set_grad_enabled(False)
             self.enter(event)
-            for index, batch in enumerate(() if self._ends_pass else self.loader):
+            skip = self._ends_pass or self.stopping
+            for index, batch in enumerate(() if skip else self.loader):
                 self._begin_batch(index, batch)
                 try:
                     self.batch = bus.place_batch(self)
-                    if start := getattr(bus, on_start):
-                        start(self)
-                    yield self.batch
-                    if end := getattr(bus, on_end):
-                        end(self)
+                    self._call(f"on_{event}_batch_start")
+                    if step is None:
+                        yield from self._lend(_STEPS[stage])
+                    else:
+                        self.output = step(self)
                 except Control as control:
                     self.obey(control)
+                    given = False
+                else:
+                    given = step is not None
+                self.fire(f"on_{event}_batch_end")
+                if given:
+                    yield self.output
                 if self._ends_pass or self.stopping:
                     break
             self._check_not_empty(loader)
@@ -233,6 +265,16 @@ class Loop:
             self._ends_pass, self._averaging = ends_pass, False
             self.stage, self.loader, self.batches_in_pass, self.batch_index, self.batch = before
 
+    def _lend(self, action: str) -> Iterator[Any]:
+        """Yield the batch once, between the two halves of the wrappers of an action."""
+        opened = self.bus.open(action, self)
+        try:
+            yield self.batch
+        except BaseException as error:
+            self.bus.close(action, opened, None, error)
+        else:
+            self.bus.close(action, opened, self.output)
+
     def _begin_pass(self, stage: Stage, loader: Iterable[Any]) -> None:
         limit = self.trainer.limit_batches
         self.stage = stage
@@ -240,7 +282,7 @@ class Loop:
         self.batches_in_pass = batches.size(limited)
         self.loader = self.accelerator.wrap_loader(limited)
         self.batch_index = -1
-        self._ends_pass, self._averaging = False, True
+        self._averaging = True
         self._log_step = self.global_step
 
     def _begin_batch(self, index: int, batch: Any) -> None:
@@ -286,8 +328,9 @@ class Loop:
         """
         bus = self.bus
         if self.handed_out:
-            loss = self.take_back(loss)
+            loss = self._take_back(loss)
         self.output = loss
+        differentiated = False
         try:
             if not self._manual:
                 loss = self._checked(loss)
@@ -297,8 +340,12 @@ class Loop:
                     bus.on_after_loss(self)
                 bus.backward(self)
                 self._gathered += 1
+                differentiated = True
                 if bus.on_after_backward:
                     bus.on_after_backward(self)
+        except SkipBatch:
+            if differentiated:  # its gradient cannot be taken out of those of its window
+                self._drop_gradients()
         except Control as control:
             self.obey(control)
         self._finish_batch()
@@ -335,10 +382,12 @@ class Loop:
         bus = self.bus
         self._manual = True
         self.optimizer = optimizer = optimizer or self.optimizers[0]
+        made = False
         try:
             if bus.on_before_optimizer_step:
                 bus.on_before_optimizer_step(self)
-            if bus.optimizer_step(self):
+            made = bus.optimizer_step(self)
+            if made:
                 if not self.stepped:  # several optimizers in one batch are one step
                     self.stepped = True
                     self.global_step += 1
@@ -347,6 +396,9 @@ class Loop:
                 if bus.on_after_optimizer_step:
                     bus.on_after_optimizer_step(self)
             else:
+                self.skipped_steps += 1
+        except SkipStep:
+            if not made:  # afterwards it is too late
                 self.skipped_steps += 1
         except Control as control:
             self.obey(control)
@@ -422,19 +474,23 @@ class Loop:
     def enter(self, event: str) -> None:
         """Begin an event (`fit`, `epoch`, ...): fire its start, remember to fire its end."""
         self.open_events.append(event)
-        self._fire(f"on_{event}_start")
+        self.fire(f"on_{event}_start")
 
     def leave(self, event: str) -> None:
         """Fire the end of an event that began, after the ends of all that began inside it."""
         while event in self.open_events:
-            self._fire(f"on_{self.open_events.pop()}_end")
+            self.fire(f"on_{self.open_events.pop()}_end")
 
-    def _fire(self, hook: str) -> None:
+    def _call(self, hook: str, *arguments: Any) -> None:
         if call := getattr(self.bus, hook):
-            try:
-                call(self)
-            except Control as control:
-                self.obey(control)
+            call(self, *arguments)
+
+    def fire(self, hook: str, *arguments: Any) -> None:
+        """Call a hook, if anybody listens, and do what a listener asks for by raising."""
+        try:
+            self._call(hook, *arguments)
+        except Control as control:
+            self.obey(control)
 
 
 def _scale_gradients(optimizers: list[Optimizer], factor: float) -> None:

@@ -56,7 +56,7 @@ def build(who: str, target: Any, given: Mapping[str, Given]) -> tuple[Any, dict[
     values = {}
     for key, option in given.items():
         if key not in parameters:
-            known = f"It has {', '.join(parameters)}" if parameters else "It has none"
+            known = f"It has {', '.join(parameters)}." if parameters else "It has none."
             raise PluginError(
                 f"{option.where}: plugin {who} has no option {key!r}"
                 f"{nearest(key, parameters)} {known}"

@@ -29,7 +29,7 @@ from trainbus.bus import Bus
 from trainbus.errors import PluginError, nearest
 from trainbus.options import Given, build, field_names, hide_secrets, schema
 from trainbus.project import Project, find_project
-from trainbus.registration import Member
+from trainbus.registration import Member, marker
 
 logger = logging.getLogger("trainbus")
 
@@ -189,8 +189,9 @@ def select(argument: Sequence[str | object] = (), project: Project | None = None
     (`TRAINBUS_PLUGINS`, by commas), the command line.
     """
     told = command_line.get()
-    if told.disabled:
-        return Selection()
+    if told.disabled:  # what the program itself made is part of the program
+        objects = [item for item in argument if not isinstance(item, str)]
+        return Selection({name_of(item): Request(item, "Trainer") for item in objects})
     if isinstance(argument, str):
         raise PluginError(f"plugins={argument!r}: give a list, [{argument!r}]")
     project = project if project is not None else find_project()
@@ -221,7 +222,16 @@ def select(argument: Sequence[str | object] = (), project: Project | None = None
             selection.blocked[name] = wish.why
         else:
             selection.blocked.pop(name, None)
-            selection.active.pop(name, None)
+            earlier = selection.active.pop(name, None)
+            if (
+                earlier is not None
+                and not isinstance(earlier.item, str)
+                and earlier.item != wish.item
+            ):
+                raise PluginError(
+                    f"two plugins are named {name!r}: {earlier.item!r:.80} and {wish.item!r:.80}; "
+                    "give one another name by setting its attribute plugin_name"
+                )
             selection.active[name] = wish
     return selection
 
@@ -276,6 +286,7 @@ def load(argument: Sequence[str | object] = ()) -> list[Loaded]:
     for name, request in selection.active.items():
         try:
             loaded.append(load_one(name, request, given.get(name, {})))
+            _check_listens(loaded[-1])
         except PluginError as error:
             if request.why == "installed":
                 logger.warning("left out: %s", error)
@@ -289,13 +300,33 @@ def load(argument: Sequence[str | object] = ()) -> list[Loaded]:
     return loaded
 
 
+def _check_listens(loaded: Loaded) -> None:
+    if any(marker(loaded.plugin, name) for name in dir(loaded.plugin)):
+        return
+    kind = loaded.plugin if isinstance(loaded.plugin, type) else type(loaded.plugin)
+    if isinstance(loaded.plugin, type):
+        raise PluginError(
+            f"plugin {loaded.name!r} is the class {kind.__name__}; did you forget `()`?"
+        )
+    raise PluginError(
+        f"plugin {loaded.name!r} ({kind.__name__}) listens to no hook; mark its methods @hookimpl"
+    )
+
+
 def load_one(name: str, request: Request, given: Mapping[str, Given] | None = None) -> Loaded:
     """Find, check, import, configure and make one plugin. Raises `PluginError`."""
     item, given = request.item, given or {}
     if not isinstance(item, str):
+        for key, option in given.items():
+            if option.text:  # said nearer to the run than the program is
+                raise PluginError(
+                    f"{option.where}: plugin {name!r} was made by the program with its options; "
+                    f"{key!r} cannot be set from outside"
+                )
         return _describe(name, item, request)
     if item.endswith(".py"):
-        return Loaded(name, _import_file(Path(item)), request.why, source=str(Path(item).resolve()))
+        module, _ = build(name, _import_file(Path(item)), given)
+        return Loaded(name, module, request.why, source=str(Path(item).resolve()))
     if ":" in item and not item.startswith(AUTOLOAD_GROUP):
         made, options = build(name, _import_target(name, item, item), given)
         return Loaded(name, made, request.why, source=item, options=options)

@@ -123,7 +123,7 @@ class Records:
             if is_told:
                 if step != present:
                     if told and run.bus.on_metrics:
-                        run.bus.on_metrics(run, present, told)
+                        run.fire("on_metrics", present, told)
                     told = {}
                     present = step
                 if name in told:  # the micro-batches of one step become one value, their mean
@@ -133,8 +133,8 @@ class Records:
                     told[name] = number
                     weights[name] = weight
                 latest[name] = told[name]
-        if told and run.bus.on_metrics:
-            run.bus.on_metrics(run, present, told)
+        if told:
+            run.fire("on_metrics", present, told)
 
     def end_pass(self, step: int, suffix: str = "") -> dict[str, float]:
         """End a pass over data: fetch, and hand out each metric's mean, weighted by samples."""
@@ -149,8 +149,7 @@ class Records:
             meter.reset()
         if means:
             self.latest.update(means)
-            if self._run.bus.on_metrics:
-                self._run.bus.on_metrics(self._run, step, means)
+            self._run.fire("on_metrics", step, means)
         return means
 
     def drop_pass(self) -> None:

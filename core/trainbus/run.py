@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from trainbus import batches
+from trainbus import batches, checkpoint
 from trainbus.errors import UsageError
 from trainbus.loop import Loop
 from trainbus.records import ARTIFACT_KINDS, Artifact, ArtifactKind, Records
@@ -124,13 +124,11 @@ class Run(Loop):
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Tell the loggers what describes this run: plain values by name."""
-        if self.bus.on_params:
-            self.bus.on_params(self, dict(params))
+        self.fire("on_params", dict(params))
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         """Tell the loggers labels to find this run by."""
-        if self.bus.on_tags:
-            self.bus.on_tags(self, dict(tags))
+        self.fire("on_tags", dict(tags))
 
     def log_artifact(self, name: str, value: Any, kind: ArtifactKind = "file") -> None:
         """Hand a file, figure, image, text, table or model to the loggers; see `Artifact`."""
@@ -138,8 +136,7 @@ class Run(Loop):
             raise UsageError(f"kind={kind!r}: an artifact is one of {', '.join(ARTIFACT_KINDS)}")
         if kind in ("file", "model") and not Path(value).exists():
             raise UsageError(f"log_artifact({name!r}): there is no file {str(value)!r}")
-        if self.bus.on_artifact:
-            self.bus.on_artifact(self, Artifact(name, kind, value, self._log_step))
+        self.fire("on_artifact", Artifact(name, kind, value, self._log_step))
 
     def stop(self, reason: str = "") -> None:
         """End the run after the present batch; every `*_end` event still fires."""
@@ -174,11 +171,17 @@ class Run(Loop):
         if self.dry_run:
             return
         self.bus.save_checkpoint(self, Path(path))
-        if self.bus.on_checkpoint_saved:
-            self.bus.on_checkpoint_saved(self, Path(path))
+        self.fire("on_checkpoint_saved", Path(path))
 
     def load_checkpoint(self, path: str | Path) -> None:
         """Put the values of a checkpoint into model, optimizers, counters and plugins."""
         self.bus.load_checkpoint(self, Path(path))
-        if self.bus.on_checkpoint_loaded:
-            self.bus.on_checkpoint_loaded(self, Path(path))
+        self.fire("on_checkpoint_loaded", Path(path))
+
+    def load_weights(self, path: str | Path) -> None:
+        """Put the model of a checkpoint into the model, and leave all else as it is."""
+        checkpoint.load_model(self.task, checkpoint.read(path)["model"], str(path))
+
+    def flush(self) -> None:
+        """Fetch what was logged and hand it to the loggers now."""
+        self._records.fetch()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from functools import wraps
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -221,14 +221,9 @@ class Trainer:
         gradients = torch.is_grad_enabled()
         with self._running(task, "predict") as run:
             self._prepare(run)
-            for _ in run.evaluation_batches(loader, "predict"):
-                try:
-                    run.output = self.bus.predict_step(run)
-                except Control as control:
-                    run.obey(control)
-                    continue
+            for output in run.evaluation_batches(loader, "predict", self.bus.predict_step):
                 with torch.set_grad_enabled(gradients):  # the consumer's code runs here
-                    yield run.output
+                    yield output
 
     @contextmanager
     def open(self, model: nn.Module, optimizer: Optimizers | None = None) -> Iterator[Run]:
@@ -245,11 +240,9 @@ class Trainer:
             try:
                 yield run
             except BaseException as error:
-                if run.handed_out:
-                    run.take_back(None, error)
+                run.abandon(error)
                 raise
-            if run.handed_out:
-                run.take_back(None)
+            run.abandon()
 
     # --- what the verbs share ------------------------------------------------------------------
 
@@ -282,7 +275,8 @@ class Trainer:
             if stage != "train":
                 for module, mode in modes:
                     module.training = mode
-            torch.use_deterministic_algorithms(algorithms)
+            if self.deterministic:
+                torch.use_deterministic_algorithms(algorithms)
             if listens and "task" in bus.plugins:
                 bus.unregister("task")
             if unmute is not None:
@@ -300,8 +294,7 @@ class Trainer:
                 torch.use_deterministic_algorithms(True)
             if self.max_time is not None:
                 run.deadline = monotonic() + self.max_time
-            if bus.on_run_start:
-                bus.on_run_start(run)
+            run.fire("on_run_start")
             if run.precision is not None and run.claimed("precision") is None:
                 raise UsageError(
                     f"precision={run.precision!r}: no active plugin provides it; install and name "
@@ -310,6 +303,7 @@ class Trainer:
             yield run
             for event in run.open_events[::-1]:
                 run.leave(event)
+            run.flush()
             if run.interruption is not None:
                 raise run.interruption
             if run.status == "running":
@@ -320,6 +314,8 @@ class Trainer:
         except BaseException as error:
             ended = isinstance(error, (KeyboardInterrupt, SystemExit))
             run.status = "interrupted" if ended else "failed"
+            with suppress(Exception):  # a device that failed may give nothing back
+                run.flush()
             if bus.on_exception:
                 bus.on_exception(run, error)
             raise
@@ -330,6 +326,8 @@ class Trainer:
     def _prepare(self, run: Run, with_optimizers: bool = False) -> None:
         bus = self.bus
         run.model = bus.configure_model(run)
+        if isinstance(run.model, Task):
+            run.task = run.model
         if run.stage == "train":
             # Once: what a listener or the task puts into evaluation mode later stays in it.
             run.model.train()
@@ -344,11 +342,8 @@ class Trainer:
             logger.info("%s: %s", topic, text)
 
     def _evaluate(self, run: Run, loader: Iterable[Any], stage: Stage) -> None:
-        for _ in run.evaluation_batches(loader, stage):
-            try:
-                run.output = self.bus.validation_step(run)
-            except Control as control:
-                run.obey(control)
+        for _ in run.evaluation_batches(loader, stage, self.bus.validation_step):
+            pass
 
     def _evaluate_alone(self, task: Task, loader: Iterable[Any], stage: Stage) -> dict[str, float]:
         with self._running(task, stage) as run:
@@ -432,11 +427,10 @@ def _copy(function: Callable[..., Any]) -> Callable[..., Any]:
         copy.__kwdefaults__ = function.__kwdefaults__
         return copy
 
-    @wraps(function)
-    def listener(*arguments: Any) -> Any:
-        return function(*arguments)
-
-    return listener
+    # Any other callable: a function with its parameters, as listeners are called by their names.
+    parameters = ", ".join(inspect.signature(function).parameters)
+    made: Callable[..., Any] = eval(f"lambda {parameters}: call({parameters})", {"call": function})
+    return made
 
 
 def _listens(task: Task, bus: Bus) -> bool:

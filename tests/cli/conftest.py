@@ -7,6 +7,7 @@ from contextvars import copy_context
 from types import SimpleNamespace
 
 import pytest
+
 from trainbus.cli import main
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from trainbus import __version__, hookspecs
 
 BUILTIN = {"checkpoint", "clip", "manifest", "nonfinite"}

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+
 from trainbus import PluginError, Task, Trainer, UsageError
 
 

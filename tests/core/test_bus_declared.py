@@ -4,6 +4,7 @@ import types
 from types import SimpleNamespace
 
 import pytest
+
 from trainbus import Bus, PluginError, hookimpl, hookspec
 from trainbus.registration import Member
 

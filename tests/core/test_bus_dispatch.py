@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+
 from trainbus import Bus, hookimpl, hookspec
 from trainbus.registration import Member
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
 import trainbus
 from trainbus import Bus, Task, Trainer, hookimpl
 from trainbus.bus import FINAL_HOOKS, START_HOOKS

@@ -5,6 +5,7 @@ from functools import cache
 from types import SimpleNamespace
 
 import pytest
+
 from trainbus import Bus, PluginError, hookimpl, hookspec
 from trainbus.bus import FINAL_HOOKS, Hook
 from trainbus.registration import Member

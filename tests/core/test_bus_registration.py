@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pluggy
 import pytest
+
 from trainbus import Bus, PluginError, hookimpl, hookspec
 from trainbus.registration import Member
 

@@ -6,6 +6,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+
 from trainbus import Bus, hookimpl
 from trainbus.registration import Member
 

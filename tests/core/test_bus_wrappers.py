@@ -4,6 +4,7 @@ from itertools import product
 from types import SimpleNamespace
 
 import pytest
+
 from trainbus import Bus, hookimpl
 from trainbus.registration import Member
 

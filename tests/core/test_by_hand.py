@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch.nn import functional
+
 from trainbus import Trainer
 
 
@@ -138,3 +139,45 @@ def test_two_optimizers_by_hand(line, loader):
             run.step()
     assert run.global_step == 5
     assert all(not torch.equal(a, b) for a, b in zip(before, line.parameters(), strict=True))
+
+
+def test_epochs_are_those_of_the_trainer_by_default_and_one_in_a_dry_run(line, loader):
+    for trainer, epochs in ((Trainer(epochs=3), 3), (Trainer(epochs=3, dry_run=2), 1)):
+        with trainer.open(line, sgd(line)) as run:
+            for _ in run.epochs():
+                loop(run, line, loader, epochs=None)
+        assert run.epoch == epochs
+
+
+def test_wrappers_of_the_validation_step_are_open_in_the_body(line, loader):
+    trainer = Trainer()
+    seen = []
+
+    @trainer.on("validation_step", wrapper=True)
+    def watch(run):
+        seen.append("open")
+        result = yield
+        seen.append("closed")
+        return result
+
+    with trainer.open(line) as run:
+        for _ in run.evaluation_batches([torch.ones(1)]):
+            seen.append("body")
+    assert seen == ["open", "body", "closed"]
+
+
+def test_a_batch_left_by_break_still_ends(line, loader, record):
+    trainer = Trainer()
+    events = record(trainer)
+    with trainer.open(line, sgd(line)) as run:
+        for _ in run.batches(loader):
+            break
+    assert events.count("train_batch_end") == 1
+    assert run.global_step == 0
+
+
+def test_a_step_without_an_optimizer_is_told(line, loader):
+    model = line.linear
+    with pytest.raises(ValueError, match="no optimizer to step"), Trainer().open(model) as run:
+        for x, y in run.batches(loader):
+            run.step(functional.mse_loss(model(x), y))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
+
 from trainbus import Trainer, hookimpl
 
 QUIET = ["-manifest", "-nonfinite"]

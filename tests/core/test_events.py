@@ -1,6 +1,7 @@
 """The exact sequence of events."""
 
 import pytest
+
 from trainbus import SkipBatch, SkipStep, StopEpoch, StopRun, Trainer
 
 BATCH = [
@@ -180,3 +181,63 @@ def test_a_task_with_an_unmarked_hook_is_told(make_line, make_loader):
 
     with pytest.raises(PluginError, match=r"on_epoch_end.*@hookimpl"):
         Trainer().fit(Forgetful(), make_loader(1))
+
+
+def test_stop_before_the_first_batch_trains_none(line, make_loader, record):
+    for event in ("run_start", "fit_start", "epoch_start", "train_epoch_start"):
+        trainer = Trainer(epochs=2)
+        events = record(trainer)
+
+        @trainer.on(event)
+        def stop(run):
+            raise StopRun("not today")
+
+        run = trainer.fit(line, make_loader(2))
+        assert (run.global_step, run.status, run.stop_reason) == (0, "stopped", "not today")
+        assert "train_batch_start" not in events
+
+
+def test_stop_epoch_before_its_first_batch_leaves_it_out(line, make_loader):
+    trainer = Trainer(epochs=2)
+
+    @trainer.on("epoch_start")
+    def leave_out_the_first(run):
+        if run.epoch == 0:
+            raise StopEpoch
+
+    run = trainer.fit(line, make_loader(3))
+    assert (run.epoch, run.global_step) == (2, 3)
+
+
+def test_stop_run_raised_while_metrics_are_told(line, make_loader):
+    trainer = Trainer(epochs=5)
+
+    @trainer.on("metrics")
+    def stop(step, metrics):
+        raise StopRun("seen enough")
+
+    run = trainer.fit(line, make_loader(2))
+    assert (run.status, run.global_step) == ("stopped", 2)
+
+
+def test_a_skipped_validation_batch_still_ends(line, make_loader, record):
+    trainer = Trainer()
+    events = record(trainer)
+
+    @trainer.on("validation_batch_start")
+    def skip(run):
+        if run.batch_index == 0:
+            raise SkipBatch
+
+    trainer.validate(line, make_loader(2))
+    assert events == ["run_start", *VALIDATION, "run_end"]
+
+
+def test_on_predict_batch_end_may_change_what_is_handed_out(line, make_loader):
+    trainer = Trainer()
+
+    @trainer.on("predict_batch_end")
+    def label(run):
+        run.output = f"batch {run.batch_index}"
+
+    assert list(trainer.predict(line, make_loader(2))) == ["batch 0", "batch 1"]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from trainbus import Trainer, UsageError
 
 
@@ -142,6 +143,7 @@ class Meter:
 
 def test_a_metric_object_is_asked_once_at_the_end_of_the_pass(make_loader, told):
     from torch import nn
+
     from trainbus import Task
 
     meter = Meter()
@@ -218,3 +220,27 @@ def test_a_logged_nan_is_warned_of_with_its_step(make_line, make_loader, caplog)
 def test_a_run_without_progress_and_loggers_prints_nothing(line, loader, capfd):
     Trainer(epochs=2).fit(line, loader, loader)
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_logged_at_the_very_end_is_told(line, make_loader, told):
+    trainer = Trainer()
+    records = told(trainer)
+    trainer.on("epoch_end")(lambda run: run.log(at_epoch_end=1))
+    trainer.on("fit_end")(lambda run: run.log(at_fit_end=2))
+    trainer.fit(line, make_loader(1))
+    assert (1, "train/at_epoch_end", 1.0) in records
+    assert (1, "train/at_fit_end", 2.0) in records
+
+
+def test_what_was_logged_before_a_failure_is_told(make_line, make_loader, told):
+    class Broken(make_line):
+        def training_step(self, batch, run):
+            if run.batch_index == 2:
+                raise RuntimeError("broken")
+            return super().training_step(batch, run)
+
+    trainer = Trainer()
+    records = told(trainer)
+    with pytest.raises(RuntimeError):
+        trainer.fit(Broken(), make_loader(3))
+    assert [step for step, name, _ in records if name == "train/loss"] == [1, 2]

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
 from trainbus import Bus, Task, Trainer, hookimpl, hookspec
 
 HOOKS = Bus().hooks

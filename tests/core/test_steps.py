@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+
 from trainbus import SkipBatch, SkipStep, Task, Trainer
 
 
@@ -220,3 +221,65 @@ def test_max_time_ends_the_run(line, make_loader):
     run = Trainer(epochs=10_000, max_time=0.05).fit(line, make_loader(2))
     assert run.status == "completed"
     assert 0 < run.epoch < 10_000
+
+
+def test_a_batch_skipped_after_its_backward_makes_no_step(line, make_loader):
+    before = line.linear.weight.detach().clone()
+    trainer = Trainer()
+
+    @trainer.on("after_backward")
+    def skip(run):
+        raise SkipBatch
+
+    run = trainer.fit(line, make_loader(2))
+    assert run.global_step == 0
+    assert torch.equal(line.linear.weight, before)
+
+
+def test_a_veto_of_one_optimizer_leaves_the_other_its_gradients(make_line, make_loader):
+    class Two(make_line):
+        def configure_optimizer(self):
+            return [
+                torch.optim.SGD([self.linear.weight], lr=0.01),
+                torch.optim.SGD([self.linear.bias], lr=0.01),
+            ]
+
+    task = Two()
+    weight, bias = (p.detach().clone() for p in task.parameters())
+    trainer = Trainer()
+
+    @trainer.on("before_optimizer_step")
+    def veto_the_first(run):
+        if run.optimizer is run.optimizers[0]:
+            raise SkipStep
+
+    run = trainer.fit(task, make_loader(1))
+    assert (run.global_step, run.skipped_steps) == (1, 1)
+    assert torch.equal(task.linear.weight, weight)
+    assert not torch.equal(task.linear.bias, bias)
+
+
+def test_a_veto_after_the_step_comes_too_late_to_count(line, make_loader):
+    trainer = Trainer()
+
+    @trainer.on("after_optimizer_step")
+    def too_late(run):
+        raise SkipStep
+
+    run = trainer.fit(line, make_loader(2))
+    assert (run.global_step, run.skipped_steps) == (2, 0)
+
+
+def test_what_configure_model_returns_is_trained(line, make_line, make_loader):
+    other = make_line()
+    before = other.linear.weight.detach().clone()
+    trainer = Trainer()
+
+    @trainer.on("configure_model", wrapper=True)
+    def replace(run):
+        yield
+        return other
+
+    run = trainer.fit(line, make_loader(1))
+    assert run.task is other and run.model is other
+    assert not torch.equal(other.linear.weight, before)

@@ -6,6 +6,7 @@ import numpy
 import pytest
 import torch
 from torch import nn
+
 from trainbus import Task, Trainer
 
 

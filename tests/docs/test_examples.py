@@ -17,6 +17,7 @@ from textwrap import dedent
 from typing import NamedTuple
 
 import pytest
+
 from trainbus import Accelerator, Bus, Run, Trainer, hookspecs
 from trainbus.actions import Actions
 from trainbus.cli import reference

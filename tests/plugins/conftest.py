@@ -15,8 +15,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import trainbus
 from hatchling.builders.wheel import WheelBuilder
+
+import trainbus
 from trainbus import plugins as manager
 from trainbus.cli import main
 

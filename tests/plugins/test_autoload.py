@@ -4,6 +4,7 @@ import json
 import logging
 
 import pytest
+
 from trainbus import Trainer
 from trainbus import plugins as manager
 

@@ -1,6 +1,7 @@
 """Installed plugins that are broken: they harm nobody until named, then the message says all."""
 
 import pytest
+
 from trainbus import PluginError, Trainer
 
 BROKEN = ("broken", "crashed", "twin", "outdated", "needy", "elderly", "misspelt")

@@ -4,6 +4,7 @@ import math
 import sys
 
 import pytest
+
 from trainbus import PluginError, Trainer, hookimpl
 
 HOOKS = """

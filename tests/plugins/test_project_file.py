@@ -1,6 +1,7 @@
 """Where the project's file is looked for, and what is said of one that is wrong."""
 
 import pytest
+
 from trainbus import PluginError
 from trainbus.project import find_project
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from trainbus import PluginError, Trainer
 from trainbus import plugins as manager
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import runpy
 import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -32,14 +35,28 @@ def _tell(context: click.Context, parameter: click.Parameter, value: Any) -> Non
 
 def selects_plugins(command: F) -> F:
     """Give a verb `-p NAME`, `-p no:NAME`, `-o NAME.OPTION=VALUE` and `--no-plugins`."""
+    told: dict[str, Any] = {"is_eager": True, "expose_value": False, "callback": _tell}
     for option in (
-        click.option("--no-plugins", is_flag=True, expose_value=False, callback=_tell,
-                     help="Load no plugin at all, whoever wants it."),
-        click.option("-o", "option", multiple=True, expose_value=False, callback=_tell,
-                     metavar="NAME.OPTION=VALUE", help="Set an option of a plugin."),
-        click.option("-p", "plugin", multiple=True, expose_value=False, callback=_tell,
-                     metavar="NAME", help="Switch a plugin on; no:NAME switches it off."),
-    ):  # fmt: skip
+        click.option(
+            "--no-plugins", is_flag=True, help="Load no plugin at all, whoever wants it.", **told
+        ),
+        click.option(
+            "-o",
+            "option",
+            multiple=True,
+            metavar="NAME.OPTION=VALUE",
+            help="Set an option of a plugin.",
+            **told,
+        ),
+        click.option(
+            "-p",
+            "plugin",
+            multiple=True,
+            metavar="NAME",
+            help="Switch a plugin on; no:NAME switches it off.",
+            **told,
+        ),
+    ):
         command = option(command)
     return command
 
@@ -125,6 +142,25 @@ def demo(epochs: int, run_dir: str, seed: int) -> None:
     from trainbus.cli import digits
 
     digits.train(epochs, run_dir, seed)
+
+
+@trainbus.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+@click.argument("script", type=click.Path(exists=True, dir_okay=False))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@selects_plugins
+def run(script: str, arguments: tuple[str, ...]) -> None:
+    """Run a Python script whose trainers see the plugins and options of this command line."""
+    sys.argv = [script, *arguments]
+    sys.path.insert(0, str(Path(script).resolve().parent))
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except (TrainbusError, SystemExit, KeyboardInterrupt):
+        raise
+    except Exception:  # the script's own
+        traceback.print_exc()
+        sys.exit(1)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -107,8 +107,8 @@ def train(epochs: int, run_dir: str, seed: int) -> None:
     def test_the_best(run: Run) -> None:
         if best.best_path is None:  # interrupted before the first validation
             return
-        run.load_checkpoint(best.best_path)
-        predicted = [run.bus.validation_step(run) for _ in run.evaluation_batches(testing, "test")]
+        run.load_weights(best.best_path)
+        predicted = list(run.evaluation_batches(testing, "test", run.bus.validation_step))
         truth = torch.cat([digits for _, digits in testing])
         checkpoint.write(run.dir / "weights.pt", run.task.state_dict())
         for name, figure in (

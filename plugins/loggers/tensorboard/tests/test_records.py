@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.plugins.hparams import api_pb2, metadata
+
 from trainbus import Trainer
 from trainbus_tensorboard import TensorBoard
 

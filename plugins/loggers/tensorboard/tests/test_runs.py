@@ -7,6 +7,7 @@ import sys
 from time import sleep
 
 import pytest
+
 from trainbus import PluginError, Trainer, UsageError
 from trainbus_tensorboard import TensorBoard
 

@@ -11,6 +11,7 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
+
 from trainbus import Trainer
 from trainbus_tensorboard import TensorBoard
 

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from torch import nn
 from torch.nn import functional
+
 from trainbus import Task
 from trainbus_progress import Progress
 

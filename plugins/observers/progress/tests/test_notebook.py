@@ -5,6 +5,7 @@ from types import ModuleType
 
 import pytest
 from rich.console import Console
+
 from trainbus import Trainer
 from trainbus_progress import Progress
 

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import rich
+
 from trainbus import PluginError, Trainer, hookimpl
 from trainbus_progress import Progress
 from trainbus_progress.display import Plain

@@ -13,6 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 from torch.utils._python_dispatch import TorchDispatchMode
+
 from trainbus import Run, Trainer
 from trainbus_progress import Progress
 

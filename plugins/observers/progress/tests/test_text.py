@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from trainbus_progress.text import Pass, aligned, clock, duration, number
 
 

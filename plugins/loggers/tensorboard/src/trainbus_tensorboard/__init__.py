@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainbus import PluginError, hookimpl
-
 from trainbus_tensorboard.render import render, table
 from trainbus_tensorboard.session import plain, session_end, session_start
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
     from torch.utils.tensorboard import SummaryWriter
+
     from trainbus import Artifact, Run
 
 __all__ = ["TensorBoard"]

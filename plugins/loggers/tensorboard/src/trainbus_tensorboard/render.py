@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy
     from torch import Tensor
+
     from trainbus import Artifact
 
     Pixels = numpy.ndarray[Any, numpy.dtype[numpy.uint8]]

@@ -7,14 +7,13 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from trainbus import PluginError, hookimpl
-
 from trainbus_progress.metrics import evaluated, missing, trained
 from trainbus_progress.text import Pass, Table, clock, count, described, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from trainbus import Run
 
+    from trainbus import Run
     from trainbus_progress.display import Display
 
 logger = logging.getLogger("trainbus")
