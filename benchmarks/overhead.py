@@ -1,6 +1,6 @@
 """Time and function calls per training step, over a hand-written loop.
 
-    python benchmarks/overhead.py [--peers] [--rounds N] [--steps N] [--json FILE]
+    python benchmarks/overhead.py [--peers] [--rounds N] [--steps N]
 
 What is measured, and how, is told in README.md.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import cProfile
 import gc
-import json
 import logging
 import platform
 import pstats
@@ -19,7 +18,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
@@ -323,11 +321,12 @@ def show_logged_scalars(results: Sequence[Result]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, add_help=True)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", action="store_true", help="measure other trainers, too")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=1000, help="timed steps in a segment")
-    parser.add_argument("--json", type=Path, help="write all times to this file")
+    parser.add_argument("--rounds", type=int, default=30, help="at least 2")
+    parser.add_argument(
+        "--steps", type=int, default=1000, help="timed steps in a segment, a multiple of 200"
+    )
     given = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -364,8 +363,6 @@ def main() -> None:
         f"10 plugins listen to {HOOKS} hooks each: {LISTENER_CALLS} of the calls are their own. "
         "! marks a missed target."
     )
-    if given.json:
-        given.json.write_text(json.dumps({"cpu, wall": times, "calls": calls}) + "\n")
 
 
 if __name__ == "__main__":

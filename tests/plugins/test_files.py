@@ -219,4 +219,4 @@ def test_two_objects_of_one_name_are_refused_not_dropped():
 
 @pytest.mark.parametrize("thing", [None, 5, math], ids=["None", "number", "module"])
 def test_a_thing_that_listens_to_nothing_is_refused(thing):
-    assert repr(thing) in refusal(thing)
+    assert "listens to no hook" in refusal(thing)

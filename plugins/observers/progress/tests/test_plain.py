@@ -183,7 +183,7 @@ def test_predictions_that_are_abandoned_are_stopped(plain, line, batches):
     next(predictions)
     next(predictions)
     predictions.close()
-    assert re.fullmatch(rf"prediction stopped after {TIME}: 1 batch", plain.text.rstrip())
+    assert re.fullmatch(rf"prediction stopped after {TIME}: 2 batches", plain.text.rstrip())
 
 
 def test_a_failing_step_is_in_the_ending(plain, make_line, batches):
@@ -291,3 +291,15 @@ def test_without_it_nothing_is_printed(line, batches, capsys):
 def test_a_refresh_of_nothing_is_refused():
     with pytest.raises(PluginError, match="refresh=0"):
         Progress(refresh=0)
+
+
+def test_a_test_inside_a_fit_is_a_line_and_no_epoch(plain, line, batches):
+    trainer = Trainer(plugins=[plain.progress()])
+
+    @trainer.on("fit_end")
+    def test_it(run):
+        list(run.evaluation_batches(batches, "test", run.bus.validation_step))
+
+    trainer.fit(line, batches)
+    assert re.fullmatch(rf"test: test/loss {NUMBER}, test/accuracy 0\.5000", plain.lines[-2])
+    assert plain.text.count("epoch  train/loss") == 1

@@ -160,7 +160,7 @@ def test_the_terminal_is_given_back_when_predictions_are_abandoned(terminal, scr
     del predictions
     assert sys.stdout is terminal.stream
     rows, visible = screen(terminal.output)
-    assert rows == ["prediction stopped after 0.0s: 1 batch"]
+    assert rows == ["prediction stopped after 0.0s: 2 batches"]
     assert visible
 
 

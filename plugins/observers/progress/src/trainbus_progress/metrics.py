@@ -50,7 +50,7 @@ def missing(metrics: Mapping[str, float], names: Sequence[str] | None) -> list[s
     logged = {name.removesuffix(_MEAN) for name in metrics}
     known = logged | {name.partition("/")[2] for name in logged}
     return [
-        f"the metric {name!r} was never logged{nearest(name, known) or '.'} "
+        f"the metric {name!r} was never logged{nearest(name, known)} "
         f"Logged were: {', '.join(sorted(logged)) or 'none'}"
         for name in names or ()
         if name not in known

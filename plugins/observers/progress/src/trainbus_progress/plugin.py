@@ -195,7 +195,12 @@ class Progress:
     def on_validation_end(self, run: Run) -> None:
         """Keep the metrics; inside an epoch they get a line of their own."""
         self._redraw(run)
-        self._evaluated = evaluated(run.last_metrics, run.stage, self.metrics)
+        metrics = evaluated(run.last_metrics, run.stage, self.metrics)
+        if self._stage == "train" and run.stage != "valid":
+            # A test inside a fit is no part of an epoch's row.
+            self._show.line(f"{_NAMES[run.stage]}: {', '.join(described(metrics))}")
+            return
+        self._evaluated = metrics
         if self._training is not None:
             self._resume(run, self._training)
         elif self._stage == "train" and "epoch" not in run.open_events:
