@@ -23,7 +23,6 @@ COMMAND = ("-m", "trainbus", "plugins")
 PLUGIN_GROUPS = ("trainbus.plugins", "trainbus.autoload")
 PEERS = (
     ("lightning", "from lightning import LightningModule, Trainer"),
-    ("lightning", "from lightning.fabric import Fabric"),
     ("ignite", "from ignite.engine import create_supervised_trainer"),
     ("accelerate", "from accelerate import Accelerator"),
 )

@@ -15,7 +15,7 @@ import pluggy
 
 from trainbus import hookspecs
 from trainbus.dispatch import Hook, Listener, Opened, Timing, Wrappers, compile_hook
-from trainbus.errors import Control, PluginError, nearest
+from trainbus.errors import Control, PluginError, nearest, together
 from trainbus.markers import Kind, impl_options, spec_options
 from trainbus.registration import Member, check_listeners, marker
 
@@ -78,8 +78,14 @@ class Bus:
                 self._admit(member, added)
                 added.append(member)
                 self._members[member.name] = member
+            failures = []
             for member in fresh:
-                check_listeners(member, self._hooks)
+                try:
+                    check_listeners(member, self._hooks)
+                except PluginError as error:
+                    failures.append(error)
+            if failures:
+                raise together(failures)
             for member in fresh:
                 with _as_plugin_error(member):
                     self._manager.register(member.plugin, member.name)

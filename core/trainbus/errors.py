@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -16,6 +16,14 @@ class UsageError(TrainbusError, ValueError):
 
 class PluginError(TrainbusError):
     """A plugin cannot be found, imported, configured or registered."""
+
+
+def together(failures: Sequence[PluginError]) -> PluginError:
+    """One error for several, so that all can be mended at once."""
+    if len(failures) == 1:
+        return failures[0]
+    listing = "\n".join(f"- {error}" for error in failures)
+    return PluginError(f"{len(failures)} plugins cannot be loaded:\n{listing}")
 
 
 class CheckpointError(TrainbusError):

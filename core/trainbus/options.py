@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_type_hints
 
 from trainbus.errors import PluginError, nearest
@@ -69,19 +69,28 @@ def build(who: str, target: Any, given: Mapping[str, Given]) -> tuple[Any, dict[
     ]
     if missing:
         raise PluginError(
-            f"plugin {who} needs the option {missing[0]!r}: give it as -o NAME.{missing[0]}=VALUE, "
-            f"in the project's file, or make the plugin yourself in Trainer(plugins=[...])"
+            f"plugin {who} needs the option {missing[0]!r}: give it as "
+            f"-o {who.split()[0]}.{missing[0]}=VALUE, in the project's file, or make the plugin "
+            "yourself in Trainer(plugins=[...])"
         )
     try:
         plugin = target(**values)
     except PluginError:
         raise
     except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        for name, value in values.items():
+            if _SECRET.search(name) and value:
+                text = text.replace(str(value), "***")
         raise PluginError(
-            f"plugin {who} cannot be made with {values}: {type(error).__name__}: {error}"
+            f"plugin {who} cannot be made with {hide_secrets(values)}: {text}"
         ) from error
-    defaults = {name: parameter.default for name, parameter in parameters.items()}
-    return plugin, hide_secrets({**defaults, **values})
+    # A default may be made anew for each object: then the object knows it.
+    all_options = {
+        name: values.get(name, getattr(plugin, name, parameter.default))
+        for name, parameter in parameters.items()
+    }
+    return plugin, hide_secrets(all_options)
 
 
 def hide_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,12 +101,31 @@ def hide_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def hide_secrets_of(arguments: Sequence[str]) -> list[str]:
+    """A command line with the values of keys, tokens and passwords replaced."""
+    hidden = []
+    for argument in arguments:
+        name, is_set, _ = argument.partition("=")
+        hidden.append(f"{name}=***" if is_set and _SECRET.search(name) else argument)
+    return hidden
+
+
 def _types(target: Any) -> dict[str, Any]:
     function = inspect.getattr_static(target, "__init__") if isinstance(target, type) else target
     try:
         return get_type_hints(function, include_extras=True)
     except NameError:  # a type that is imported for type checkers only
-        return {}
+        return {
+            name: _evaluated(annotation, function.__globals__)
+            for name, annotation in inspect.get_annotations(function).items()
+        }
+
+
+def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
+    try:
+        return eval(annotation, names) if isinstance(annotation, str) else annotation
+    except NameError:
+        return Any
 
 
 def _validated(who: str, key: str, option: Given, annotation: Any) -> Any:

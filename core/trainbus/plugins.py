@@ -1,40 +1,40 @@
-"""The plugin manager: what is installed, what is switched on and by whom, and how it is loaded.
+"""The plugin manager: what is switched on and by whom, and how it is loaded.
 
-Discovery reads metadata only; a module is imported when its plugin is named. Nothing here imports
-torch.
+A module is imported when its plugin is named. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cached_property
-from importlib import metadata, resources
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from trainbus.bus import Bus
-from trainbus.errors import PluginError, nearest
+from trainbus.discovery import (
+    AUTOLOAD_GROUP,
+    discover,
+    import_target,
+    known_distributions,
+    one_scan,
+)
+from trainbus.errors import PluginError, nearest, together
 from trainbus.options import Given, build, field_names, hide_secrets, schema
 from trainbus.project import Project, find_project
 from trainbus.registration import Member, marker
 
 logger = logging.getLogger("trainbus")
 
-GROUP = "trainbus.plugins"
-AUTOLOAD_GROUP = "trainbus.autoload"
 #: Built-in plugins that are active unless switched off.
 DEFAULTS = ("manifest", "nonfinite")
 
@@ -54,72 +54,6 @@ command_line: ContextVar[CommandLine] = ContextVar("command_line", default=_NOTH
 
 
 @dataclass(frozen=True)
-class Found:
-    """An installed plugin, as its metadata tells."""
-
-    name: str
-    target: str
-    group: str
-    distribution: metadata.Distribution
-    #: Other distributions that claim the same name.
-    rivals: tuple[str, ...] = ()
-
-    @property
-    def dist_name(self) -> str:
-        """The distribution's name, as `pip` knows it."""
-        return str(self.distribution.metadata["Name"])
-
-    @property
-    def version(self) -> str:
-        """The distribution's version."""
-        return self.distribution.version
-
-    @property
-    def origin(self) -> str:
-        """Distribution and version, for messages."""
-        return f"{self.dist_name} {self.version}"
-
-    @cached_property
-    def source(self) -> str:
-        """Where it was installed from, by PEP 610; empty for a package index."""
-        text = self.distribution.read_text("direct_url.json")
-        if not text:
-            return ""
-        origin = json.loads(text)
-        url = str(origin.get("url", ""))
-        if revision := origin.get("vcs_info", {}).get("commit_id"):
-            return f"{url}@{revision}"
-        return f"{url} (editable)" if origin.get("dir_info", {}).get("editable") else url
-
-    def load(self) -> Any:
-        """Import what the entry point names. Raises `PluginError`."""
-        return _import_target(self.name, self.target, self.origin)
-
-    def unmet(self) -> list[str]:
-        """Requirements of the distribution that this environment does not meet."""
-        problems = []
-        for text in self.distribution.requires or ():
-            requirement = Requirement(text)
-            if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-                continue
-            try:
-                present = metadata.version(requirement.name)
-            except metadata.PackageNotFoundError:
-                present = None
-            if present is not None and requirement.specifier.contains(present, prereleases=True):
-                continue
-            wanted = f"{requirement.name}{requirement.specifier}"
-            has = "is not installed" if present is None else f"{present} is installed"
-            mend = (
-                f"pip install -U {self.dist_name}"
-                if canonicalize_name(requirement.name) == "trainbus"
-                else f"pip install -U '{wanted}'"
-            )
-            problems.append(f"needs {wanted}, but {requirement.name} {has}: {mend}")
-        return problems
-
-
-@dataclass(frozen=True)
 class Request:
     """A wish for a plugin: what, and who wants it."""
 
@@ -133,6 +67,30 @@ class Selection:
 
     active: dict[str, Request] = field(default_factory=dict)
     blocked: dict[str, str] = field(default_factory=dict)
+
+    def switch(self, name: str, wish: Request, on: bool) -> None:
+        """Take a nearer wish. Raises `PluginError` when it means another plugin of that name."""
+        earlier = self.active.pop(name, None)
+        if not on:
+            self.blocked[name] = wish.why
+            return
+        self.blocked.pop(name, None)
+        if earlier is None or _is_name(earlier.item):
+            earlier = wish
+        elif not _is_name(wish.item) and earlier.item != wish.item:
+            raise PluginError(
+                f"two plugins are named {name!r}: {earlier.item!r:.80} and {wish.item!r:.80}; "
+                "rename a file, or set the attribute plugin_name of an object"
+            )
+        # What is on as an object or a file stays so when it is only named once more.
+        self.active[name] = earlier
+
+
+def _is_name(item: str | object) -> bool:
+    """Whether a wish is the name of an installed plugin, and no file, import path or object."""
+    if not isinstance(item, str) or item.endswith(".py"):
+        return False
+    return ":" not in item or item.startswith(f"{AUTOLOAD_GROUP}:")
 
 
 @dataclass
@@ -151,32 +109,6 @@ class Loaded:
     def member(self) -> Member:
         """As the bus registers it."""
         return Member(self.name, self.plugin, f"{self.distribution} {self.version}".strip())
-
-
-# --- what is installed ---------------------------------------------------------------------------
-
-
-def discover(group: str = GROUP) -> dict[str, Found]:
-    """The installed plugins of an entry-point group, by name, sorted, without importing any."""
-    by_name: dict[str, dict[str, Found]] = {}
-    for entry in metadata.entry_points(group=group):
-        if entry.dist is None:
-            continue
-        found = Found(entry.name, entry.value, group, entry.dist)
-        # The first on the path is the one that an import finds.
-        by_name.setdefault(entry.name, {}).setdefault(canonicalize_name(found.dist_name), found)
-    result = {}
-    for name, claims in sorted(by_name.items()):
-        first, *others = (claims[dist] for dist in sorted(claims))
-        rivals = tuple(other.dist_name for other in others)
-        result[name] = Found(first.name, first.target, group, first.distribution, rivals)
-    return result
-
-
-def known_distributions() -> dict[str, str]:
-    """The project's own plugins and their distributions, installed or not."""
-    text = resources.files("trainbus").joinpath("known_plugins.txt").read_text("utf-8")
-    return dict(line.split() for line in text.splitlines() if line and not line.startswith("#"))
 
 
 # --- what is switched on -------------------------------------------------------------------------
@@ -208,32 +140,22 @@ def select(argument: Sequence[str | object] = (), project: Project | None = None
         *(Request(item, "command line") for item in told.plugins),
     ]
     selection = Selection()
-    by_distribution = {
-        canonicalize_name(found.dist_name): name
-        for name, found in {**discover(AUTOLOAD_GROUP), **discover()}.items()
-        if canonicalize_name(found.dist_name) != "trainbus"
-    }
     for wish in wishes:
         off = re.match(r"(?:-|no:)(.+)", wish.item) if isinstance(wish.item, str) else None
-        name = off[1] if off else name_of(wish.item)
-        name = by_distribution.get(canonicalize_name(name), name)
-        if off:
-            selection.active.pop(name, None)
-            selection.blocked[name] = wish.why
-        else:
-            selection.blocked.pop(name, None)
-            earlier = selection.active.pop(name, None)
-            if (
-                earlier is not None
-                and not isinstance(earlier.item, str)
-                and earlier.item != wish.item
-            ):
-                raise PluginError(
-                    f"two plugins are named {name!r}: {earlier.item!r:.80} and {wish.item!r:.80}; "
-                    "give one another name by setting its attribute plugin_name"
-                )
-            selection.active[name] = wish
+        for name in _names(off[1] if off else wish.item):
+            selection.switch(name, wish, on=off is None)
     return selection
+
+
+def _names(item: str | object) -> list[str]:
+    """The plugins that a wish means: one, or all those of a distribution."""
+    if isinstance(item, str) and item not in discover():
+        wanted = canonicalize_name(item)
+        found = {**discover(AUTOLOAD_GROUP), **discover()}
+        names = [name for name in found if canonicalize_name(found[name].dist_name) == wanted]
+        if names and wanted != "trainbus":
+            return names
+    return [name_of(item)]
 
 
 def name_of(item: str | object) -> str:
@@ -279,43 +201,58 @@ def load(argument: Sequence[str | object] = ()) -> list[Loaded]:
     A plugin that is active only because it is installed (`trainbus.autoload`) and cannot be loaded
     is left out with a warning.
     """
-    project = find_project() if not command_line.get().disabled else Project()
-    selection = select(argument, project)
-    given = _given_options(project, selection)
-    loaded, failures = [], []
-    for name, request in selection.active.items():
-        try:
-            loaded.append(load_one(name, request, given.get(name, {})))
-            _check_listens(loaded[-1])
-        except PluginError as error:
-            if request.why == "installed":
-                logger.warning("left out: %s", error)
-            else:
-                failures.append(error)
-    if len(failures) == 1:
-        raise failures[0]
+    with one_scan():
+        project = find_project() if not command_line.get().disabled else Project()
+        selection = select(argument, project)
+        given = _given_options(project, selection)
+        loaded: list[Loaded] = []
+        failures: list[PluginError] = []
+        for name, request in selection.active.items():
+            try:
+                loaded.append(load_one(name, request, given.get(name, {})))
+            except PluginError as error:
+                if request.why == "installed":
+                    logger.warning("left out: %s", error)
+                else:
+                    failures.append(error)
     if failures:
-        listing = "\n".join(f"- {error}" for error in failures)
-        raise PluginError(f"{len(failures)} plugins cannot be loaded:\n{listing}") from failures[0]
+        raise together(failures) from failures[0].__cause__
     return loaded
 
 
-def _check_listens(loaded: Loaded) -> None:
-    if any(marker(loaded.plugin, name) for name in dir(loaded.plugin)):
-        return
-    kind = loaded.plugin if isinstance(loaded.plugin, type) else type(loaded.plugin)
-    if isinstance(loaded.plugin, type):
-        raise PluginError(
-            f"plugin {loaded.name!r} is the class {kind.__name__}; did you forget `()`?"
-        )
-    raise PluginError(
-        f"plugin {loaded.name!r} ({kind.__name__}) listens to no hook; mark its methods @hookimpl"
-    )
+def register(bus: Bus, loaded: Sequence[Loaded]) -> list[Loaded]:
+    """Register what was loaded; returns what is on the bus. Raises `PluginError`.
+
+    A plugin that is active only because it is installed is left out if it cannot be registered.
+    """
+    kept = []
+    for each in loaded:
+        if each.why == "installed":
+            try:
+                bus.register_all([each.member])
+            except PluginError as error:
+                logger.warning("left out: %s", error)
+                continue
+        kept.append(each)
+    bus.register_all([each.member for each in kept if each.why != "installed"])
+    return kept
 
 
 def load_one(name: str, request: Request, given: Mapping[str, Given] | None = None) -> Loaded:
     """Find, check, import, configure and make one plugin. Raises `PluginError`."""
-    item, given = request.item, given or {}
+    loaded = _load(name, request, given or {})
+    if any(marker(loaded.plugin, attribute) for attribute in dir(loaded.plugin)):
+        return loaded
+    if isinstance(loaded.plugin, type):
+        kind = loaded.plugin.__name__
+        raise PluginError(f"plugin {name!r} is the class {kind}; did you forget `()`?")
+    raise PluginError(
+        f"plugin {name!r} ({loaded.plugin!r:.80}) listens to no hook; mark its methods @hookimpl"
+    )
+
+
+def _load(name: str, request: Request, given: Mapping[str, Given]) -> Loaded:
+    item = request.item
     if not isinstance(item, str):
         for key, option in given.items():
             if option.text:  # said nearer to the run than the program is
@@ -327,8 +264,9 @@ def load_one(name: str, request: Request, given: Mapping[str, Given] | None = No
     if item.endswith(".py"):
         module, _ = build(name, _import_file(Path(item)), given)
         return Loaded(name, module, request.why, source=str(Path(item).resolve()))
-    if ":" in item and not item.startswith(AUTOLOAD_GROUP):
-        made, options = build(name, _import_target(name, item, item), given)
+    if not _is_name(item):
+        target = import_target(name, item, item)
+        made, options = build(name, target, _with_environment(name, target, given))
         return Loaded(name, made, request.why, source=item, options=options)
     found = discover(AUTOLOAD_GROUP).get(name)
     if not item.startswith(AUTOLOAD_GROUP):
@@ -343,7 +281,10 @@ def load_one(name: str, request: Request, given: Mapping[str, Given] | None = No
         )
     if problems := found.unmet():
         raise PluginError(f"{who} " + "; ".join(problems))
-    made, options = build(f"{name} ({found.origin})", found.load(), given)
+    target = found.load()
+    made, options = build(
+        f"{name} ({found.origin})", target, _with_environment(name, target, given)
+    )
     return Loaded(
         name, made, request.why, found.version, found.dist_name, found.source, options
     )  # fmt: skip
@@ -352,7 +293,7 @@ def load_one(name: str, request: Request, given: Mapping[str, Given] | None = No
 def bus_of(loaded: Sequence[Loaded]) -> Bus:
     """A bus with these plugins."""
     bus = Bus()
-    bus.register_all([each.member for each in loaded])
+    register(bus, loaded)
     return bus
 
 
@@ -380,20 +321,6 @@ def _describe(name: str, plugin: object, request: Request) -> Loaded:
     )  # fmt: skip
 
 
-def _import_target(name: str, target: str, origin: str) -> Any:
-    module, _, attribute = target.partition(":")
-    try:
-        value: Any = importlib.import_module(module)
-        for part in attribute.split(".") if attribute else ():
-            value = getattr(value, part)
-    except Exception as error:
-        raise PluginError(
-            f"plugin {name!r} ({origin}) cannot be imported from {target}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    return value
-
-
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise PluginError(f"plugin file {str(path)!r} does not exist (looked in {Path.cwd()})")
@@ -404,7 +331,7 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise PluginError(
             f"plugin file {path} cannot be imported: {type(error).__name__}: {error}"
@@ -418,7 +345,7 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _given_options(project: Project, selection: Selection) -> dict[str, dict[str, Given]]:
-    """What was set for each plugin, the nearest last: project file, environment, command line."""
+    """What was set for each plugin by name: in the project's file and on the command line."""
     given: dict[str, dict[str, Given]] = {}
     names = {*discover(), *discover(AUTOLOAD_GROUP), *known_distributions(), *selection.active}
     for name, table in project.options.items():
@@ -428,28 +355,26 @@ def _given_options(project: Project, selection: Selection) -> dict[str, dict[str
             )
         for key, value in table.items():
             given.setdefault(name, {})[key] = Given(value, project.label)
-    for name, request in selection.active.items():
-        for key in _option_names(name, request):
-            variable = f"TRAINBUS_{name}_{key}".upper().replace("-", "_")
-            if variable in os.environ:
-                given.setdefault(name, {})[key] = Given(os.environ[variable], variable, text=True)
     for text in command_line.get().options:
         match = re.fullmatch(r"([\w-]+)\.(\w+)=(.*)", text, re.DOTALL)
         if match is None:
-            raise PluginError(f"-o {text}: write -o PLUGIN.OPTION=VALUE")
+            raise PluginError(f"-o {text.partition('=')[0]}: write -o PLUGIN.OPTION=VALUE")
         name, key, value = match.groups()
         if name not in selection.active:
             raise PluginError(
-                f"-o {text}: plugin {name!r} is not active{nearest(name, selection.active)} "
+                f"-o {name}.{key}: plugin {name!r} is not active"
+                f"{nearest(name, selection.active)} "
                 f"Switch it on with -p {name}"
             )
         given.setdefault(name, {})[key] = Given(value, f"-o {name}.{key}", text=True)
     return given
 
 
-def _option_names(name: str, request: Request) -> Iterable[str]:
-    """The options of a plugin whose module is imported in any case, as it is active."""
-    found = discover().get(name)
-    if not isinstance(request.item, str) or found is None or found.rivals or found.unmet():
-        return ()
-    return schema(found.load())
+def _with_environment(name: str, target: Any, given: Mapping[str, Given]) -> dict[str, Given]:
+    """Add what `TRAINBUS_NAME_OPTION` says: nearer than the project's file, not than a shell."""
+    merged = dict(given)
+    for key in schema(target):
+        variable = f"TRAINBUS_{name}_{key}".upper().replace("-", "_")
+        if variable in os.environ and not (key in given and given[key].text):
+            merged[key] = Given(os.environ[variable], variable, text=True)
+    return merged

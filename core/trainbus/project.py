@@ -39,7 +39,8 @@ def find_project(start: Path | None = None) -> Project:
                 continue
             table = _read(path)
             if name == "pyproject.toml":
-                table = table.get("tool", {}).get("trainbus")
+                tools = table.get("tool")
+                table = tools.get("trainbus") if isinstance(tools, dict) else None
             if table is not None:
                 return _checked(path, table)
     return Project()

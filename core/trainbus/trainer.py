@@ -122,15 +122,15 @@ class Trainer:
         self.overfit = overfit
         self.accelerator = accelerator
         self.devices = devices
-        #: What was loaded and why, for the header, the manifest and `trainbus plugins`.
-        self.loaded = plugin_manager.load(plugins)
         self.bus = Bus()
         builtin = [Member("core", Actions(), core=True)]
         if clip_norm is not None:
             from trainbus.builtin.clip import Clip
 
             builtin.append(Member("clip", Clip(clip_norm), "Trainer(clip_norm=...)"))
-        self.bus.register_all(builtin + [each.member for each in self.loaded])
+        self.bus.register_all(builtin)
+        #: What was loaded and why, for the header, the manifest and `trainbus plugins`.
+        self.loaded = plugin_manager.register(self.bus, plugin_manager.load(plugins))
         self._running_now = False
         self._unfreed: list[Path] = []
 

@@ -18,6 +18,7 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 import trainbus
+from trainbus import discovery
 from trainbus import plugins as manager
 from trainbus.cli import main
 
@@ -33,7 +34,7 @@ class Project:
     entries: Mapping[str, str]
     requires: tuple[str, ...] = ()
     extras: Mapping[str, list[str]] = field(default_factory=dict)
-    group: str = manager.GROUP
+    group: str = discovery.GROUP
     core: str = "trainbus>=0.1,<0.2"
     module: str = ""
 
@@ -64,7 +65,7 @@ class Project:
 
 
 def _of_the_office(name: str, entries: Mapping[str, str], module: str = "") -> Project:
-    return Project(name, entries, group=manager.AUTOLOAD_GROUP, module=module)
+    return Project(name, entries, group=discovery.AUTOLOAD_GROUP, module=module)
 
 
 ZOO = (

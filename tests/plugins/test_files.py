@@ -83,6 +83,11 @@ def test_a_file_that_is_no_python_is_named(tmp_path):
     assert "hooks.py cannot be imported: SyntaxError" in refusal("./hooks.py")
 
 
+def test_a_file_that_ends_the_process_is_named(tmp_path):
+    (tmp_path / "hooks.py").write_text("raise SystemExit('needs a GPU')")
+    assert "hooks.py cannot be imported: SystemExit: needs a GPU" in refusal("./hooks.py")
+
+
 def test_a_file_with_nothing_marked_is_refused(tmp_path):
     (tmp_path / "hooks.py").write_text("def on_fit_start(run): ...")
     assert "hooks.py has no function marked @hookimpl" in refusal("./hooks.py")
@@ -146,6 +151,29 @@ def test_a_class_by_import_path_takes_options_from_the_project_file(package, tmp
 def test_a_class_by_import_path_takes_options_from_the_environment(package, monkeypatch, load):
     monkeypatch.setenv("TRAINBUS_LAB_BENCH_SIZE", "3")
     assert load("laboratory.bench:LabBench")["lab_bench"].plugin.size == 3
+
+
+def test_a_type_imported_for_checkers_only_does_not_switch_off_the_checks(
+    tmp_path, monkeypatch, told
+):
+    (tmp_path / "checked.py").write_text(
+        """
+from __future__ import annotations
+from typing import TYPE_CHECKING
+from trainbus import hookimpl
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+class Checked:
+    def __init__(self, size: int = 1, names: Sequence[str] = ()): ...
+
+    @hookimpl
+    def on_fit_start(self, run): ...
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    told(options=("checked.size=many",))
+    assert "valid integer" in refusal("checked:Checked")
 
 
 @pytest.mark.parametrize(

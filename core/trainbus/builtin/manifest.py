@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainbus.markers import hookimpl
+from trainbus.options import hide_secrets_of
 from trainbus.version import __version__
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Manifest:
         self.record = {
             "status": run.status,
             "started": _now(),
-            "command": sys.argv,
+            "command": hide_secrets_of(sys.argv),
             "task": run.name,
             "versions": {
                 "trainbus": __version__,

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from trainbus import plugins as manager
+from trainbus.discovery import one_scan
 from trainbus.errors import TrainbusError
 from trainbus.version import __version__
 
@@ -73,8 +74,9 @@ class Commands(click.Group):
         names = super().list_commands(ctx)
         try:
             return [*names, *self._of_plugins().list_commands(ctx)]
-        except TrainbusError as error:
-            click.echo(f"warning: verbs of plugins are missing: {error}", err=True)
+        except Exception as error:  # the core's verbs work whatever a plugin does
+            text = ", ".join([str(error), *getattr(error, "__notes__", ())])
+            click.echo(f"warning: verbs of plugins are missing: {text}", err=True)
             return names
 
     def _of_plugins(self) -> click.Group:
@@ -168,7 +170,10 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     try:
-        trainbus(given, prog_name="trainbus", standalone_mode=False)
+        with one_scan():
+            status = trainbus(given, prog_name="trainbus", standalone_mode=False)
+        if isinstance(status, int) and status != 0:  # a verb called context.exit
+            sys.exit(status)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

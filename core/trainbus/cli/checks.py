@@ -7,6 +7,7 @@ from importlib import metadata
 
 import click
 
+from trainbus import discovery
 from trainbus import plugins as manager
 from trainbus.errors import PluginError, TrainbusError
 from trainbus.project import find_project
@@ -22,8 +23,8 @@ def report() -> int:
     problems += _project()
     click.echo("\nplugins")
     for name, found in {
-        **manager.discover(),
-        **manager.discover(manager.AUTOLOAD_GROUP),
+        **discovery.discover(),
+        **discovery.discover(discovery.AUTOLOAD_GROUP),
     }.items():
         problem = _broken(name, found)
         problems += problem is not None
@@ -58,7 +59,7 @@ def _project() -> int:
     return 0
 
 
-def _broken(name: str, found: manager.Found) -> str | None:
+def _broken(name: str, found: discovery.Found) -> str | None:
     if found.rivals:
         return f"also provided by {', '.join(found.rivals)}; uninstall one"
     if problems := found.unmet():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from trainbus import discovery
 from trainbus import plugins as manager
 from trainbus.errors import PluginError
 
@@ -14,7 +15,7 @@ from trainbus.errors import PluginError
 def show_plugins(as_json: bool) -> None:
     """Every plugin that is installed or switched on, and in what state it is."""
     selection = manager.select()
-    installed = {**manager.discover(), **manager.discover(manager.AUTOLOAD_GROUP)}
+    installed = {**discovery.discover(), **discovery.discover(discovery.AUTOLOAD_GROUP)}
     rows = []
     for name, found in sorted(installed.items()):
         note = found.source
