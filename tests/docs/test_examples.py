@@ -21,8 +21,8 @@ import pytest
 from trainbus import Accelerator, Bus, Run, Trainer, hookspecs
 from trainbus.actions import Actions
 from trainbus.cli import reference
-from trainbus.loop import Loop
 from trainbus.discovery import known_distributions
+from trainbus.loop import Loop
 from trainbus.project import find_project
 from trainbus.records import Records
 
