@@ -101,10 +101,14 @@ class Trainer:
             "validate_every": validate_every,
         }
         for name, amount in amounts.items():
-            _require(amount is None or amount > 0, name, amount, "greater than 0")
-        if validate_every >= 1:
-            what = "whole epochs, or a fraction below 1"
-            _require(_whole(validate_every), "validate_every", validate_every, what)
+            right = amount is None or (isinstance(amount, (int, float)) and amount > 0)
+            _require(right, name, amount, "a number greater than 0")
+        what = "whole epochs, or a fraction below 1"
+        _require(
+            validate_every < 1 or _whole(validate_every), "validate_every", validate_every, what
+        )
+        right = limit_batches is None or limit_batches <= 1 or _whole(limit_batches)
+        _require(right, "limit_batches", limit_batches, "a whole number, or a fraction up to 1")
         if epochs is max_steps is max_time is None or dry_run is not None:
             epochs = 1
         self.epochs = epochs
@@ -195,12 +199,11 @@ class Trainer:
                         run.leave_batch(control)
                     else:
                         run.step(loss)
-                    if interval and (run.batch_index + 1) % interval == 0 and valid is not None:
-                        self._evaluate(run, valid, "valid")
+                    if interval and (run.batch_index + 1) % interval == 0:
+                        self._validate(run, valid)
                 due = interval is None and (epoch + 1) % self.validate_every == 0
-                due = due or run.finished or run.dry_run
-                if valid is not None and due and not run.stopping:
-                    self._evaluate(run, valid, "valid")
+                if due or run.finished or run.dry_run:
+                    self._validate(run, valid)
         return run
 
     def validate(self, task: Task, loader: Iterable[Any]) -> dict[str, float]:
@@ -213,11 +216,11 @@ class Trainer:
 
     def predict(self, task: nn.Module, loader: Iterable[Any]) -> Iterator[Any]:
         """Yield the predictions of each batch, in order; a batch is read when it is asked for."""
-        if not isinstance(task, Task):
+        if isinstance(task, nn.Module) and not isinstance(task, Task):
             task = Task.supervised(task)
         return self._predictions(task, loader)
 
-    def _predictions(self, task: Task, loader: Iterable[Any]) -> Iterator[Any]:
+    def _predictions(self, task: nn.Module, loader: Iterable[Any]) -> Iterator[Any]:
         gradients = torch.is_grad_enabled()
         with self._running(task, "predict") as run:
             self._prepare(run)
@@ -233,6 +236,8 @@ class Trainer:
             model: what is trained; placed on the device, in place.
             optimizer: one or several; those of the task when `model` is a `Task`.
         """
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"trainer.open({model!r:.80}): give a torch.nn.Module")
         task = model if isinstance(model, Task) else _ByHand(model, optimizer)
         with self._running(task, "train") as run:
             self._prepare(run, with_optimizers=optimizer is not None or isinstance(model, Task))
@@ -247,7 +252,7 @@ class Trainer:
     # --- what the verbs share ------------------------------------------------------------------
 
     @contextmanager
-    def _running(self, task: Task, stage: Stage) -> Iterator[Run]:
+    def _running(self, task: nn.Module, stage: Stage) -> Iterator[Run]:
         """A run from its first event to its last; whatever was changed is put back."""
         if not isinstance(task, Task):
             raise UsageError(
@@ -340,6 +345,10 @@ class Trainer:
             run.log_params(run.task.hparams)
         for topic, text in run.header.items():
             logger.info("%s: %s", topic, text)
+
+    def _validate(self, run: Run, valid: Iterable[Any] | None) -> None:
+        if valid is not None and not run.stopping:
+            self._evaluate(run, valid, "valid")
 
     def _evaluate(self, run: Run, loader: Iterable[Any], stage: Stage) -> None:
         for _ in run.evaluation_batches(loader, stage, self.bus.validation_step):
