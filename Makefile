@@ -36,7 +36,7 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/installed-demo .venv-bench/installed
+bench: .venv-bench/installed
 	.venv-bench/bin/python benchmarks/overhead.py --peers
 	.venv-bench/bin/python benchmarks/startup.py --peers
 

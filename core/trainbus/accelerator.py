@@ -27,6 +27,8 @@ class Accelerator:
     def __init__(self, name: str = "cpu", index: int | None = None) -> None:
         self.name = name
         self.device = torch.device(name) if index is None else torch.device(name, index)
+        #: Batches are where the model is already. (Asking the device each time takes longer.)
+        self._on_cpu = self.device.type == "cpu"
 
     def unavailable(self) -> str | None:
         """Why it cannot be used here, or None when it can."""
@@ -50,7 +52,7 @@ class Accelerator:
 
     def place_batch(self, batch: Any) -> Any:
         """The batch on the device: nested, of any type, without waiting for the copy."""
-        return batch if self.device.type == "cpu" else batches.move(batch, self.device)
+        return batch if self._on_cpu else batches.move(batch, self.device)
 
     def wrap_loader(self, loader: Iterable[Any]) -> Iterable[Any]:
         """The loader as the loop is to read it (prefetching, for example)."""

@@ -267,7 +267,8 @@ class Bus:
 
     def open(self, hook: str, *arguments: Any) -> Opened:
         """The first half of a hook's wrappers: each runs up to its `yield`."""
-        return self._wrappers[hook].open(*arguments)
+        wrappers = self._wrappers[hook]
+        return wrappers.open(*arguments) if wrappers.listeners else []
 
     def close(
         self, hook: str, opened: Opened, result: Any, error: BaseException | None = None

@@ -139,11 +139,14 @@ class Loop:
                 continue
             self.handed_out = True
             yield batch
-            self.abandon()
+            if self.handed_out:
+                self.abandon()
 
     def _take_back(self, result: Any, error: BaseException | None = None) -> Any:
         """Close what was opened when a batch was handed out."""
         self.handed_out = False
+        if not self._opened and error is None:
+            return result
         opened, self._opened = self._opened, []
         return self.bus.close("training_step", opened, result, error)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from trainbus.errors import UsageError
+from trainbus.errors import Control, UsageError
 
 if TYPE_CHECKING:
     from trainbus.run import Run
@@ -123,7 +123,7 @@ class Records:
             if is_told:
                 if step != present:
                     if told and run.bus.on_metrics:
-                        run.fire("on_metrics", present, told)
+                        self._tell(present, told)
                     told = {}
                     present = step
                 if name in told:  # the micro-batches of one step become one value, their mean
@@ -133,8 +133,8 @@ class Records:
                     told[name] = number
                     weights[name] = weight
                 latest[name] = told[name]
-        if told:
-            run.fire("on_metrics", present, told)
+        if told and run.bus.on_metrics:
+            self._tell(present, told)
 
     def end_pass(self, step: int, suffix: str = "") -> dict[str, float]:
         """End a pass over data: fetch, and hand out each metric's mean, weighted by samples."""
@@ -149,8 +149,15 @@ class Records:
             meter.reset()
         if means:
             self.latest.update(means)
-            self._run.fire("on_metrics", step, means)
+            if self._run.bus.on_metrics:
+                self._tell(step, means)
         return means
+
+    def _tell(self, step: int, metrics: dict[str, float]) -> None:
+        try:
+            self._run.bus.on_metrics(self._run, step, metrics)
+        except Control as control:
+            self._run.obey(control)
 
     def drop_pass(self) -> None:
         """Forget the unfinished means of a pass that was interrupted."""
