@@ -63,6 +63,17 @@ def describe(loader: object) -> str:
     return kind if total is None else f"{kind} over {total} samples"
 
 
+def is_empty(loader: Iterable[Any], stage: str) -> UsageError:
+    """The error for a loader that gave no batch."""
+    again = (
+        " this time; a generator can be read only once: give a list, a DataLoader, or an object "
+        "whose __iter__ starts anew"
+        if iter(loader) is loader
+        else ""
+    )
+    return UsageError(f"the {stage} loader gave no batch{again}: {describe(loader)}")
+
+
 def batch_size(batch: Any) -> int:
     """Samples in a batch: the length of the first tensor with a dimension in it, else 1."""
     first = batch[0] if type(batch) in (tuple, list) and batch else batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from trainbus import batches
 from trainbus.errors import Control, SkipBatch, SkipStep, StopEpoch, StopRun, UsageError
 from trainbus.records import Records
+from trainbus.task import loss_of
 
 if TYPE_CHECKING:
     from trainbus.accelerator import Accelerator
@@ -310,15 +311,7 @@ class Loop:
 
     def _check_not_empty(self, loader: Iterable[Any]) -> None:
         if self.batch_index < 0 and not (self._ends_pass or self.stopping):
-            again = (
-                " this time; a generator can be read only once: give a list, a DataLoader, or an "
-                "object whose __iter__ starts anew"
-                if iter(loader) is loader
-                else ""
-            )
-            raise UsageError(
-                f"the {self.stage} loader gave no batch{again}: {batches.describe(loader)}"
-            )
+            raise batches.is_empty(loader, self.stage)
 
     # --- the training step ---------------------------------------------------------------------
 
@@ -336,7 +329,7 @@ class Loop:
         differentiated = False
         try:
             if not self._manual:
-                loss = self._checked(loss)
+                loss = loss_of(self.task, loss)
                 self.loss = loss.detach()
                 self.loss_to_backward = loss if self._window == 1 else loss / self._window
                 if bus.on_after_loss:
@@ -415,7 +408,7 @@ class Loop:
         """
         bus = self.bus
         self._manual = True
-        loss = self._checked(loss)
+        loss = loss_of(self.task, loss)
         self.loss, self.loss_to_backward = loss.detach(), loss
         if optimizer is not None:
             groups = optimizer.param_groups
@@ -428,32 +421,6 @@ class Loop:
                 bus.on_after_backward(self)
         finally:
             self.backward_inputs = self.loss_to_backward = None
-
-    def _checked(self, loss: Any) -> Tensor:
-        """The loss as a tensor that can be differentiated, or an error that says what is wrong."""
-        if isinstance(loss, Tensor):
-            if loss.requires_grad and loss.numel() == 1:
-                return loss
-        elif isinstance(loss, Mapping) and "loss" in loss:
-            return self._checked(loss["loss"])
-        where = f"{type(self.task).__name__}.training_step"
-        if loss is None:
-            raise UsageError(
-                f"{where} returned None; return the loss, or step by yourself with "
-                "run.backward(loss) and run.optimizer_step(optimizer); raise SkipBatch to leave a "
-                "batch out"
-            )
-        if not isinstance(loss, Tensor):
-            raise UsageError(f"{where} returned {type(loss).__name__}; return the loss as a tensor")
-        if loss.numel() != 1:
-            raise UsageError(
-                f"{where} returned a loss of shape {tuple(loss.shape)}; reduce it to one number, "
-                "with .mean() for example"
-            )
-        raise UsageError(
-            f"{where} returned a loss without a graph: nothing that requires a gradient leads to "
-            "it. Was it made with .item(), .detach(), torch.tensor(...) or under torch.no_grad()?"
-        )
 
     # --- control -------------------------------------------------------------------------------
 

@@ -163,3 +163,30 @@ def optimizers_of(task: Task) -> list[Optimizer]:
     if not optimizers:
         raise UsageError(f"{where} returned no optimizer")
     return optimizers
+
+
+def loss_of(task: Task, loss: Any) -> Tensor:
+    """What a training step returned, as a tensor to differentiate; a `UsageError` if it is none."""
+    if isinstance(loss, Tensor):
+        if loss.requires_grad and loss.numel() == 1:
+            return loss
+    elif isinstance(loss, Mapping) and "loss" in loss:
+        return loss_of(task, loss["loss"])
+    where = f"{type(task).__name__}.training_step"
+    if loss is None:
+        raise UsageError(
+            f"{where} returned None; return the loss, or step by yourself with "
+            "run.backward(loss) and run.optimizer_step(optimizer); raise SkipBatch to leave a "
+            "batch out"
+        )
+    if not isinstance(loss, Tensor):
+        raise UsageError(f"{where} returned {type(loss).__name__}; return the loss as a tensor")
+    if loss.numel() != 1:
+        raise UsageError(
+            f"{where} returned a loss of shape {tuple(loss.shape)}; reduce it to one number, "
+            "with .mean() for example"
+        )
+    raise UsageError(
+        f"{where} returned a loss without a graph: nothing that requires a gradient leads to "
+        "it. Was it made with .item(), .detach(), torch.tensor(...) or under torch.no_grad()?"
+    )

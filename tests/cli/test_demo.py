@@ -1,0 +1,46 @@
+"""The main job: `trainbus demo`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+PNG = b"\x89PNG\r\n"
+
+
+def demo(*arguments):
+    command = [sys.executable, "-m", "trainbus", "demo", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 6))]
+)
+def test_the_demo_reads_digits_and_leaves_what_it_says(seed):
+    done = demo("--seed", str(seed))
+    assert done.returncode == 0, done.stderr
+    (run,) = Path("runs").iterdir()
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "completed"
+    assert (record["epochs"], record["errors"]) == (20, [])
+    assert record["metrics"]["test/accuracy"] >= 0.97
+    assert f"test accuracy {record['metrics']['test/accuracy']:.2%}" in done.stdout
+    for name in ("curves.png", "confusion.png"):
+        assert (run / name).read_bytes().startswith(PNG)
+    weights = torch.load(run / "weights.pt", weights_only=True)
+    assert weights["net.9.weight"].shape == (10, 1024)
+    assert list((run / "tensorboard").glob("events.*"))
+    assert (run / "checkpoints" / "best.pt").exists()
+
+
+def test_the_demo_without_any_plugin_is_silent_and_works():
+    done = demo("--no-plugins", "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+    (run,) = Path("runs").iterdir()
+    assert {path.name for path in run.iterdir()} == {
+        "checkpoints", "weights.pt", "curves.png", "confusion.png"
+    }  # fmt: skip
