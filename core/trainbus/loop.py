@@ -155,6 +155,8 @@ class Loop(Step):
         modes = [(module, module.training) for module in self.model.modules()]
         random_state, gradients = self.accelerator.random_state(), torch.is_grad_enabled()
         ends_pass, self._ends_pass = self._ends_pass, False
+        # A pass that is asked for in a run that is ending (a test in `on_fit_end`) is made whole.
+        was_stopping, self.stopping = self.stopping, False
         self._begin_pass(stage, loader)
         complete = False
         try:
@@ -201,6 +203,7 @@ class Loop(Step):
             if stage != "predict":  # its consumer draws from them in between
                 self.accelerator.set_random_state(random_state)
             self._ends_pass, self._averaging = ends_pass, False
+            self.stopping = self.stopping or was_stopping
             self.stage, self.loader, self.batches_in_pass, self.batch_index, self.batch = before
 
     def _lend(self, action: str) -> Iterator[Any]:

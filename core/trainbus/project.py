@@ -62,7 +62,8 @@ def _checked(path: Path, table: Any) -> Project:
         raise PluginError(f"{path}: tool.trainbus must be a table")
     for key in table:
         if key not in _KEYS:
-            raise PluginError(f"{path}: unknown key {key!r}{nearest(key, _KEYS)} It knows {_KEYS}.")
+            known = ", ".join(_KEYS)
+            raise PluginError(f"{path}: unknown key {key!r}{nearest(key, _KEYS)} It knows {known}.")
     plugins = table.get("plugins", [])
     if not isinstance(plugins, list) or not all(isinstance(item, str) for item in plugins):
         raise PluginError(f"{path}: plugins must be a list of names, not {plugins!r}")

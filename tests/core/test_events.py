@@ -220,6 +220,23 @@ def test_stop_run_raised_while_metrics_are_told(line, make_loader):
     assert (run.status, run.global_step) == ("stopped", 2)
 
 
+def test_a_test_in_a_run_that_was_stopped_is_made_whole(line, make_loader):
+    trainer = Trainer(epochs=5)
+    outputs = []
+
+    @trainer.on("epoch_end")
+    def stop(run):
+        run.stop("early")
+
+    @trainer.on("fit_end")
+    def test_it(run):
+        outputs.extend(run.evaluation_batches(make_loader(3), "test", run.bus.validation_step))
+
+    run = trainer.fit(line, make_loader(1))
+    assert len(outputs) == 3 and "test/loss" in run.metrics
+    assert (run.status, run.epoch) == ("stopped", 1)
+
+
 def test_a_skipped_validation_batch_still_ends(line, make_loader, record):
     trainer = Trainer()
     events = record(trainer)

@@ -198,7 +198,8 @@ class Progress:
         metrics = evaluated(run.last_metrics, run.stage, self.metrics)
         if self._stage == "train" and run.stage != "valid":
             # A test inside a fit is no part of an epoch's row.
-            self._show.line(f"{_NAMES[run.stage]}: {', '.join(described(metrics))}")
+            if metrics:
+                self._show.line(f"{_NAMES[run.stage]}: {', '.join(described(metrics))}")
             return
         self._evaluated = metrics
         if self._training is not None:
