@@ -23,6 +23,7 @@ from trainbus.version import __version__
 if TYPE_CHECKING:
     from trainbus.accelerator import Accelerator
     from trainbus.bus import Bus
+    from trainbus.loader import Loader
     from trainbus.markers import hookimpl, hookspec
     from trainbus.records import Artifact
     from trainbus.run import Run
@@ -34,6 +35,7 @@ _LAZY = {
     "Accelerator": "accelerator",
     "Artifact": "records",
     "Bus": "bus",
+    "Loader": "loader",
     "Run": "run",
     "Task": "task",
     "Trainer": "trainer",
@@ -47,6 +49,7 @@ __all__ = [
     "Artifact",
     "Bus",
     "CheckpointError",
+    "Loader",
     "PluginError",
     "Run",
     "SkipBatch",

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from trainbus import checkpoint
+from trainbus import checkpoint, state
 from trainbus.markers import hookimpl
 from trainbus.run import Run
 from trainbus.task import optimizers_of
@@ -65,11 +65,11 @@ class Actions:
     @hookimpl(trylast=True)
     def save_checkpoint(self, run: Run, path: Path) -> bool:
         """Write it whole or not at all."""
-        checkpoint.write(path, checkpoint.state_of(run))
+        checkpoint.write(path, state.collect(run), state.about(run))
         return True
 
     @hookimpl(trylast=True)
     def load_checkpoint(self, run: Run, path: Path) -> bool:
         """Read it without executing anything that it holds."""
-        checkpoint.restore(run, checkpoint.read(path), str(path))
+        state.restore(run, checkpoint.read(path), str(path))
         return True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from trainbus import batches
+from trainbus import batches, position
 from trainbus.errors import Control
 from trainbus.records import Records
 from trainbus.step import Step
@@ -40,7 +40,13 @@ class Loop(Step):
         self.loader: Iterable[Any] = ()
         #: Batches in the present pass, or None when the loader does not tell.
         self.batches_in_pass: int | None = None
-        self.batch_index = -1
+        #: Random states and the loader's position at the start of the present training pass.
+        self.pass_start: dict[str, Any] = {}
+        #: Random states of training while a pass inside it has its own.
+        self.training_random: dict[str, Any] | None = None
+        self.training_loader: Iterable[Any] = ()
+        #: Where a loaded checkpoint stood, until the loop stands there.
+        self.resume_at: dict[str, Any] | None = None
         #: When `max_time` is over, on the monotonic clock.
         self.deadline: float | None = None
 
@@ -58,6 +64,8 @@ class Loop(Step):
         """
         count = 1 if self.trainer.dry_run else count or self.trainer.epochs
         self.epochs_planned = count
+        if self.resume_at is not None and not self.resume_at["batches"]:
+            position.restore_random(self, self.resume_at)
         while not (self.stopping or self.finished) and (count is None or self.epoch < count):
             self.leave("epoch")
             self._ends_pass = self._cut_short = False
@@ -99,7 +107,8 @@ class Loop(Step):
         self._begin_pass("train", loader)
         batches.set_epoch(loader, self.epoch)
         self.enter("train_epoch")
-        for index, batch in enumerate(() if self._ends_pass or self.stopping else self.loader):
+        skip = self._ends_pass or self.stopping
+        for index, batch in () if skip else position.enumerated(self, loader):
             self._begin_batch(index, batch)
             try:
                 self.batch = bus.place_batch(self)
@@ -115,17 +124,16 @@ class Loop(Step):
                 records.fetch()
             if self.deadline is not None and monotonic() >= self.deadline:
                 self.finished = True
-            if self._ends_pass or self.stopping or self.finished:
+            # A window of accumulated batches is finished first: its start is where one can resume.
+            if self._ends_pass or ((self.stopping or self.finished) and not self.accumulating):
                 break
         if self.batch_index + 1 != self.batches_in_pass:
             self._cut_short = self.stopping or self.finished
         if not self._cut_short:
             self.epochs_done = self.epoch + 1
+            self.batches_done = 0
         if self._gathered:  # the pass ended in the middle of a window
-            if self.stopping:
-                self._drop_gradients()
-            else:
-                self._step_optimizers()
+            self._step_optimizers()
         self._check_not_empty(loader)
         self.batch = self.output = None
         self._log_step = self.global_step
@@ -157,6 +165,7 @@ class Loop(Step):
         ends_pass, self._ends_pass = self._ends_pass, False
         # A pass that is asked for in a run that is ending (a test in `on_fit_end`) is made whole.
         was_stopping, self.stopping = self.stopping, False
+        self.training_random = random_state
         self._begin_pass(stage, loader)
         complete = False
         try:
@@ -204,6 +213,7 @@ class Loop(Step):
                 self.accelerator.set_random_state(random_state)
             self._ends_pass, self._averaging = ends_pass, False
             self.stopping = self.stopping or was_stopping
+            self.training_random = None
             self.stage, self.loader, self.batches_in_pass, self.batch_index, self.batch = before
 
     def _lend(self, action: str) -> Iterator[Any]:

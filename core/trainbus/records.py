@@ -159,6 +159,17 @@ class Records:
         except Control as control:
             self._run.obey(control)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What is known of the present pass, and the newest values; fetches what is pending."""
+        self.fetch()
+        sums = {name: list(total) for name, total in self._sums.items()}
+        return {"sums": sums, "latest": dict(self.latest)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the means of a pass that was left."""
+        self._sums = {name: list(total) for name, total in state["sums"].items()}
+        self.latest.update(state["latest"])
+
     def drop_pass(self) -> None:
         """Forget the unfinished means of a pass that was interrupted."""
         self.pending = [item for item in self.pending if item[6]]

@@ -56,6 +56,8 @@ class Run(Loop):
         self._done_once: set[str] = set()
         self._claims: dict[str, str] = {}
         self._dir: Path | None = None
+        #: Sections of a loaded checkpoint whose plugins are not active.
+        self.kept_sections: dict[str, Any] = {}
 
     # --- what a listener reads and says --------------------------------------------------------
 
@@ -180,7 +182,19 @@ class Run(Loop):
 
     def load_weights(self, path: str | Path) -> None:
         """Put the model of a checkpoint into the model, and leave all else as it is."""
-        checkpoint.load_model(self.task, checkpoint.read(path)["model"], str(path))
+        checkpoint.load_model(self.task, checkpoint.read(path, "model")["model"], str(path))
+
+    def continue_in(self, directory: Path) -> None:
+        """Write to the directory of the run that this one continues."""
+        self._dir = directory
+
+    def records_state(self) -> dict[str, Any]:
+        """The means of the present pass so far, and the newest values."""
+        return self._records.state_dict()
+
+    def load_records_state(self, state: dict[str, Any]) -> None:
+        """Go on with what `records_state` gave."""
+        self._records.load_state_dict(state)
 
     def flush(self) -> None:
         """Fetch what was logged and hand it to the loggers now."""

@@ -21,7 +21,9 @@ def random_state(device: torch.device) -> dict[str, Any]:
     """The present random states of Python, NumPy (where imported), torch and `device`."""
     state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
     if numpy := sys.modules.get("numpy"):
-        state["numpy"] = numpy.random.get_state()
+        name, words, *rest = numpy.random.get_state()
+        # As a tensor, since a checkpoint holds nothing of NumPy's.
+        state["numpy"] = (name, torch.from_numpy(words.astype("int64")), *rest)
     if device.type != "cpu":
         state["device"] = torch.get_device_module(device).get_rng_state(device)
     return state
@@ -33,6 +35,7 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"])
     numpy = sys.modules.get("numpy")
     if numpy is not None and "numpy" in state:
-        numpy.random.set_state(state["numpy"])
+        name, words, *rest = state["numpy"]
+        numpy.random.set_state((name, words.numpy().astype("uint32"), *rest))
     if "device" in state:
         torch.get_device_module(device).set_rng_state(state["device"], device)

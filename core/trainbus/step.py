@@ -33,6 +33,9 @@ class Step:
         self.optimizer: Optimizer | None = None
 
         self.batch: Any = None
+        self.batch_index = -1
+        #: Batches of the present training pass that are done; none between passes.
+        self.batches_done = 0
         self.output: Any = None
         #: What is logged, without a graph; and what is differentiated.
         self.loss: Tensor | None = None
@@ -113,6 +116,7 @@ class Step:
         self.loss_to_backward = None
         if self._gathered and not self.accumulating:
             self._step_optimizers()
+        self.batches_done = self.batch_index + 1
         if bus.on_train_batch_end:
             try:
                 bus.on_train_batch_end(self)

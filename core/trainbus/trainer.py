@@ -19,13 +19,13 @@ import torch
 from torch import nn
 
 from trainbus import accelerator as accelerators
+from trainbus import checkpoint, seeding
 from trainbus import plugins as plugin_manager
-from trainbus import seeding
 from trainbus.accelerator import Accelerator
 from trainbus.actions import Actions
 from trainbus.batches import Limited, describe, size
 from trainbus.bus import Bus
-from trainbus.errors import Control, PluginError, UsageError, nearest
+from trainbus.errors import CheckpointError, Control, PluginError, UsageError, nearest
 from trainbus.interrupts import deferred
 from trainbus.loop import Stage
 from trainbus.markers import hookimpl
@@ -169,7 +169,13 @@ class Trainer:
 
     # --- the verbs -----------------------------------------------------------------------------
 
-    def fit(self, task: Task, train: Iterable[Any], valid: Iterable[Any] | None = None) -> Run:
+    def fit(
+        self,
+        task: Task,
+        train: Iterable[Any],
+        valid: Iterable[Any] | None = None,
+        resume: str | Path | None = None,
+    ) -> Run:
         """Train a task.
 
         For each epoch: for each training batch `training_step`, backward and, when a window of
@@ -180,6 +186,8 @@ class Trainer:
             task: what to train.
             train: any iterable of batches.
             valid: any iterable of batches to validate on, or None.
+            resume: a checkpoint to continue from; "auto" for the newest undamaged one of the
+                newest run in `run_dir`, or a new run if there is none; "best" for its best.
 
         Returns:
             The finished run: its metrics, counters, directory and status.
@@ -187,10 +195,15 @@ class Trainer:
         bus = self.bus
         if self.overfit is not None:
             train = valid = list(islice(train, self.overfit))
+        path = None if resume is None else self._checkpoint(resume, task.run_name)
         with self._running(task, "train") as run:
+            if path is not None and path.parent.name == "checkpoints":
+                run.continue_in(path.parent.parent)
             self._prepare(run, with_optimizers=True)
             interval = self._validation_interval(run, train, valid)
             run.enter("fit")
+            if path is not None:
+                run.load_checkpoint(path)
             for epoch in run.epochs(self.epochs):
                 for _ in run.training_batches(train):
                     try:
@@ -345,6 +358,19 @@ class Trainer:
             run.log_params(run.task.hparams)
         for topic, text in run.header.items():
             logger.info("%s: %s", topic, text)
+
+    def _checkpoint(self, resume: str | Path, name: str) -> Path | None:
+        """The checkpoint that `resume` means. Raises `CheckpointError`."""
+        if resume not in ("auto", "best"):
+            checkpoint.check(resume)
+            return Path(resume)
+        for directory in sorted(self.run_dir.glob(f"*_{name}*/checkpoints"), reverse=True):
+            path = directory / "best" if resume == "best" else checkpoint.newest_valid(directory)
+            if path is not None and path.exists():
+                return path
+        if resume == "best":
+            raise CheckpointError(f"resume='best': no run in {self.run_dir} kept a best checkpoint")
+        return None
 
     def _validate(self, run: Run, valid: Iterable[Any] | None) -> None:
         if valid is not None and not run.stopping:

@@ -33,7 +33,7 @@ def test_the_demo_reads_digits_and_leaves_what_it_says(seed):
     weights = torch.load(run / "weights.pt", weights_only=True)
     assert weights["net.9.weight"].shape == (10, 1024)
     assert list((run / "tensorboard").glob("events.*"))
-    assert (run / "checkpoints" / "best.pt").exists()
+    assert (run / "checkpoints" / "best" / "model.pt").exists()
 
 
 def test_the_demo_without_any_plugin_is_silent_and_works():

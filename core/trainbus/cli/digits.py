@@ -105,12 +105,13 @@ def train(epochs: int, run_dir: str, seed: int) -> None:
 
     @trainer.on("fit_end")
     def test_the_best(run: Run) -> None:
-        if best.best_path is None:  # interrupted before the first validation
+        path = best.best_path(run)
+        if path is None:  # interrupted before the first validation
             return
-        run.load_weights(best.best_path)
+        run.load_weights(path)
         predicted = list(run.evaluation_batches(testing, "test", run.bus.validation_step))
         truth = torch.cat([digits for _, digits in testing])
-        checkpoint.write(run.dir / "weights.pt", run.task.state_dict())
+        checkpoint.write_weights(run.dir / "weights.pt", run.task)
         for name, figure in (
             ("curves", _curves(curves)),
             ("confusion", _confusion(truth, torch.cat(predicted).cpu())),

@@ -1,0 +1,95 @@
+"""The state of a run, part by part, as a checkpoint holds it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from torch import nn
+
+from trainbus import checkpoint, position
+from trainbus.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from trainbus.run import Run
+
+logger = logging.getLogger("trainbus")
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A plugin with a section of its own in every checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What to keep: plain values and tensors."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what was kept."""
+
+
+def about(run: Run) -> dict[str, Any]:
+    """What a checkpoint's manifest tells of the run."""
+    return {
+        "run": run.name,
+        "epoch": run.epochs_done,
+        "global_step": run.global_step,
+        "batches": run.batches_done,
+    }
+
+
+def collect(run: Run) -> dict[str, Any]:
+    """The parts of a checkpoint: model, optimizers, loop and one section for each plugin."""
+    plugins = {
+        name: plugin.state_dict()
+        for name, plugin in run.bus.plugins.items()
+        if isinstance(plugin, Stateful) and not isinstance(plugin, nn.Module)
+    }
+    return {
+        "model": run.task.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
+        "loop": {
+            "epoch": run.epochs_done,
+            "global_step": run.global_step,
+            "skipped_steps": run.skipped_steps,
+            "records": run.records_state(),
+            "position": position.state_dict(run),
+        },
+        # Sections that no active plugin took when they were loaded go on with the run.
+        "plugins": {**run.kept_sections, **plugins},
+    }
+
+
+def restore(run: Run, parts: dict[str, Any], source: str) -> None:
+    """Put the parts into a run. Raises `CheckpointError` for what does not fit."""
+    checkpoint.load_model(run.task, parts["model"], source)
+    _restore_optimizers(run, parts["optimizers"], source)
+    loop = parts["loop"]
+    run.epoch = run.epochs_done = loop["epoch"]
+    run.global_step = loop["global_step"]
+    run.skipped_steps = loop["skipped_steps"]
+    run.load_records_state(loop["records"])
+    run.resume_at = loop["position"]
+    sections = dict(parts["plugins"])
+    for name, plugin in run.bus.plugins.items():
+        if name in sections and isinstance(plugin, Stateful):
+            plugin.load_state_dict(sections.pop(name))
+    run.kept_sections = sections
+    if sections:
+        logger.warning(
+            "%s has sections of plugins that are not active: %s; they are kept", source,
+            ", ".join(sections),
+        )  # fmt: skip
+
+
+def _restore_optimizers(run: Run, states: list[Any], source: str) -> None:
+    if not run.optimizers:
+        return
+    if len(run.optimizers) != len(states):
+        raise CheckpointError(
+            f"{source} holds {len(states)} optimizers, the task has {len(run.optimizers)}"
+        )
+    for number, (optimizer, state) in enumerate(zip(run.optimizers, states, strict=True)):
+        try:
+            optimizer.load_state_dict(state)
+        except ValueError as error:
+            raise CheckpointError(f"{source}: optimizer {number} does not fit: {error}") from None

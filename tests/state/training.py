@@ -1,0 +1,74 @@
+"""A training to be killed: `python training.py RANDOM_DATA WORKERS SHUFFLE DROPOUT LOADER OUT`."""
+
+import random
+import sys
+
+import numpy
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from trainbus import Loader, Task, Trainer
+from trainbus.builtin import Checkpoint
+
+
+class Data(Dataset):
+    """Sums of four numbers, with noise from three random generators."""
+
+    def __init__(self, noisy):
+        self.x = torch.randn(96, 4, generator=torch.Generator().manual_seed(1))
+        self.noisy = noisy
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        x = self.x[index]
+        y = x.sum(0, keepdim=True)
+        if self.noisy:
+            x = x + torch.randn(4) + random.random() + numpy.random.rand(4).astype("float32")
+        return x, y
+
+
+class Net(Task):
+    """Two layers with dropout between them."""
+
+    def __init__(self, dropout):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.Dropout(dropout), nn.Linear(16, 1))
+
+    def training_step(self, batch, run):
+        x, y = batch
+        loss = nn.functional.mse_loss(self.net(x), y)
+        run.log(loss=loss)
+        return loss
+
+    def validation_step(self, batch, run):
+        x, y = batch
+        run.log(loss=nn.functional.mse_loss(self.net(x), y))
+
+    def configure_optimizer(self):
+        return torch.optim.AdamW(self.parameters(), lr=1e-2)
+
+
+def main(noisy, workers, shuffle, dropout, kind, out):
+    torch.manual_seed(3)
+    task = Net(0.5 if dropout else 0.0)
+    data = Data(noisy)
+    make = Loader if kind == "own" else DataLoader
+    loader = make(data, batch_size=4, shuffle=bool(shuffle), num_workers=workers)
+    trainer = Trainer(
+        epochs=3, seed=5, accumulate=2, plugins=[Checkpoint(monitor="valid/loss", every_steps=2)]
+    )
+
+    @trainer.on("train_batch_end")
+    def tell(run):
+        print(run.global_step, flush=True)
+
+    run = trainer.fit(task, loader, DataLoader(data, batch_size=32), resume="auto")
+    torch.save({"model": task.state_dict(), "metrics": run.metrics, "step": run.global_step}, out)
+
+
+if __name__ == "__main__":
+    *numbers, kind, out = sys.argv[1:]
+    main(*map(int, numbers), kind, out)
