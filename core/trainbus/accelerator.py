@@ -19,28 +19,28 @@ class Accelerator:
     correct for every device that torch itself knows.
     """
 
-    #: By what name `Trainer(accelerator=...)` asks for it.
-    name: str
+    #: By what name `Trainer(accelerator=...)` asks for it; the type of its device by default.
+    name: str = ""
     #: `accelerator="auto"` takes the available one of the highest priority.
     priority: int = 0
 
-    def __init__(self, name: str = "cpu", index: int | None = None) -> None:
-        self.name = name
-        self.device = torch.device(name) if index is None else torch.device(name, index)
-        #: Batches are where the model is already. (Asking the device each time takes longer.)
-        self._on_cpu = self.device.type == "cpu"
+    def __init__(self, device: str = "cpu", index: int | None = None) -> None:
+        self.name = self.name or device
+        self.device = torch.device(device) if index is None else torch.device(device, index)
 
     def unavailable(self) -> str | None:
         """Why it cannot be used here, or None when it can."""
         return None
 
-    def select(self, index: int) -> None:
-        """Use the device of this index from now on."""
+    def select(self, index: int | None) -> None:
+        """Use the device of this index from now on; without one, that which torch uses now."""
         if self.device.type == "cpu":
-            if index != 0:
+            if index:
                 raise UsageError(f"devices=[{index}]: the CPU is one device, with index 0")
             return
         count = torch.accelerator.device_count()
+        if index is None:
+            index = torch.accelerator.current_device_index()
         if not 0 <= index < count:
             raise UsageError(f"devices=[{index}]: {self.name} has {count}, counted from 0")
         torch.accelerator.set_device_index(index)
@@ -52,7 +52,7 @@ class Accelerator:
 
     def place_batch(self, batch: Any) -> Any:
         """The batch on the device: nested, of any type, without waiting for the copy."""
-        return batch if self._on_cpu else batches.move(batch, self.device)
+        return batch if self.device.type == "cpu" else batches.move(batch, self.device)
 
     def wrap_loader(self, loader: Iterable[Any]) -> Iterable[Any]:
         """The loader as the loop is to read it (prefetching, for example)."""
@@ -96,6 +96,8 @@ def choose(wanted: str | Accelerator, offered: Sequence[Accelerator]) -> tuple[A
         if reason := wanted.unavailable():
             raise UsageError(f"accelerator={wanted.name!r} is not available: {reason}")
         return wanted, "given as an object"
+    if not isinstance(wanted, str):
+        raise UsageError(f"accelerator={wanted!r}: give a name, 'auto', or an Accelerator")
     candidates: dict[str, Accelerator] = {"cpu": Accelerator()}
     current = Current()
     candidates.setdefault(current.name, current)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from trainbus import checkpoint, state
+from trainbus.errors import UsageError
 from trainbus.markers import hookimpl
 from trainbus.run import Run
 from trainbus.task import optimizers_of
@@ -24,8 +25,8 @@ class Actions:
 
     @hookimpl(trylast=True)
     def configure_optimizer(self, run: Run) -> list[Optimizer]:
-        """Ask the task."""
-        return optimizers_of(run.task)
+        """Take those given to `trainer.open`, or ask the task."""
+        return optimizers_of(run.task, run.given_optimizers)
 
     @hookimpl(trylast=True)
     def place_batch(self, run: Run) -> Any:
@@ -59,7 +60,15 @@ class Actions:
     def optimizer_step(self, run: Run) -> bool:
         """Let the optimizer do it."""
         assert run.optimizer is not None
-        run.optimizer.step()
+        try:
+            run.optimizer.step()
+        except TypeError as error:
+            if "closure" not in str(error):
+                raise
+            raise UsageError(
+                f"{type(run.optimizer).__name__}.step needs a closure, which evaluates the model "
+                "again; replace the action optimizer_step with one that gives it"
+            ) from error
         return True
 
     @hookimpl(trylast=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from copy import copy
 from dataclasses import fields, is_dataclass, replace
 from itertools import islice
 from typing import Any
@@ -47,8 +48,10 @@ class Limited:
 
 def set_epoch(loader: Iterable[Any], epoch: int) -> None:
     """Tell the epoch to samplers that shuffle by it (`set_epoch`, as torch's do)."""
-    loader = getattr(loader, "loader", loader)
-    for part in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
+    loader = loader.loader if isinstance(loader, Limited) else loader
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    samplers = (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
+    for part in {id(part): part for part in (loader, *samplers, batch_sampler)}.values():
         tell = getattr(part, "set_epoch", None)
         if callable(tell):
             tell(epoch)
@@ -100,23 +103,26 @@ def tensors(batch: Any) -> Iterator[Tensor]:
             yield from tensors(getattr(batch, field.name))
 
 
-def move(batch: Any, device: torch.device, non_blocking: bool = True) -> Any:
+def move(batch: Any, device: torch.device) -> Any:
     """The same batch with every tensor, and all else that has `.to`, on `device`.
 
     Tuples, named tuples, lists, mappings and dataclasses are walked through and rebuilt; what has
-    no `.to` is passed on as it is.
+    no `.to` is passed on as it is. Copies from pinned memory are not waited for.
     """
     if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=non_blocking)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(move(value, device, non_blocking) for value in batch))
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(move(value, device, non_blocking) for value in batch)
+        # From other memory some devices would still read after the batch is gone.
+        return batch.to(device, non_blocking=batch.is_pinned())
     if callable(getattr(batch, "to", None)):
         return batch.to(device)
-    if isinstance(batch, Mapping):
-        moved = {key: move(value, device, non_blocking) for key, value in batch.items()}
-        return moved if type(batch) is dict else type(batch)(moved)  # type: ignore[call-arg]
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(move(value, device) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(move(value, device) for value in batch)
+    if isinstance(batch, MutableMapping):
+        moved = copy(batch)
+        for key, value in batch.items():
+            moved[key] = move(value, device)
+        return moved
     if is_dataclass(batch) and not isinstance(batch, type):
         values = {f.name: move(getattr(batch, f.name), device) for f in fields(batch) if f.init}
         return replace(batch, **values)

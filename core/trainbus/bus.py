@@ -44,7 +44,8 @@ class Bus:
         self._wrappers: dict[str, Wrappers] = {}
         self._timings: dict[tuple[str, str], Timing] | None = None
         self._muted: frozenset[Kind] = frozenset()
-        self._set_aside: set[str] = set()
+        #: Listeners that failed: (plugin, hook), or (plugin, "") for all of a plugin.
+        self._set_aside: set[tuple[str, str]] = set()
         self._add_hookspecs(hookspecs, Member("core", None, core=True))
         self._compile()
 
@@ -161,7 +162,7 @@ class Bus:
                 f"{member}, register_hookspecs: {namespace!r} declares no hook; mark them @hookspec"
             )
         for name in declarations:
-            if name in self._hooks:
+            if name in self._hooks or hasattr(type(self), name):
                 raise PluginError(f"{member} declares the hook {name!r}, which exists already")
         for name, declaration in declarations.items():
             options = spec_options(declaration)
@@ -248,7 +249,8 @@ class Bus:
             member = self._members[impl.plugin_name]
             observer = bool(getattr(member.plugin, "observer", False))
             final = hook.name in FINAL_HOOKS
-            if member.name in self._set_aside and not final:
+            aside = {(member.name, ""), (member.name, hook.name)} & self._set_aside
+            if aside and not final:
                 continue
             options = impl_options(impl.function)
             listeners.append(
@@ -304,13 +306,18 @@ class Bus:
             logger.warning("%s", report)
         else:
             logger.warning("%s; it is set aside, the run goes on without it", report)
-            self._set_aside.add(listener.plugin)
+            # What a plugin does for the training goes on, though its records are lost.
+            acts = any(
+                self._hooks[hook].kind == "action" and listener.plugin in names
+                for hook, names in self.order().items()
+            )
+            self._set_aside.add((listener.plugin, listener.hook if acts else ""))
             self._compile()
         return False
 
     def recall(self) -> None:
         """Forget the failures of an earlier run and call the plugins that it set aside again."""
-        self.errors.clear()
+        self.errors = []
         if self._set_aside:
             self._set_aside.clear()
             self._compile()

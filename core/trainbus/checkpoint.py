@@ -27,7 +27,7 @@ logger = logging.getLogger("trainbus")
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
-_PLAIN = (str, int, float, bool, complex, bytes, type(None))
+_PLAIN = (str, int, float, bool, complex, bytes, type(None), torch.Size, torch.dtype, torch.device)
 
 
 def write(path: Path, parts: Mapping[str, Any], about: Mapping[str, Any]) -> None:
@@ -41,8 +41,7 @@ def write(path: Path, parts: Mapping[str, Any], about: Mapping[str, Any]) -> Non
     Raises:
         CheckpointError: it cannot be written, or holds what could not be read again.
     """
-    for name, part in parts.items():
-        _check_readable(part, f"{path.name}: {name}")
+    parts = {name: _plain(part, f"{path.name}: {name}") for name, part in parts.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -148,6 +147,12 @@ def write_weights(path: Path, model: nn.Module) -> None:
 
 def load_model(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
     """Load weights that fit in every name and shape, else say which do not and change nothing."""
+    check_model(model, weights, source)
+    model.load_state_dict(weights)
+
+
+def check_model(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Raise `CheckpointError` with the names and shapes that differ."""
     here = {name: tuple(value.shape) for name, value in _tensors(model.state_dict())}
     there = {name: tuple(value.shape) for name, value in _tensors(weights)}
     problems = [f"only in the model: {name}" for name in here if name not in there]
@@ -159,7 +164,6 @@ def load_model(model: nn.Module, weights: dict[str, Tensor], source: str) -> Non
     ]
     if problems:
         raise CheckpointError(f"{source} does not fit the model:\n  " + "\n  ".join(problems))
-    model.load_state_dict(weights)
 
 
 def _tensors(state: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
@@ -213,15 +217,19 @@ def _sync_directory(directory: Path) -> None:
             os.close(handle)
 
 
-def _check_readable(value: Any, where: str) -> None:
-    """Refuse what `read` would refuse: anything but tensors and plain values."""
+def _plain(value: Any, where: str) -> Any:
+    """The same of tensors and plain values only; what `read` would refuse is refused."""
     if isinstance(value, dict):
-        for key, item in value.items():
-            _check_readable(item, f"{where}: {key}")
-    elif type(value) in (list, tuple):
-        for i, item in enumerate(value):
-            _check_readable(item, f"{where}: {i}")
-    elif type(value) not in _PLAIN and not type(value).__module__.startswith("torch"):
-        raise CheckpointError(
-            f"{where} is a {type(value).__name__}; a checkpoint holds tensors and plain values"
-        )
+        for key in value:
+            _plain(key, f"{where}: the key {key!r}")
+        return {key: _plain(item, f"{where}: {key}") for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_plain(item, f"{where}: {i}") for i, item in enumerate(value))
+    if type(value) in (*_PLAIN, Tensor, nn.Parameter, nn.Buffer):
+        return value
+    for plain in (bool, int, float, str):
+        if isinstance(value, plain):  # a number of NumPy's, or an enumeration's
+            return plain(value)
+    raise CheckpointError(
+        f"{where} is a {type(value).__name__}; a checkpoint holds tensors and plain values"
+    )

@@ -17,7 +17,7 @@ from trainbus.markers import Cadence, Kind
 
 #: When a listener marked `every=n` is due, by what its hook counts.
 _DUE: dict[Cadence, str] = {
-    "step": "not run.accumulating and (run.global_step + 1) % {n} == 0",
+    "step": "not run.accumulating and (run.global_step + (not run.stepped)) % {n} == 0",
     "step_end": "run.stepped and run.global_step % {n} == 0",
     "epoch": "(run.epoch + 1) % {n} == 0",
     "batch": "(run.batch_index + 1) % {n} == 0",
@@ -195,7 +195,11 @@ class Wrappers:
         self.listeners = listeners
         self._failed = failed
         self._starts = [self._start(listener) for listener in listeners]
-        self._timings = None if timing is None else {each: timing(each) for each in listeners}
+        self._timings = (
+            None
+            if timing is None
+            else {(each.plugin, each.hook): timing(each) for each in listeners}
+        )
 
     def _start(self, listener: Listener) -> Callable[..., Any]:
         """A function of the hook's arguments that makes the generator, or None when not due."""
@@ -256,8 +260,9 @@ class Wrappers:
                 continue
             opened.append((listener, generator))
             if self._timings is not None:
-                self._timings[listener].calls += 1
-                self._timings[listener].seconds += perf_counter() - started
+                timing = self._timings[listener.plugin, listener.hook]
+                timing.calls += 1
+                timing.seconds += perf_counter() - started
 
     def close(self, opened: Opened, result: Any, error: BaseException | None = None) -> Any:
         """Give the result, or the error, to each open wrapper, the innermost first."""
@@ -278,8 +283,9 @@ class Wrappers:
                     pass  # it went through
                 elif not isinstance(raised, Exception) or self._failed(listener, raised):
                     error = raised
-            if self._timings is not None:
-                self._timings[listener].seconds += perf_counter() - started
+            key = (listener.plugin, listener.hook)
+            if self._timings is not None and key in self._timings:
+                self._timings[key].seconds += perf_counter() - started
         if error is not None:
             raise error
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -23,9 +24,15 @@ def deferred(request: Callable[[BaseException], None]) -> Iterator[None]:
         yield
         return
     asked = False
+    owner = os.getpid()
 
     def handle(number: int, _frame: FrameType | None) -> None:
         nonlocal asked
+        if os.getpid() != owner:  # a forked child inherits the handlers, not the run
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return  # Ctrl-C reaches loaders' workers, too; they end with the run
         name = signal.Signals(number).name
         error: BaseException = (
             KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)

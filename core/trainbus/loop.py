@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from trainbus import batches, position
-from trainbus.errors import Control
+from trainbus.errors import Control, UsageError
 from trainbus.records import Records
 from trainbus.step import Step
 
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 Stage = Literal["train", "valid", "test", "predict"]
 _EVENTS: dict[Stage, str] = {"valid": "validation", "test": "test", "predict": "predict"}
+#: What a pass inside another one changes, and gives back.
+_POSITION = (
+    "stage", "loader", "batches_in_pass", "batch_index", "batch", "output", "_batch_size",
+    "_log_step", "_averaging",
+)  # fmt: skip
+#: Logged values of an evaluation that wait on the device at most.
+_MAX_PENDING = 1000
 _STEPS = {"valid": "validation_step", "test": "validation_step", "predict": "predict_step"}
 
 
@@ -64,6 +71,8 @@ class Loop(Step):
         """
         count = 1 if self.trainer.dry_run else count or self.trainer.epochs
         self.epochs_planned = count
+        if self.trainer.max_steps is not None and self.global_step >= self.trainer.max_steps:
+            self.finished = True
         if self.resume_at is not None and not self.resume_at["batches"]:
             position.restore_random(self, self.resume_at)
         while not (self.stopping or self.finished) and (count is None or self.epoch < count):
@@ -104,10 +113,13 @@ class Loop(Step):
         bus, records = self.bus, self._records
         self.abandon()
         self.leave("train_epoch")
+        if self.resume_at is None:
+            records.begin_pass()
         self._begin_pass("train", loader)
         batches.set_epoch(loader, self.epoch)
         self.enter("train_epoch")
         skip = self._ends_pass or self.stopping
+        self._in_window = 0
         for index, batch in () if skip else position.enumerated(self, loader):
             self._begin_batch(index, batch)
             try:
@@ -158,17 +170,21 @@ class Loop(Step):
             step: called with the run for each batch; what it returns is yielded. Without it each
                 placed batch is yielded, and the body of the loop is the step.
         """
-        bus, event = self.bus, _EVENTS[stage]
-        before = (self.stage, self.loader, self.batches_in_pass, self.batch_index, self.batch)
+        if self.stopping and "epoch" in self.open_events:
+            return  # a loop of one's own whose epoch is being ended
+        bus, records, event = self.bus, self._records, _EVENTS[stage]
+        self.abandon()
+        before = {name: getattr(self, name) for name in _POSITION}
         modes = [(module, module.training) for module in self.model.modules()]
         random_state, gradients = self.accelerator.random_state(), torch.is_grad_enabled()
         ends_pass, self._ends_pass = self._ends_pass, False
         # A pass that is asked for in a run that is ending (a test in `on_fit_end`) is made whole.
         was_stopping, self.stopping = self.stopping, False
         self.training_random = random_state
-        self._begin_pass(stage, loader)
+        outer = records.begin_pass()
         complete = False
         try:
+            self._begin_pass(stage, loader)
             self.model.eval()
             torch.set_grad_enabled(False)
             self.enter(event)
@@ -188,13 +204,15 @@ class Loop(Step):
                 else:
                     given = step is not None
                 self.fire(f"on_{event}_batch_end")
+                if len(records.pending) >= _MAX_PENDING:
+                    records.fetch()
                 if given:
                     yield self.output
                 if self._ends_pass or self.stopping:
                     break
             self._check_not_empty(loader)
             if not self.stopping:
-                self._records.end_pass(self.global_step)
+                records.end_pass(self.global_step)
             self._averaging = False
             self.leave(event)
             complete = True
@@ -203,7 +221,7 @@ class Loop(Step):
                 self.leave(event)
             raise
         finally:
-            self._records.drop_pass()
+            records.resume_pass(outer)
             if not complete and event in self.open_events:
                 self.open_events.remove(event)
             torch.set_grad_enabled(gradients)
@@ -211,10 +229,11 @@ class Loop(Step):
                 module.training = mode
             if stage != "predict":  # its consumer draws from them in between
                 self.accelerator.set_random_state(random_state)
-            self._ends_pass, self._averaging = ends_pass, False
+            self._ends_pass = ends_pass
             self.stopping = self.stopping or was_stopping
             self.training_random = None
-            self.stage, self.loader, self.batches_in_pass, self.batch_index, self.batch = before
+            for name, value in before.items():
+                setattr(self, name, value)
 
     def _lend(self, action: str) -> Iterator[Any]:
         """Yield the batch once, between the two halves of the wrappers of an action."""
@@ -229,6 +248,8 @@ class Loop(Step):
     def _begin_pass(self, stage: Stage, loader: Iterable[Any]) -> None:
         limit = self.trainer.limit_batches
         self.stage = stage
+        if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
+            raise UsageError(f"the {stage} loader is {loader!r:.80}; give an iterable of batches")
         limited = loader if limit is None else batches.Limited(loader, limit)
         self.batches_in_pass = batches.size(limited)
         self.loader = self.accelerator.wrap_loader(limited)
@@ -238,8 +259,9 @@ class Loop(Step):
 
     def _begin_batch(self, index: int, batch: Any) -> None:
         self.batch_index = index
-        self.batch = batch
+        self.batch, self.output = batch, None
         self._batch_size = None
+        self._has_batch = True
         if self.stage == "train":
             self.stepped = self._manual = False
             self._log_step = self.global_step + 1

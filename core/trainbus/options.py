@@ -10,7 +10,11 @@ from typing import Any, NamedTuple, get_type_hints
 
 from trainbus.errors import PluginError, nearest
 
-_SECRET = re.compile(r"key|token|password|secret|credential", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(?:^|[\W_])(?:(?:api|access|auth|private|secret)?[-_]?key|token|pass(?:word|wd)|secret|"
+    r"credentials?)(?:$|[\W_])",
+    re.IGNORECASE,
+)
 
 
 class Given(NamedTuple):
@@ -103,10 +107,16 @@ def hide_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def hide_secrets_of(arguments: Sequence[str]) -> list[str]:
     """A command line with the values of keys, tokens and passwords replaced."""
-    hidden = []
+    hidden: list[str] = []
+    before = ""
     for argument in arguments:
         name, is_set, _ = argument.partition("=")
-        hidden.append(f"{name}=***" if is_set and _SECRET.search(name) else argument)
+        if is_set and _SECRET.search(name):
+            argument = f"{name}=***"
+        elif before.startswith("-") and "=" not in before and _SECRET.search(before):
+            argument = "***"
+        hidden.append(argument)
+        before = argument
     return hidden
 
 

@@ -12,7 +12,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -48,9 +47,21 @@ class CommandLine:
     disabled: bool = False
 
 
-_NOTHING_TOLD = CommandLine()
+class _Told:
+    """What the command line said, for all threads of the process."""
+
+    def __init__(self) -> None:
+        self._line = CommandLine()
+
+    def get(self) -> CommandLine:
+        return self._line
+
+    def set(self, line: CommandLine) -> None:
+        self._line = line
+
+
 #: Set by the command; part of every selection made under it.
-command_line: ContextVar[CommandLine] = ContextVar("command_line", default=_NOTHING_TOLD)
+command_line = _Told()
 
 
 @dataclass(frozen=True)

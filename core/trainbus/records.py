@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
@@ -43,6 +44,9 @@ class Artifact:
 Pending = tuple[str, Any, bool, int, int, bool, bool]
 
 
+_Pass = tuple[dict[str, list[float]], dict[str, Any]]
+
+
 class Records:
     """The numbers of a run on their way from the training step to the loggers.
 
@@ -55,7 +59,9 @@ class Records:
         self.latest: dict[str, float] = {}
         #: What is not fetched yet.
         self.pending: list[Pending] = []
-        self._run = run
+        # Weakly, since the run holds this: a model is to go with its last name, not at some
+        # later collection.
+        self._run = weakref.ref(run)
         #: When it is to be fetched: at this step, or at this time of the monotonic clock.
         self.due_step = 0
         self.due_time = 0.0
@@ -107,7 +113,8 @@ class Records:
         if not self.pending:
             return
         pending, self.pending = self.pending, []
-        run, sums, latest = self._run, self._sums, self.latest
+        run, sums, latest = self._run(), self._sums, self.latest
+        listened = run is not None and run.bus.on_metrics is not None
         told: dict[str, float] = {}
         weights: dict[str, float] = {}
         present = pending[0][3]
@@ -122,7 +129,7 @@ class Records:
                     sums[name] = [number * weight, weight]
             if is_told:
                 if step != present:
-                    if told and run.bus.on_metrics:
+                    if told and listened:
                         self._tell(present, told)
                     told = {}
                     present = step
@@ -133,7 +140,7 @@ class Records:
                     told[name] = number
                     weights[name] = weight
                 latest[name] = told[name]
-        if told and run.bus.on_metrics:
+        if told and listened:
             self._tell(present, told)
 
     def end_pass(self, step: int, suffix: str = "") -> dict[str, float]:
@@ -149,15 +156,17 @@ class Records:
             meter.reset()
         if means:
             self.latest.update(means)
-            if self._run.bus.on_metrics:
-                self._tell(step, means)
+            self._tell(step, means)
         return means
 
     def _tell(self, step: int, metrics: dict[str, float]) -> None:
-        try:
-            self._run.bus.on_metrics(self._run, step, metrics)
-        except Control as control:
-            self._run.obey(control)
+        run = self._run()
+        assert run is not None
+        if run.bus.on_metrics:
+            try:
+                run.bus.on_metrics(run, step, metrics)
+            except Control as control:
+                run.obey(control)
 
     def state_dict(self) -> dict[str, Any]:
         """What is known of the present pass, and the newest values; fetches what is pending."""
@@ -170,13 +179,18 @@ class Records:
         self._sums = {name: list(total) for name, total in state["sums"].items()}
         self.latest.update(state["latest"])
 
-    def drop_pass(self) -> None:
-        """Forget the unfinished means of a pass that was interrupted."""
+    def begin_pass(self) -> _Pass:
+        """Begin the means of a pass anew; returns those of the pass around it, for its end."""
+        self.fetch()
+        outer, self._sums, self._meters = (self._sums, self._meters), {}, {}
+        return outer
+
+    def resume_pass(self, outer: _Pass) -> None:
+        """Forget what is unfinished of a pass, and go on with the one around it."""
         self.pending = [item for item in self.pending if item[6]]
-        self._sums.clear()
         for meter in self._meters.values():
             meter.reset()
-        self._meters.clear()
+        self._sums, self._meters = outer
 
 
 def _to_host(pending: list[Pending]) -> list[float]:

@@ -53,6 +53,7 @@ class Run(Loop):
         }
 
         self._records = Records(self)
+        self._errors = self.bus.errors
         self._done_once: set[str] = set()
         self._claims: dict[str, str] = {}
         self._dir: Path | None = None
@@ -81,7 +82,7 @@ class Run(Loop):
     @property
     def errors(self) -> list[str]:
         """Failures of plugins that did not end the run."""
-        return self.bus.errors
+        return self._errors
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -105,8 +106,12 @@ class Run(Loop):
     def batch_size(self, samples: int) -> None:
         self._batch_size = samples
 
-    def log(self, metrics: Mapping[str, Any] | None = None, /, **more: Any) -> None:
-        """Log numbers: `run.log(loss=loss)`, or a mapping. The device is not waited for.
+    def log(
+        self, metrics: Mapping[str, Any] | str | None = None, value: Any = None, /, **more: Any
+    ) -> None:
+        """Log numbers: `run.log(loss=loss)`, a mapping, or `run.log("loss", loss)`.
+
+        The device is not waited for.
 
         A name without `/` gets the stage in front: `train/loss`. In training, the value of each
         step is recorded (thinned by `log_every`) and the mean of the epoch as `train/loss_epoch`;
@@ -120,6 +125,8 @@ class Run(Loop):
             self._batch_size = batches.batch_size(self.batch)
         weight = self._batch_size if averaging and self._batch_size is not None else 1
         if metrics is not None:
+            if isinstance(metrics, str):
+                metrics = {metrics: value}
             self._records.add(metrics, self.stage, step, weight, averaging, told)
         if more:
             self._records.add(more, self.stage, step, weight, averaging, told)

@@ -61,8 +61,12 @@ def collect(run: Run) -> dict[str, Any]:
 
 def restore(run: Run, parts: dict[str, Any], source: str) -> None:
     """Put the parts into a run. Raises `CheckpointError` for what does not fit."""
-    checkpoint.load_model(run.task, parts["model"], source)
-    _restore_optimizers(run, parts["optimizers"], source)
+    checkpoint.check_model(run.task, parts["model"], source)
+    if run.optimizers:
+        _check_optimizers(run, parts["optimizers"], source)
+    run.task.load_state_dict(parts["model"])
+    for optimizer, saved in zip(run.optimizers, parts["optimizers"], strict=False):
+        optimizer.load_state_dict(saved)
     loop = parts["loop"]
     run.epoch = run.epochs_done = loop["epoch"]
     run.global_step = loop["global_step"]
@@ -81,15 +85,17 @@ def restore(run: Run, parts: dict[str, Any], source: str) -> None:
         )  # fmt: skip
 
 
-def _restore_optimizers(run: Run, states: list[Any], source: str) -> None:
-    if not run.optimizers:
-        return
-    if len(run.optimizers) != len(states):
+def _check_optimizers(run: Run, saved: list[Any], source: str) -> None:
+    """Compare numbers of optimizers, groups and parameters, before anything is changed."""
+    if len(run.optimizers) != len(saved):
         raise CheckpointError(
-            f"{source} holds {len(states)} optimizers, the task has {len(run.optimizers)}"
+            f"{source} holds {len(saved)} optimizers, the task has {len(run.optimizers)}"
         )
-    for number, (optimizer, state) in enumerate(zip(run.optimizers, states, strict=True)):
-        try:
-            optimizer.load_state_dict(state)
-        except ValueError as error:
-            raise CheckpointError(f"{source}: optimizer {number} does not fit: {error}") from None
+    for number, (optimizer, state) in enumerate(zip(run.optimizers, saved, strict=True)):
+        here = [len(group["params"]) for group in optimizer.param_groups]
+        there = [len(group["params"]) for group in state["param_groups"]]
+        if here != there:
+            raise CheckpointError(
+                f"{source}: optimizer {number} has groups of {there} parameters, that of the "
+                f"task has {here}"
+            )

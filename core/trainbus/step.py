@@ -29,6 +29,8 @@ class Step:
         self.model: nn.Module = task
         self.accelerator = accelerator
         self.optimizers: list[Optimizer] = []
+        #: Those given to `trainer.open`, instead of the task's.
+        self.given_optimizers: Any = None
         #: The optimizer at hand, in the hooks around its step.
         self.optimizer: Optimizer | None = None
 
@@ -56,6 +58,8 @@ class Step:
         self._window = 1
         self._in_window = 0
         self._gathered = 0
+        #: A batch was begun and not finished.
+        self._has_batch = False
         #: The task steps by itself, in this batch.
         self._manual = False
         #: A loop of one's own holds a batch and has not stepped yet.
@@ -83,6 +87,11 @@ class Step:
                 with it as `loss`, or None after `run.backward` and `run.optimizer_step`.
         """
         bus = self.bus
+        if not self._has_batch:
+            raise UsageError(
+                "run.step: there is no batch for it; take batches from run.batches(loader), step "
+                "once in each, and for several losses use run.backward and run.optimizer_step"
+            )
         if self.handed_out:
             loss = self._take_back(loss)
         self.output = loss
@@ -108,11 +117,14 @@ class Step:
 
     def leave_batch(self, control: Control) -> None:
         """End a batch whose rest was called off by raising `control`."""
+        if isinstance(control, SkipBatch) and self._manual:
+            self._drop_gradients()
         self.obey(control)
         self._finish_batch()
 
     def _finish_batch(self) -> None:
         bus = self.bus
+        self._has_batch = False
         self.loss_to_backward = None
         if self._gathered and not self.accumulating:
             self._step_optimizers()
@@ -124,12 +136,12 @@ class Step:
                 self.obey(control)
 
     def _step_optimizers(self) -> None:
-        if not self.optimizers:
-            raise UsageError("there is no optimizer to step: give one to trainer.open(model, ...)")
         if self._gathered != self._window:  # a window that ended early was divided by too much
             _scale_gradients(self.optimizers, self._window / self._gathered)
         self._gathered = self._in_window = 0
         self._window, self.accumulating = 1, False
+        if not self.optimizers:
+            self.optimizer_step()  # which tells
         for optimizer in self.optimizers:
             self.optimizer_step(optimizer)
         self._manual = False
@@ -138,6 +150,8 @@ class Step:
         """Step one optimizer (the first), with its events, and clear its gradients."""
         bus = self.bus
         self._manual = True
+        if not self.optimizers:
+            raise UsageError("there is no optimizer to step: give one to trainer.open(model, ...)")
         self.optimizer = optimizer = optimizer or self.optimizers[0]
         made = False
         try:
@@ -148,7 +162,8 @@ class Step:
                 if not self.stepped:  # several optimizers in one batch are one step
                     self.stepped = True
                     self.global_step += 1
-                    if self.global_step == self.trainer.max_steps:
+                    limit = self.trainer.max_steps
+                    if limit is not None and self.global_step >= limit:
                         self.finished = True
                 if bus.on_after_optimizer_step:
                     bus.on_after_optimizer_step(self)
@@ -180,6 +195,12 @@ class Step:
             bus.backward(self)
             if bus.on_after_backward:
                 bus.on_after_backward(self)
+        except Control as control:
+            if not self.handed_out:
+                raise  # out of the task's step, to the loop
+            self.obey(control)
+            if isinstance(control, SkipBatch):
+                self._drop_gradients()
         finally:
             self.backward_inputs = self.loss_to_backward = None
 
@@ -215,13 +236,15 @@ class Step:
         elif isinstance(control, StopEpoch):
             self._ends_pass = True
         elif isinstance(control, SkipStep):
-            self.skipped_steps += 1
+            if not self.stepped:  # afterwards it is too late
+                self.skipped_steps += 1
             self._drop_gradients()
         elif not isinstance(control, SkipBatch):
             raise control
 
     def _drop_gradients(self) -> None:
         self._gathered = self._in_window = 0
+        self._window, self.accumulating = 1, False
         for optimizer in self.optimizers:
             optimizer.zero_grad()
 

@@ -34,6 +34,11 @@ class Task(nn.Module):
         """What a run of this task is called: a part of its directory's name."""
         return type(self).__name__
 
+    @property
+    def step_name(self) -> str:
+        """Where its loss comes from, for messages."""
+        return f"{type(self).__name__}.training_step"
+
     def training_step(self, batch: Any, run: Run) -> Any:
         """Return the loss of a batch: a tensor of one element, or a mapping with it as `loss`."""
         raise self._missing("training_step", "fit")
@@ -92,9 +97,8 @@ class Supervised(Task):
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
-        # Not as submodules, though torchmetrics' are: they are no part of the model.
-        self.metrics: Mapping[str, Any]
-        object.__setattr__(self, "metrics", dict(metrics))
+        # In a plain mapping: torchmetrics' modules are no part of the model.
+        self.metrics = dict(metrics)
 
     @property
     def run_name(self) -> str:
@@ -136,11 +140,13 @@ class Supervised(Task):
         return torch.optim.AdamW(self.model.parameters(), lr=1e-3)
 
 
-def optimizers_of(task: Task) -> list[Optimizer]:
-    """What `task.configure_optimizer()` returns, as a list; a `UsageError` for what cannot work."""
-    where = f"{type(task).__name__}.configure_optimizer"
+def optimizers_of(task: Task, given: Optimizers | None = None) -> list[Optimizer]:
+    """The optimizers given, or the task's, as a list; a `UsageError` for what cannot work."""
+    by_task = given is None
+    where = f"{type(task).__name__}.configure_optimizer" if by_task else "trainer.open"
     try:
-        given = task.configure_optimizer()
+        if given is None:
+            given = task.configure_optimizer()
     except ValueError as error:
         if "empty parameter list" not in str(error):
             raise
@@ -172,7 +178,7 @@ def loss_of(task: Task, loss: Any) -> Tensor:
             return loss
     elif isinstance(loss, Mapping) and "loss" in loss:
         return loss_of(task, loss["loss"])
-    where = f"{type(task).__name__}.training_step"
+    where = task.step_name
     if loss is None:
         raise UsageError(
             f"{where} returned None; return the loss, or step by yourself with "
@@ -185,6 +191,11 @@ def loss_of(task: Task, loss: Any) -> Tensor:
         raise UsageError(
             f"{where} returned a loss of shape {tuple(loss.shape)}; reduce it to one number, "
             "with .mean() for example"
+        )
+    if not torch.is_grad_enabled():
+        raise UsageError(
+            f"{where} returned a loss without a graph: gradients are off here, by torch.no_grad() "
+            "or in an evaluation pass"
         )
     raise UsageError(
         f"{where} returned a loss without a graph: nothing that requires a gradient leads to "

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -91,7 +92,9 @@ class Trainer:
             "overfit": overfit,
         }
         for name, count in counts.items():
-            _require(count is None or (_whole(count) and count >= 1), name, count, "at least 1")
+            right = count is None or (_whole(count) and count >= 1)
+            _require(right, name, count, "a whole number, at least 1")
+        _require(seed is None or _whole(seed), "seed", seed, "a whole number")
         if isinstance(max_time, timedelta):
             max_time = max_time.total_seconds()
         amounts = {
@@ -121,7 +124,7 @@ class Trainer:
         self.validate_every = validate_every
         self.limit_batches = limit_batches if dry_run is None else dry_run
         self.log_every = log_every
-        self.run_dir = Path(run_dir)
+        self.run_dir = Path(run_dir).expanduser()
         self.dry_run = dry_run
         self.overfit = overfit
         self.accelerator = accelerator
@@ -193,13 +196,15 @@ class Trainer:
             The finished run: its metrics, counters, directory and status.
         """
         bus = self.bus
-        if self.overfit is not None:
-            train = valid = list(islice(train, self.overfit))
         path = None if resume is None else self._checkpoint(resume, task.run_name)
         with self._running(task, "train") as run:
             if path is not None and path.parent.name == "checkpoints":
                 run.continue_in(path.parent.parent)
             self._prepare(run, with_optimizers=True)
+            if self.overfit is not None:
+                train = list(islice(train, self.overfit))
+                valid = None if valid is None else train
+            self._check_validation(run, valid)
             interval = self._validation_interval(run, train, valid)
             run.enter("fit")
             if path is not None:
@@ -214,8 +219,11 @@ class Trainer:
                         run.step(loss)
                     if interval and (run.batch_index + 1) % interval == 0:
                         self._validate(run, valid)
-                due = interval is None and (epoch + 1) % self.validate_every == 0
-                if due or run.finished or run.dry_run:
+                if interval is None:
+                    due = (epoch + 1) % self.validate_every == 0 or run.finished or run.dry_run
+                else:  # validated inside the epoch, perhaps at this very batch
+                    due = (run.finished or run.dry_run) and (run.batch_index + 1) % interval != 0
+                if due:
                     self._validate(run, valid)
         return run
 
@@ -237,7 +245,7 @@ class Trainer:
         gradients = torch.is_grad_enabled()
         with self._running(task, "predict") as run:
             self._prepare(run)
-            for output in run.evaluation_batches(loader, "predict", self.bus.predict_step):
+            for output in run.evaluation_batches(loader, "predict", _predict_step):
                 with torch.set_grad_enabled(gradients):  # the consumer's code runs here
                     yield output
 
@@ -251,9 +259,9 @@ class Trainer:
         """
         if not isinstance(model, nn.Module):
             raise UsageError(f"trainer.open({model!r:.80}): give a torch.nn.Module")
-        task = model if isinstance(model, Task) else _ByHand(model, optimizer)
+        task = model if isinstance(model, Task) else _ByHand(model)
         with self._running(task, "train") as run:
-            self._prepare(run, with_optimizers=optimizer is not None or isinstance(model, Task))
+            self._prepare(run, isinstance(model, Task) and optimizer is None, optimizer)
             run.enter("fit")
             try:
                 yield run
@@ -275,27 +283,32 @@ class Trainer:
             raise UsageError("this trainer is in the middle of a run; use another one")
         bus = self.bus
         chosen, why = accelerators.choose(self.accelerator, self._ask("provide_accelerator"))
-        chosen.select(self._device_index(chosen))
-        run = Run(self, task, chosen, why)
-        run.stage = stage
-        self._running_now = True
-        bus.recall()
-        listens = _listens(task, bus)
-        unmute = bus.mute("record") if run.dry_run else None
+        chosen.select(self._device_index())
         algorithms = torch.are_deterministic_algorithms_enabled()
+        only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
         modes = [(module, module.training) for module in task.modules()]
+        listening = False
+        unmute: Callable[[], None] | None = None
+        self._running_now = True
         try:
-            if listens:
+            bus.recall()
+            run = Run(self, task, chosen, why)
+            run.stage = stage
+            if run.dry_run:
+                unmute = bus.mute("record")
+            if _listens(task, bus):
                 bus.register(task, "task", type(task).__name__)
-            with deferred(run.interrupt):
+                listening = True
+            # Between predictions signals are the consumer's.
+            with nullcontext() if stage == "predict" else deferred(run.interrupt):
                 yield from self._lifetime(run)
         finally:
             if stage != "train":
                 for module, mode in modes:
                     module.training = mode
             if self.deterministic:
-                torch.use_deterministic_algorithms(algorithms)
-            if listens and "task" in bus.plugins:
+                torch.use_deterministic_algorithms(algorithms, warn_only=only_warn)
+            if listening:
                 bus.unregister("task")
             if unmute is not None:
                 unmute()
@@ -329,19 +342,25 @@ class Trainer:
         except GeneratorExit:
             run.status = "stopped"
             raise
-        except BaseException as error:
+        except BaseException as raised:
+            # What a signal broke (a loader whose workers got it, too) is no failure of its own.
+            error = raised if run.interruption is None else run.interruption
             ended = isinstance(error, (KeyboardInterrupt, SystemExit))
             run.status = "interrupted" if ended else "failed"
             with suppress(Exception):  # a device that failed may give nothing back
                 run.flush()
             if bus.on_exception:
                 bus.on_exception(run, error)
-            raise
+            if error is raised:
+                raise
+            raise error from raised
         finally:
             if bus.on_run_end:
                 bus.on_run_end(run, run.status)
 
-    def _prepare(self, run: Run, with_optimizers: bool = False) -> None:
+    def _prepare(
+        self, run: Run, with_optimizers: bool = False, given: Optimizers | None = None
+    ) -> None:
         bus = self.bus
         run.model = bus.configure_model(run)
         if isinstance(run.model, Task):
@@ -349,11 +368,18 @@ class Trainer:
         if run.stage == "train":
             # Once: what a listener or the task puts into evaluation mode later stays in it.
             run.model.train()
-        if with_optimizers:
+        if given is not None:
+            run.given_optimizers = given
+        if with_optimizers or given is not None:
             run.optimizers = list(bus.configure_optimizer(run))
             run.optimizer = run.optimizers[0]
             for optimizer in run.optimizers:
                 optimizer.zero_grad()
+        if not isinstance(run.task.hparams, Mapping):
+            raise UsageError(
+                f"{type(run.task).__name__}.hparams is {run.task.hparams!r:.80}; give a mapping, "
+                "{'lr': 0.1} or vars(namespace)"
+            )
         if run.task.hparams:
             run.log_params(run.task.hparams)
         for topic, text in run.header.items():
@@ -364,7 +390,9 @@ class Trainer:
         if resume not in ("auto", "best"):
             checkpoint.check(resume)
             return Path(resume)
-        for directory in sorted(self.run_dir.glob(f"*_{name}*/checkpoints"), reverse=True):
+        for directory in sorted(self.run_dir.glob("*/checkpoints"), reverse=True):
+            if not re.fullmatch(rf".*_{re.escape(_file_name(name))}(_\d+)?", directory.parent.name):
+                continue
             path = directory / "best" if resume == "best" else checkpoint.newest_valid(directory)
             if path is not None and path.exists():
                 return path
@@ -377,7 +405,7 @@ class Trainer:
             self._evaluate(run, valid, "valid")
 
     def _evaluate(self, run: Run, loader: Iterable[Any], stage: Stage) -> None:
-        for _ in run.evaluation_batches(loader, stage, self.bus.validation_step):
+        for _ in run.evaluation_batches(loader, stage, _validation_step):
             pass
 
     def _evaluate_alone(self, task: Task, loader: Iterable[Any], stage: Stage) -> dict[str, float]:
@@ -386,6 +414,15 @@ class Trainer:
             self._evaluate(run, loader, stage)
         prefix = f"{stage}/"
         return {name: value for name, value in run.metrics.items() if name.startswith(prefix)}
+
+    def _check_validation(self, run: Run, valid: Iterable[Any] | None) -> None:
+        """Tell of a step that is missing before the first epoch, and not after it."""
+        missing = type(run.task).validation_step is Task.validation_step
+        if valid is not None and missing and self.bus.order()["validation_step"] == ["core"]:
+            raise UsageError(
+                f"{type(run.task).__name__} has no validation_step, which the validation loader "
+                "needs; define it, or leave the loader out"
+            )
 
     def _validation_interval(
         self, run: Run, train: Iterable[Any], valid: Iterable[Any] | None
@@ -405,9 +442,9 @@ class Trainer:
         call = getattr(self.bus, hook)
         return call() if call else []
 
-    def _device_index(self, chosen: Accelerator) -> int:
+    def _device_index(self) -> int | None:
         if self.devices in ("auto", 1):
-            return chosen.device.index or 0
+            return None
         if isinstance(self.devices, (list, tuple)) and len(self.devices) == 1:
             return int(self.devices[0])
         raise UsageError(
@@ -420,7 +457,7 @@ class Trainer:
         if run.dry_run:
             self._unfreed.append(Path(tempfile.mkdtemp(prefix="trainbus-dry-run-")))
             return self._unfreed[-1]
-        name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{run.name}"
+        name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{_file_name(run.name)}"
         for number in range(1, 10_000):
             path = self.run_dir / (name if number == 1 else f"{name}_{number}")
             try:
@@ -438,18 +475,28 @@ class Trainer:
 class _ByHand(Task):
     """The task of a hand-written loop: its steps are the loop's body."""
 
-    def __init__(self, model: nn.Module, optimizer: Optimizers | None) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.given = optimizer
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        return self.model(*inputs, **options)
 
     @property
     def run_name(self) -> str:
         return type(self.model).__name__
 
-    def configure_optimizer(self) -> Optimizers:
-        assert self.given is not None
-        return self.given
+    @property
+    def step_name(self) -> str:
+        return "the loop's body: run.step(loss)"
+
+
+def _validation_step(run: Run) -> Any:
+    return run.bus.validation_step(run)  # looked up in each batch: plugins come and go
+
+
+def _predict_step(run: Run) -> Any:
+    return run.bus.predict_step(run)
 
 
 def _copy(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -475,6 +522,10 @@ def _listens(task: Task, bus: Bus) -> bool:
         hasattr(value, "trainbus_impl") or (name.startswith("on_") and name in bus.hooks)
         for name, value in members
     )
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", text)[:80]
 
 
 def _whole(value: object) -> bool:

@@ -14,7 +14,7 @@ def fails(match):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"epochs": 0}, r"Trainer\(epochs=0\): epochs must be at least 1"),
+        ({"epochs": 0}, r"Trainer\(epochs=0\): epochs must be a whole number, at least 1"),
         ({"epochs": 1.5}, r"epochs=1.5"),
         ({"accumulate": True}, r"accumulate=True"),
         ({"max_time": -1}, r"max_time=-1\): max_time must be a number greater than 0"),

@@ -132,14 +132,23 @@ def test_a_plugin_that_was_set_aside_is_called_by_no_hook_but_the_last():
     bus, called = Bus(), []
     tell = {
         hook: hookimpl(lambda hook=hook: called.append(hook))
-        for hook in ("on_epoch_end", "training_step", "on_params", "on_exception", "on_run_end")
+        for hook in ("on_epoch_end", "on_params", "on_exception", "on_run_end")
     }
     bus.register(plugin(on_metrics=raising(OSError()), **tell), "foo")
     call(bus, "on_metrics")
-    assert bus.on_epoch_end is bus.training_step is bus.on_params is bus.on_metrics is None
+    assert bus.on_epoch_end is bus.on_params is bus.on_metrics is None
     call(bus, "on_exception")
     call(bus, "on_run_end")
     assert called == ["on_exception", "on_run_end"]
+
+
+def test_what_a_plugin_does_for_the_training_goes_on_though_its_record_fails():
+    bus, called = Bus(), []
+    step = hookimpl(lambda: called.append("step") or 1)
+    bus.register(plugin(on_metrics=raising(OSError()), training_step=step), "foo")
+    call(bus, "on_metrics")
+    assert bus.on_metrics is None
+    assert bus.training_step("run") == 1
 
 
 def test_recall_brings_a_plugin_back_and_forgets_its_errors():

@@ -181,3 +181,37 @@ def test_a_step_without_an_optimizer_is_told(line, loader):
     with pytest.raises(ValueError, match="no optimizer to step"), Trainer().open(model) as run:
         for x, y in run.batches(loader):
             run.step(functional.mse_loss(model(x), y))
+
+
+def test_a_step_without_a_batch_of_the_run_is_refused(line, loader):
+    with (
+        pytest.raises(ValueError, match=r"take batches from run.batches\(loader\)"),
+        Trainer().open(line, sgd(line)) as run,
+    ):
+        for x, y in loader:
+            run.step(functional.mse_loss(line(x), y))
+
+
+def test_the_optimizer_given_with_a_task_is_the_one(line, loader):
+    given = sgd(line)
+    with Trainer().open(line, given) as run:
+        assert run.optimizers == [given]
+
+
+def test_the_prepared_model_can_be_called(line, loader):
+    model = line.linear
+    with Trainer().open(model, sgd(model)) as run:
+        assert run.model(torch.ones(1, 4)).shape == (1, 1)
+
+
+def test_a_signal_stays_the_reason_though_the_body_fails_because_of_it(line, loader):
+    import os
+    import signal
+
+    trainer = Trainer()
+    status = []
+    trainer.on("run_end")(lambda run, status_=status: status_.append(run.status))
+    with pytest.raises(KeyboardInterrupt), trainer.open(line, sgd(line)) as run:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise KeyError("valid/accuracy")
+    assert run.status == "interrupted"

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -88,3 +89,29 @@ def test_a_run_in_a_thread_leaves_signals_alone(line, loader):
 
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(Trainer().fit, line, loader).result().status == "completed"
+
+
+def sleep_long(started):
+    started.set()
+    time.sleep(60)
+
+
+def test_a_child_that_was_forked_in_a_run_can_be_terminated(line, loader):
+    import multiprocessing
+
+    context = multiprocessing.get_context("fork")
+    trainer = Trainer()
+    codes = []
+
+    @trainer.on("train_batch_end", once=True)
+    def fork(run):
+        started = context.Event()
+        child = context.Process(target=sleep_long, args=(started,))
+        child.start()
+        started.wait(10)
+        child.terminate()
+        child.join(10)
+        codes.append(child.exitcode)
+
+    trainer.fit(line, loader)
+    assert codes == [-signal.SIGTERM]

@@ -244,3 +244,46 @@ def test_what_was_logged_before_a_failure_is_told(make_line, make_loader, told):
     with pytest.raises(RuntimeError):
         trainer.fit(Broken(), make_loader(3))
     assert [step for step, name, _ in records if name == "train/loss"] == [1, 2]
+
+
+def test_a_validation_inside_an_epoch_leaves_the_means_of_the_epoch(make_line, make_loader, told):
+    meter = Meter()
+
+    class Counting(make_line):
+        def training_step(self, batch, run):
+            meter.update(None, batch[0])
+            run.log(i=run.batch_index, samples=meter)
+            return super().training_step(batch, run)
+
+    trainer = Trainer(validate_every=0.5)
+    records = told(trainer)
+    trainer.fit(Counting(), make_loader(4), make_loader(1))
+    assert [r for r in records if r[1] == "train/i"] == [
+        (step, "train/i", step - 1.0) for step in (1, 2, 3, 4)
+    ]
+    assert [r for r in records if r[1] == "train/i_epoch"] == [(4, "train/i_epoch", 1.5)]
+    assert [r for r in records if r[1] == "train/samples"] == [(4, "train/samples", 8.0)]
+
+
+def test_log_takes_a_name_and_a_value_too(make_line, make_loader, told):
+    trainer = Trainer()
+    records = told(trainer)
+    task = logging_task(make_line, lambda run: run.log("value", 3))
+    trainer.fit(task, make_loader(1))
+    assert (1, "train/value", 3.0) in records
+
+
+def test_a_finished_run_and_its_model_go_with_their_last_name(make_line, make_loader):
+    import gc
+    import weakref
+
+    task = make_line()
+    trainer = Trainer(plugins=["-manifest"])
+    gc.disable()
+    try:
+        run = trainer.fit(task, make_loader(1))
+        ghost = weakref.ref(run)
+        del run
+        assert ghost() is None
+    finally:
+        gc.enable()

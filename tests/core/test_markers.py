@@ -107,7 +107,7 @@ def test_specname_says_which_hook_a_function_listens_to():
 def step_starts(windows, size):
     """Runs as the hooks before an optimizer step see them, with windows of `size` batches."""
     return [
-        FakeRun(global_step=window, accumulating=micro < size - 1)
+        FakeRun(global_step=window, accumulating=micro < size - 1, stepped=False)
         for window in range(windows)
         for micro in range(size)
     ]

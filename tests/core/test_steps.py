@@ -283,3 +283,38 @@ def test_what_configure_model_returns_is_trained(line, make_line, make_loader):
     run = trainer.fit(line, make_loader(1))
     assert run.task is other and run.model is other
     assert not torch.equal(other.linear.weight, before)
+
+
+def test_a_resumed_run_that_has_all_its_steps_makes_no_more(line, make_loader):
+    run = Trainer(max_steps=4, plugins=["checkpoint"]).fit(line, make_loader(2))
+    path = run.dir / "checkpoints" / "step-00000004"
+    again = Trainer(max_steps=3).fit(line, make_loader(2), resume=path)
+    assert again.global_step == 4
+
+
+def test_every_means_the_same_step_for_each_optimizer(record):
+    seen = []
+    trainer = Trainer()
+
+    @trainer.on("before_optimizer_step", every=2)
+    def note(run):
+        seen.append((run.batch_index, run.optimizers.index(run.optimizer)))
+
+    trainer.fit(Gan(), [(torch.randn(4, 1), torch.randn(4, 2)) for _ in range(4)])
+    assert seen == [(1, 0), (1, 1), (3, 0), (3, 1)]
+
+
+def test_an_optimizer_that_needs_a_closure_is_told(make_line, make_loader):
+    class Newton(make_line):
+        def configure_optimizer(self):
+            return torch.optim.LBFGS(self.parameters())
+
+    with pytest.raises(ValueError, match=r"LBFGS\.step needs a closure"):
+        Trainer().fit(Newton(), make_loader(1))
+
+
+def test_no_validation_twice_at_one_step(line, make_loader, record):
+    trainer = Trainer(validate_every=0.5, max_steps=2)
+    events = record(trainer)
+    trainer.fit(line, make_loader(4), make_loader(1))
+    assert events.count("validation_start") == 1

@@ -241,3 +241,57 @@ def test_an_epoch_that_a_signal_cut_short_is_continued_with_the_same_bits(make_l
     other.load_state_dict(start)
     fit(other, interrupt=False)
     assert torch.equal(whole.linear.weight, other.linear.weight)
+
+
+def test_an_epoch_without_validation_is_no_mistake(line, loader):
+    keep = Checkpoint(monitor="valid/loss", keep_last=9)
+    run = Trainer(epochs=3, validate_every=2, plugins=[keep]).fit(line, loader, loader)
+    assert states(run) == [
+        "best", "best-00000010", "step-00000005", "step-00000010", "step-00000015",
+    ]  # fmt: skip
+
+
+def test_a_run_that_is_stopped_in_its_first_epoch_keeps_its_last_state(line, loader):
+    keep = Checkpoint(monitor="valid/loss")
+    trainer = Trainer(epochs=3, plugins=[keep])
+    trainer.on("train_batch_end")(lambda run: run.global_step == 2 and run.stop("enough"))
+    run = trainer.fit(line, loader, loader)
+    assert (run.status, states(run)) == ("stopped", ["step-00000002"])
+
+
+def test_the_end_of_a_fit_is_kept_whatever_the_cadence(line, loader):
+    run = Trainer(epochs=3, plugins=[Checkpoint(every_epochs=2)]).fit(line, loader)
+    assert states(run) == ["step-00000015"]
+
+
+def test_the_best_weights_are_those_that_were_measured(line, make_loader):
+    keep = Checkpoint(monitor="valid/loss")
+    valid = make_loader(2)
+    run = Trainer(validate_every=0.5, plugins=[keep]).fit(line, make_loader(5), valid)
+    run.load_weights(run.dir / "checkpoints" / "best")
+    value = Trainer().validate(line, valid)["valid/loss"]
+    assert value == pytest.approx(keep.best[0][0])
+
+
+def test_what_does_not_fit_changes_nothing(saved, make_line, loader):
+    class Two(make_line):
+        def configure_optimizer(self):
+            return [torch.optim.SGD([p], lr=0.1) for p in self.parameters()]
+
+    task = Two()
+    before = weights(task)
+    path = saved.dir / "checkpoints" / "step-00000010"
+    with pytest.raises(CheckpointError, match="holds 1 optimizers, the task has 2"):
+        Trainer().fit(task, loader, resume=path)
+    assert torch.equal(task.linear.weight, before)
+
+
+def test_numbers_of_numpy_are_kept_as_plain_ones(make_line, loader):
+    import numpy
+
+    class Tuned(make_line):
+        def configure_optimizer(self):
+            return torch.optim.SGD(self.parameters(), lr=numpy.float64(0.01))
+
+    run = Trainer(plugins=["checkpoint"]).fit(Tuned(), loader)
+    assert states(run) == ["step-00000005"]

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from trainbus.builtin.accumulate import Accumulate
 from trainbus.builtin.checkpoint import Checkpoint
 from trainbus.builtin.clip import Clip
+from trainbus.builtin.early_stopping import EarlyStopping
+from trainbus.builtin.ema import EMA
+from trainbus.builtin.finetune import Finetune
 from trainbus.builtin.manifest import Manifest
 from trainbus.builtin.nonfinite import Nonfinite
+from trainbus.builtin.schedule import Schedule
+from trainbus.builtin.summary import Summary
 
-__all__ = ["Checkpoint", "Clip", "Manifest", "Nonfinite"]
+__all__ = [
+    "EMA",
+    "Accumulate",
+    "Checkpoint",
+    "Clip",
+    "EarlyStopping",
+    "Finetune",
+    "Manifest",
+    "Nonfinite",
+    "Schedule",
+    "Summary",
+]

@@ -61,6 +61,8 @@ class Checkpoint:
         self._begin()
 
     def _begin(self) -> None:
+        #: A validation took place in this epoch.
+        self._validated = False
         #: The best states so far: value and directory name, the best first.
         self.best: list[tuple[float, str]] = []
         self.last: list[str] = []
@@ -83,17 +85,42 @@ class Checkpoint:
         due = self.every_steps is not None and run.global_step % self.every_steps == 0
         if self.every_minutes is not None:
             due = due or monotonic() - self._saved_at >= 60 * self.every_minutes
-        if due or run.interruption is not None:
+        if due or run.stopping:
             self._save_last(run)
+
+    @hookimpl
+    def on_epoch_start(self) -> None:
+        """No validation yet."""
+        self._validated = False
+
+    @hookimpl(trylast=True, rank_zero=True)
+    def on_validation_end(self, run: Run) -> None:
+        """Compare, unless the pass was broken off."""
+        if not (run.dry_run or run.stopping) and self._compares_validation:
+            self._validated = True
+            self._save_best(run)
 
     @hookimpl(trylast=True, rank_zero=True, after=["early_stopping"])
     def on_epoch_end(self, run: Run) -> None:
-        """Compare, then save."""
+        """Compare what is not a validation's, then save."""
         if run.dry_run or run.batches_done:  # the epoch was cut short
             return
-        self._save_best(run)
+        due = run.trainer.validate_every <= 1 and not run.stopping
+        if not self._compares_validation or (due and not self._validated):
+            self._save_best(run)
         if (run.epoch + 1) % self.every_epochs == 0:
             self._save_last(run)
+
+    @hookimpl(tryfirst=True, rank_zero=True)
+    def on_fit_end(self, run: Run) -> None:
+        """Save what the last epochs did, if that was not done."""
+        name = f"step-{run.global_step:08d}"
+        if not (run.dry_run or run.batches_done) and name not in self.last:
+            self._save_last(run)
+
+    @property
+    def _compares_validation(self) -> bool:
+        return self.monitor is not None and self.monitor.startswith("valid/")
 
     def _save_last(self, run: Run) -> None:
         name = f"step-{run.global_step:08d}"

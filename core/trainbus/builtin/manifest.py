@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import sys
 from datetime import UTC, datetime
@@ -92,8 +93,20 @@ class Manifest:
         assert self.path is not None
         beside = self.path.with_suffix(".json.part")
         # What JSON has no word for (an option that is a path or a function) is written as text.
-        beside.write_text(json.dumps(self.record, indent=2, default=str) + "\n", "utf-8")
+        record = json.dumps(_finite(self.record), indent=2, default=str, allow_nan=False)
+        beside.write_text(record + "\n", "utf-8")
         beside.replace(self.path)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities as text: JSON has no word for them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
 
 
 def _now() -> str:

@@ -51,8 +51,8 @@ class Nonfinite:
     def _warn(self, name: str, value: float, when: str) -> None:
         self.warned = True
         logger.warning(
-            "%s is %s %s, and what is trained on it is lost. A lower learning rate, clip_norm=1.0 "
-            "or normalised inputs are the usual cures; torch.autograd.set_detect_anomaly(True) "
-            "finds the operation",
+            "%s is %s %s. If that is the loss, the weights are lost, too: a lower learning rate, "
+            "clip_norm=1.0 or normalised inputs are the usual cures; "
+            "torch.autograd.set_detect_anomaly(True) finds the operation",
             name, value, when,
         )  # fmt: skip

@@ -169,6 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command; a user's mistake is one message and exit status 2."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
+    told = manager.command_line.get()
     try:
         with one_scan():
             status = trainbus(given, prog_name="trainbus", standalone_mode=False)
@@ -192,3 +193,5 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"error: {type(error).__name__}: {error}{notes}", err=True)
         click.echo("`trainbus --debug ...` shows where it was raised", err=True)
         sys.exit(1)
+    finally:
+        manager.command_line.set(told)

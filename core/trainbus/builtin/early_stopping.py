@@ -1,0 +1,99 @@
+"""End a run that does not get better any more."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+from trainbus.builtin.monitor import Monitor
+from trainbus.errors import PluginError
+from trainbus.markers import hookimpl
+
+if TYPE_CHECKING:
+    from trainbus.run import Run
+
+
+class EarlyStopping:
+    """Stop the run when a metric has not become better for `patience` epochs.
+
+    Epochs without a value of the metric (`validate_every`) do not count.
+
+    Args:
+        monitor: the metric, as it is logged.
+        mode: whether a smaller ("min") or a larger ("max") value is better.
+        patience: values in a row that may be no better; the last of them ends the run.
+        min_delta: what a value must be better by, to count as better.
+        check_finite: stop at once when the metric is NaN or infinite.
+        stop_at: stop at once when the metric is as good as this.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "valid/loss",
+        mode: Literal["min", "max"] = "min",
+        patience: int = 3,
+        min_delta: float = 0.0,
+        check_finite: bool = True,
+        stop_at: float | None = None,
+    ) -> None:
+        if patience < 1:
+            raise PluginError(f"patience={patience}: give a whole number of at least 1")
+        if stop_at is not None and math.isnan(stop_at):
+            raise PluginError(f"stop_at={stop_at}: give a number")
+        self.monitor = monitor
+        self.mode = mode
+        self.patience = patience
+        self.min_delta = min_delta
+        self.check_finite = check_finite
+        self.stop_at = stop_at
+        self.waited = 0
+        self._monitor = Monitor(monitor, mode, min_delta)
+
+    @property
+    def best(self) -> float | None:
+        """The best value so far."""
+        return self._monitor.best
+
+    @hookimpl
+    def on_run_start(self, run: Run) -> None:
+        """Begin anew with each fit, before a checkpoint may bring what was."""
+        if run.stage == "train":
+            self._monitor.reset()
+            self.waited = 0
+
+    @hookimpl
+    def on_validation_end(self, run: Run) -> None:
+        """Note that there is a new value."""
+        self._monitor.saw_validation(run)
+
+    @hookimpl(before=["checkpoint"])
+    def on_epoch_end(self, run: Run) -> None:
+        """Decide, before the checkpoint of this epoch is written."""
+        if not self._monitor.due(run):
+            return
+        value = self._monitor.value(run, "early_stopping")
+        self.waited = 0 if self._monitor.improved(value) else self.waited + 1
+        if reason := self._reason(value):
+            run.stop(reason)
+
+    def _reason(self, value: float) -> str:
+        if self.check_finite and not math.isfinite(value):
+            return f"{self.monitor} is {value}"
+        if self.stop_at is not None:
+            reached = value <= self.stop_at if self.mode == "min" else value >= self.stop_at
+            if reached:
+                return f"{self.monitor} is {value:.6g} and was to reach {self.stop_at:.6g}"
+        if self.waited >= self.patience:
+            epochs = "1 epoch" if self.waited == 1 else f"{self.waited} epochs"
+            best = "no value was finite" if self.best is None else f"the best was {self.best:.6g}"
+            return f"{self.monitor} has not become better for {epochs}; {best}"
+        return ""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best, and how long there was none better."""
+        return {"monitor": self._monitor.state_dict(), "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on waiting."""
+        self._monitor.load_state_dict(state["monitor"])
+        self.waited = state["waited"]

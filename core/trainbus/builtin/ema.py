@@ -1,0 +1,275 @@
+"""Keep a moving average of the weights, and validate with it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from trainbus.errors import CheckpointError, Control, PluginError
+from trainbus.markers import hookimpl
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from trainbus.run import Run
+
+
+class EMA:
+    """Keep an exponential moving average of the model's parameters, and validate with it.
+
+    After each step `average = decay * average + (1 - decay) * parameter`. Averaging the iterates
+    comes from Polyak and Juditsky (1992), "Acceleration of stochastic approximation by averaging".
+    The warm-up is that of TensorFlow's `tf.train.ExponentialMovingAverage` with `num_updates`: the
+    n-th average, counted from 0, uses `min(decay, (1 + n) / (10 + n))`, so that the first weights
+    are forgotten soon.
+
+    Only parameters are averaged. Buffers stay those of the model: the statistics of batch-norm
+    layers are moving averages already, others are counters or constants, and no memory is needed.
+
+    `average` holds the tensors by the names of the parameters, also after the run. Parameters of 16
+    bits are averaged in float32, since small steps vanish in 16 bits.
+
+    Args:
+        decay: what stays of the average at each step.
+        warmup: begin with a smaller decay.
+        every: optimizer steps between two averages.
+        validate: use the average in validation and test passes inside a fit.
+        final: leave the average in the model when a run was completed or stopped.
+    """
+
+    def __init__(
+        self,
+        decay: float = 0.999,
+        warmup: bool = True,
+        every: int = 1,
+        validate: bool = True,
+        final: bool = False,
+    ) -> None:
+        if not 0 <= decay < 1:
+            raise PluginError(f"decay={decay}: give a number from 0 up to, not including, 1")
+        if every < 1:
+            raise PluginError(f"every={every}: give a whole number of at least 1")
+        self.decay = decay
+        self.warmup = warmup
+        self.every = every
+        self.validate = validate
+        self.final = final
+        #: Averages made so far.
+        self.updates = 0
+        self.average: dict[str, Tensor] = {}
+        self._model: nn.Module | None = None
+        self._parameters: dict[str, Tensor] = {}
+        self._step = 0
+        self._loaded = False
+        #: The average is in the model, and the model's weights are kept aside.
+        self._swapped = False
+        self._aside: dict[str, Tensor] = {}
+
+    # --- averaging -----------------------------------------------------------------------------
+
+    @hookimpl(tryfirst=True)
+    def on_fit_start(self, run: Run) -> None:
+        """Begin anew; a checkpoint may bring an average after this."""
+        self._model = run.task
+        self.updates, self.average, self._parameters = 0, {}, {}
+        self._step = run.global_step
+        self._swapped = self._loaded = False
+        self._aside = {}
+
+    @hookimpl(tryfirst=True)
+    def on_train_epoch_start(self) -> None:
+        """Begin the average with the weights that training begins with."""
+        if self._model is None:
+            return
+        self._put_back()
+        self._find_parameters(self._model)
+        if not self.average:
+            self._begin()
+
+    @hookimpl(tryfirst=True)
+    def on_train_batch_start(self) -> None:
+        """Train with the model's own weights, also after a pass that a loop broke off."""
+        if self._swapped:
+            self._put_back()
+
+    @hookimpl(tryfirst=True)
+    def on_train_batch_end(self, run: Run) -> None:
+        """Average, if a step was made: here the last of several optimizers has made its own."""
+        if run.global_step != self._step:
+            self._update(run.global_step)
+
+    @hookimpl(tryfirst=True)
+    def on_train_epoch_end(self, run: Run) -> None:
+        """Average after a step that was made when the pass ended inside a window of batches."""
+        if run.global_step != self._step:
+            self._update(run.global_step)
+
+    def _find_parameters(self, model: nn.Module) -> None:
+        self._parameters = {
+            name: parameter
+            for name, parameter in model.named_parameters()
+            if parameter.is_floating_point() or parameter.is_complex()
+        }
+
+    def _begin(self) -> None:
+        self.average = {
+            name: parameter.detach().to(_averaged_type(parameter), copy=True)
+            for name, parameter in self._parameters.items()
+        }
+
+    def _update(self, step: int) -> None:
+        from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+        self._step = step
+        if step % self.every or not self.average:
+            return
+        decay = self.decay
+        if self.warmup:
+            decay = min(decay, (1 + self.updates) / (10 + self.updates))
+        averages = list(self.average.values())
+        parameters = [
+            parameter.detach().to(average.dtype)  # itself, unless it has 16 bits
+            for parameter, average in zip(self._parameters.values(), averages, strict=True)
+        ]
+        average_all = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average_all(averages, parameters, 0)
+        self.updates += 1
+
+    # --- validating with the average -----------------------------------------------------------
+
+    @hookimpl(tryfirst=True)
+    def on_validation_start(self) -> None:
+        """Put the average into the model."""
+        self._put_in()
+
+    @hookimpl(tryfirst=True)
+    def on_validation_end(self) -> None:
+        """Put the model's own weights back."""
+        self._put_back()
+
+    @hookimpl(tryfirst=True)
+    def on_test_start(self) -> None:
+        """Put the average into the model."""
+        self._put_in()
+
+    @hookimpl(tryfirst=True)
+    def on_test_end(self) -> None:
+        """Put the model's own weights back."""
+        self._put_back()
+
+    @hookimpl(wrapper=True)
+    def validation_step(self) -> Generator[None, Any, Any]:
+        """Put the weights back at once when a step fails or a loop of one's own breaks off."""
+        try:
+            return (yield)
+        except Control:  # the pass goes on, or its end fires
+            raise
+        except BaseException:
+            self._put_back()
+            raise
+
+    @hookimpl(wrapper=True)
+    def save_checkpoint(self) -> Generator[None, Any, Any]:
+        """A checkpoint that is written in the middle of a pass holds the model's own weights."""
+        return (yield from self._with_own_weights())
+
+    @hookimpl(wrapper=True)
+    def load_checkpoint(self) -> Generator[None, Any, Any]:
+        """A checkpoint is read into the model's own weights."""
+        return (yield from self._with_own_weights())
+
+    def _with_own_weights(self) -> Generator[None, Any, Any]:
+        swapped = self._swapped
+        self._put_back()
+        try:
+            return (yield)
+        finally:
+            if swapped:
+                self._put_in()
+
+    @hookimpl(tryfirst=True)
+    def on_exception(self) -> None:
+        """Put the model's own weights back before others look at the wreck."""
+        self._put_back()
+
+    @hookimpl(tryfirst=True)
+    def on_run_end(self, status: str) -> None:
+        """Leave the model's own weights, or with `final` the average."""
+        self._put_back()
+        if self.final and self._model is not None and status in ("completed", "stopped"):
+            for name, average in self.average.items():
+                self._parameters[name].detach().copy_(average)
+        self._model = None
+        self._parameters = {}
+
+    def _put_in(self) -> None:
+        if self._swapped or not self.validate or self._model is None or not self.average:
+            return
+        self._swapped = True
+        for name, parameter in self._parameters.items():
+            weights, average = parameter.detach(), self.average[name]
+            if weights.dtype == average.dtype:
+                _exchange(weights, average)
+            else:
+                self._aside[name] = weights.clone()
+                weights.copy_(average)
+
+    def _put_back(self) -> None:
+        if not self._swapped:
+            return
+        for name, parameter in self._parameters.items():
+            if name in self._aside:
+                parameter.detach().copy_(self._aside.pop(name))
+            else:
+                _exchange(parameter.detach(), self.average[name])
+        self._swapped = False
+
+    # --- checkpoints ---------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average and how many steps it has seen."""
+        return {"updates": self.updates, "average": dict(self.average)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with an average of before. Raises `CheckpointError` when it does not fit."""
+        average = state["average"]
+        if self._model is not None:
+            self._find_parameters(self._model)
+            here = {name: tuple(value.shape) for name, value in self._parameters.items()}
+            there = {name: tuple(value.shape) for name, value in average.items()}
+            if average and here != there:
+                differing = sorted(dict(here.items() ^ there.items()))
+                raise CheckpointError(
+                    f"ema: the average does not fit the model's parameters: {', '.join(differing)}"
+                )
+            average = {
+                name: average[name].to(self._parameters[name].device, copy=True)
+                for name in self._parameters
+                if average
+            }
+        self.average = average
+        self.updates = state["updates"]
+        self._loaded = True
+
+    @hookimpl
+    def on_checkpoint_loaded(self, run: Run) -> None:
+        """Begin with the weights of a checkpoint that was written without this plugin."""
+        self._step = run.global_step
+        if not self._loaded:
+            self.updates, self.average = 0, {}
+            if self._parameters:
+                self._begin()
+        self._loaded = False
+
+
+def _averaged_type(parameter: Tensor) -> Any:
+    import torch
+
+    return torch.float32 if parameter.dtype in (torch.float16, torch.bfloat16) else parameter.dtype
+
+
+def _exchange(one: Tensor, other: Tensor) -> None:
+    """Exchange values, not storage: what holds the addresses (a compiled model) keeps them."""
+    held = one.clone()
+    one.copy_(other)
+    other.copy_(held)

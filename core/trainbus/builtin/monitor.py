@@ -1,0 +1,88 @@
+"""A metric that is watched: its value, and whether it has become better."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+from trainbus.errors import PluginError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from trainbus.run import Run
+
+
+class Monitor:
+    """One metric, and the best value that it had.
+
+    Args:
+        metric: its name, `valid/loss` for example.
+        mode: whether a smaller ("min") or a larger ("max") value is better.
+        min_delta: what a value must be better by, to count as better than the best.
+    """
+
+    def __init__(
+        self, metric: str, mode: Literal["min", "max"] = "min", min_delta: float = 0.0
+    ) -> None:
+        if mode not in ("min", "max"):
+            raise PluginError(f"mode={mode!r}: give 'min' or 'max'")
+        if not (math.isfinite(min_delta) and min_delta >= 0):
+            raise PluginError(f"min_delta={min_delta}: give a number of at least 0")
+        self.metric = metric
+        self.mode = mode
+        self.min_delta = min_delta
+        self.best: float | None = None
+        self._validated: int | None = None
+
+    def reset(self) -> None:
+        """Forget the best."""
+        self.best = self._validated = None
+
+    def saw_validation(self, run: Run) -> None:
+        """Note that this epoch has a validation pass; for `on_validation_end`."""
+        self._validated = run.epoch
+
+    def due(self, run: Run) -> bool:
+        """Whether the end of this epoch brings a value.
+
+        A metric of validation has none in an epoch that was not validated: since `validate_every`
+        left it out, or the run was stopped before.
+        """
+        if not self.metric.startswith("valid/") or self._validated == run.epoch:
+            return True
+        every = run.trainer.validate_every
+        return not run.stopping and (every < 1 or (run.epoch + 1) % every == 0)
+
+    def value(self, run: Run, who: str) -> float:
+        """The newest value of the metric.
+
+        Raises:
+            UsageError: it was not logged; the message names `who` monitors it, and what was.
+        """
+        metrics = run.metrics
+        if self.metric not in metrics:
+            logged = ", ".join(sorted(metrics)) or "nothing"
+            raise UsageError(
+                f"{who} monitors {self.metric!r}, which was not logged"
+                f"{nearest(self.metric, metrics)} Logged were: {logged}"
+            )
+        return metrics[self.metric]
+
+    def improved(self, value: float) -> bool:
+        """Whether a value is better than the best, which it then becomes. NaN never is."""
+        if math.isnan(value):
+            return False
+        if self.best is not None:
+            gain = self.best - value if self.mode == "min" else value - self.best
+            if not gain > self.min_delta:
+                return False
+        self.best = value
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best, and of what."""
+        return {"metric": self.metric, "mode": self.mode, "best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on comparing with a best of before, unless it was that of another metric."""
+        same = (state["metric"], state["mode"]) == (self.metric, self.mode)
+        self.best = state["best"] if same else None
