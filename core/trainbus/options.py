@@ -147,7 +147,9 @@ def _validated(who: str, key: str, option: Given, annotation: Any) -> Any:
         adapter = TypeAdapter(annotation)
     attempts = [option.value]
     if option.text:
-        attempts += _as_toml(option.value)
+        # What looks like a list or a table is one, where the option takes one.
+        looks = option.value.lstrip().startswith(("[", "{"))
+        attempts = _as_toml(option.value) + attempts if looks else attempts + _as_toml(option.value)
     problem: ValidationError | None = None
     for value in attempts:
         try:

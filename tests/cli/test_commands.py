@@ -9,7 +9,10 @@ import pytest
 
 from trainbus import __version__, hookspecs
 
-BUILTIN = {"checkpoint", "clip", "manifest", "nonfinite"}
+BUILTIN = {
+    "accumulate", "checkpoint", "clip", "early_stopping", "ema", "finetune", "manifest",
+    "nonfinite", "schedule", "summary",
+}  # fmt: skip
 
 
 def test_the_script_and_the_module_are_the_same_command(process):
