@@ -69,7 +69,7 @@ def test_a_narrow_terminal_cuts_the_details(terminal, line, batches):
     )
     Trainer(epochs=2, plugins=[progress]).fit(line, batches)
     plain = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "\r", terminal.output)
-    bars = [part for part in re.split(r"[\r\n]+", plain) if "it/s" in part]
+    bars = [part for part in re.split(r"[\r\n]+", plain) if re.match(r"epoch \d", part)]
     assert bars
     assert max(map(len, bars)) == 37, "with room for the ^C that a terminal echoes"
 
