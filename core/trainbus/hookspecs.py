@@ -61,6 +61,14 @@ def configure_optimizer(run: Run) -> Sequence[torch.optim.Optimizer]:
     """Return the optimizers. Default: those of `task.configure_optimizer()`."""
 
 
+@hookspec
+def on_fit_start(run: Run) -> None:
+    """Training begins: model and optimizers are ready, the header is complete.
+
+    The model was put into training mode; what a listener freezes here stays frozen.
+    """
+
+
 @hookspec(kind="action")
 def load_checkpoint(run: Run, path: Path) -> bool:
     """Read a checkpoint into the run; True when it is done."""
@@ -69,14 +77,6 @@ def load_checkpoint(run: Run, path: Path) -> bool:
 @hookspec
 def on_checkpoint_loaded(run: Run, path: Path) -> None:
     """A checkpoint was read: model, optimizers, counters and plugins have its values."""
-
-
-@hookspec
-def on_fit_start(run: Run) -> None:
-    """Training begins: model and optimizers are ready, the header is complete.
-
-    The model was put into training mode; what a listener freezes here stays frozen.
-    """
 
 
 # --- an epoch and its training batches -----------------------------------------------------------
