@@ -120,7 +120,8 @@ class Loop(Step):
         self.enter("train_epoch")
         skip = self._ends_pass or self.stopping
         self._in_window = 0
-        for index, batch in () if skip else position.enumerated(self, loader):
+        first, rest = (0, ()) if skip else position.start(self, loader)
+        for index, batch in enumerate(rest, first):
             self._begin_batch(index, batch)
             try:
                 self.batch = bus.place_batch(self)

@@ -48,8 +48,8 @@ def _remember(run: Loop, loader: Iterable[Any]) -> dict[str, Any]:
     }
 
 
-def enumerated(run: Loop, loader: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-    """Yield the batches of a training pass with their indices, from where the run stands on."""
+def start(run: Loop, loader: Iterable[Any]) -> tuple[int, Iterable[Any]]:
+    """Where a training pass begins: the index of its first batch, and the batches from it on."""
     run.training_loader = loader
     resume_at, run.resume_at = run.resume_at, None
     if resume_at is None or not resume_at["batches"]:
@@ -58,8 +58,7 @@ def enumerated(run: Loop, loader: Iterable[Any]) -> Iterator[tuple[int, Any]]:
             _set_generators(loader, resume_at["generators"])
         run.batches_done = 0
         run.pass_start = _remember(run, loader)
-        yield from enumerate(run.loader)
-        return
+        return 0, run.loader
     done = resume_at["batches"]
     run.pass_start = resume_at["pass_start"]
     run.batch_index, run.batches_done = done - 1, done
@@ -73,7 +72,7 @@ def enumerated(run: Loop, loader: Iterable[Any]) -> Iterator[tuple[int, Any]]:
             "resuming at batch %d took %.1f s: the loader was read up to there", done, seconds
         )
     restore_random(run, resume_at)
-    yield from enumerate(iterator, start=done)
+    return done, iterator
 
 
 def _rest(run: Loop, done: int) -> Iterator[Any]:
