@@ -165,7 +165,11 @@ def files():
     [
         r"pypi\.(python\.)?org|pythonhosted\.org|https?://\S+/simple\b",
         r"index[-_]url\s*[= ]\s*\S*://",
-        r"/(home|Users)/[a-z]\w+|/root/|/work/|[A-Z]:\\Users",
+        "|".join(
+            # Those of others by their form, one's own as they are here.
+            [r"/(home|Users)/[a-z]\w+", r"[A-Z]:\\Users"]
+            + [re.escape(f"{folder}/") for folder in (ROOT.parent, Path.home())]
+        ),
     ],
     ids=["index host", "index option", "developer's path"],
 )
