@@ -49,12 +49,21 @@ class Limited:
 def set_epoch(loader: Iterable[Any], epoch: int) -> None:
     """Tell the epoch to samplers that shuffle by it (`set_epoch`, as torch's do)."""
     loader = loader.loader if isinstance(loader, Limited) else loader
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    samplers = (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
-    for part in {id(part): part for part in (loader, *samplers, batch_sampler)}.values():
+    for part in parts(loader):
         tell = getattr(part, "set_epoch", None)
         if callable(tell):
             tell(epoch)
+
+
+def parts(loader: object) -> list[Any]:
+    """A loader and its samplers, each once."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    samplers = (
+        getattr(loader, "sampler", None),
+        batch_sampler,
+        getattr(batch_sampler, "sampler", None),
+    )
+    return list({id(part): part for part in (loader, *samplers)}.values())
 
 
 def describe(loader: object) -> str:

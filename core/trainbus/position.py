@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trainbus import batches
 from trainbus.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -25,16 +26,8 @@ logger = logging.getLogger("trainbus")
 
 def _generators(loader: object) -> list[torch.Generator]:
     """The random generators that a loader and its samplers were given."""
-    loader = getattr(loader, "loader", loader)
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    owners = (
-        loader,
-        getattr(loader, "sampler", None),
-        batch_sampler,
-        getattr(batch_sampler, "sampler", None),
-    )
     found: list[torch.Generator] = []
-    for owner in owners:
+    for owner in batches.parts(getattr(loader, "loader", loader)):
         generator = getattr(owner, "generator", None)
         if isinstance(generator, torch.Generator) and generator not in found:
             found.append(generator)

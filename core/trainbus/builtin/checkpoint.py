@@ -10,7 +10,8 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
-from trainbus.errors import PluginError, UsageError, nearest
+from trainbus.builtin.monitor import Monitor
+from trainbus.errors import PluginError
 from trainbus.markers import hookimpl
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Checkpoint:
     def _save_best(self, run: Run) -> None:
         if self.monitor is None:
             return
-        value = self._value(run)
+        value = Monitor(self.monitor, self.mode).value(run, "checkpoint")
         worse = -value if self.mode == "max" else value
         kept = [-v if self.mode == "max" else v for v, _ in self.best]
         if math.isnan(value) or (len(kept) >= self.keep_best and worse >= kept[-1]):
@@ -145,17 +146,6 @@ class Checkpoint:
         run.save_checkpoint(directory / name)
         _point(directory / "best", self.best[0][1])
         _remove(directory, [old for _, old in gone])
-
-    def _value(self, run: Run) -> float:
-        assert self.monitor is not None
-        value = run.metrics.get(self.monitor)
-        if value is None:
-            logged = ", ".join(sorted(run.metrics)) or "nothing"
-            raise UsageError(
-                f"checkpoint monitors {self.monitor!r}, which was not logged"
-                f"{nearest(self.monitor, run.metrics)} Logged were: {logged}"
-            )
-        return value
 
     def state_dict(self) -> dict[str, Any]:
         """What the best and the last states are, to go on with them."""
