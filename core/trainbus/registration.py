@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any, NamedTuple
 
 from trainbus.dispatch import Hook
@@ -104,3 +105,28 @@ def marker(plugin: object, attribute: str) -> dict[str, Any] | None:
     static = inspect.getattr_static(plugin, attribute, None)
     function = getattr(static, "__func__", static)
     return getattr(function, "trainbus_impl", None)
+
+
+def copy_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of its own that does the same, to bear a marker of its own."""
+    if isinstance(function, FunctionType):
+        copy = FunctionType(
+            function.__code__, function.__globals__, function.__name__, function.__defaults__,
+            function.__closure__,
+        )  # fmt: skip
+        copy.__kwdefaults__ = function.__kwdefaults__
+        return copy
+
+    # Any other callable: a function with its parameters, as listeners are called by their names.
+    parameters = ", ".join(inspect.signature(function).parameters)
+    made: Callable[..., Any] = eval(f"lambda {parameters}: call({parameters})", {"call": function})
+    return made
+
+
+def listens(task: object, hooks: Mapping[str, Hook]) -> bool:
+    """Whether a task has listeners, or methods that look as if they were meant as such."""
+    members = [item for kind in type(task).__mro__ for item in vars(kind).items()]
+    return any(
+        hasattr(value, "trainbus_impl") or (name.startswith("on_") and name in hooks)
+        for name, value in members
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from trainbus.trainer import Trainer
 
 logger = logging.getLogger("trainbus")
-
-Status = Literal["running", "completed", "stopped", "interrupted", "failed"]
 
 
 class Run(Loop):
@@ -39,8 +37,6 @@ class Run(Loop):
         #: This process among those of the run.
         self.rank = 0
         self.world_size = 1
-        self.status: Status = "running"
-        self.stop_reason = ""
         self.dry_run = trainer.dry_run is not None
         #: What the run has to tell at its start, by topic.
         self.header: dict[str, str] = {
@@ -146,13 +142,6 @@ class Run(Loop):
         if kind in ("file", "model") and not Path(value).exists():
             raise UsageError(f"log_artifact({name!r}): there is no file {str(value)!r}")
         self.fire("on_artifact", Artifact(name, kind, value, self._log_step))
-
-    def stop(self, reason: str = "") -> None:
-        """End the run after the present batch; every `*_end` event still fires."""
-        self.stop_reason = self.stop_reason or reason or "asked to"
-        if self.status == "running":
-            self.status = "stopped"
-        self.stopping = True
 
     def interrupt(self, error: BaseException) -> None:
         """End the run after the present batch by raising `error` (a signal came)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from trainbus.dispatch import Opened
     from trainbus.task import Task
     from trainbus.trainer import Trainer
+
+Status = Literal["running", "completed", "stopped", "interrupted", "failed"]
 
 
 class Step:
@@ -34,6 +36,8 @@ class Step:
         #: The optimizer at hand, in the hooks around its step.
         self.optimizer: Optimizer | None = None
 
+        self.status: Status = "running"
+        self.stop_reason = ""
         self.batch: Any = None
         self.batch_index = -1
         #: Batches of the present training pass that are done; none between passes.
@@ -77,7 +81,10 @@ class Step:
 
     def stop(self, reason: str = "") -> None:
         """End the run after the present batch; every `*_end` event still fires."""
-        raise NotImplementedError
+        self.stop_reason = self.stop_reason or reason or "asked to"
+        if self.status == "running":
+            self.status = "stopped"
+        self.stopping = True
 
     def step(self, loss: Any = None) -> None:
         """All of a training step that follows the loss: backward, optimizers, events.

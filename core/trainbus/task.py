@@ -201,3 +201,25 @@ def loss_of(task: Task, loss: Any) -> Tensor:
         f"{where} returned a loss without a graph: nothing that requires a gradient leads to "
         "it. Was it made with .item(), .detach(), torch.tensor(...) or under torch.no_grad()?"
     )
+
+
+class ByHand(Task):
+    """The task of a hand-written loop: its steps are the loop's body."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """The model's output."""
+        return self.model(*inputs, **options)
+
+    @property
+    def run_name(self) -> str:
+        """The model's class."""
+        return type(self.model).__name__
+
+    @property
+    def step_name(self) -> str:
+        """The loop's own code."""
+        return "the loop's body: run.step(loss)"

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from types import FunctionType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from trainbus import accelerator as accelerators
-from trainbus import checkpoint, seeding
 from trainbus import plugins as plugin_manager
+from trainbus import run_dirs, seeding
 from trainbus.accelerator import Accelerator
 from trainbus.actions import Actions
 from trainbus.batches import Limited, describe, size
 from trainbus.bus import Bus
-from trainbus.errors import CheckpointError, Control, PluginError, UsageError, nearest
+from trainbus.errors import Control, PluginError, UsageError, nearest
 from trainbus.interrupts import deferred
 from trainbus.loop import Stage
 from trainbus.markers import hookimpl
-from trainbus.registration import Member
+from trainbus.registration import Member, copy_of, listens
 from trainbus.run import Run
-from trainbus.task import Optimizers, Task
+from trainbus.task import ByHand, Optimizers, Task
 
 logger = logging.getLogger("trainbus")
 Listener = TypeVar("Listener", bound=Callable[..., Any])
@@ -164,7 +162,7 @@ class Trainer:
                 name = f"{base}_{number}"
 
             # A copy bears the marker, so that one function may listen to several hooks.
-            marked = hookimpl(**options)(_copy(function))
+            marked = hookimpl(**options)(copy_of(function))
             self.bus.register(SimpleNamespace(**{hook: marked}), name, "trainer.on")
             return function
 
@@ -196,7 +194,11 @@ class Trainer:
             The finished run: its metrics, counters, directory and status.
         """
         bus = self.bus
-        path = None if resume is None else self._checkpoint(resume, task.run_name)
+        path = (
+            None
+            if resume is None
+            else run_dirs.find_checkpoint(self.run_dir, resume, task.run_name)
+        )
         with self._running(task, "train") as run:
             if path is not None and path.parent.name == "checkpoints":
                 run.continue_in(path.parent.parent)
@@ -259,7 +261,7 @@ class Trainer:
         """
         if not isinstance(model, nn.Module):
             raise UsageError(f"trainer.open({model!r:.80}): give a torch.nn.Module")
-        task = model if isinstance(model, Task) else _ByHand(model)
+        task = model if isinstance(model, Task) else ByHand(model)
         with self._running(task, "train") as run:
             self._prepare(run, isinstance(model, Task) and optimizer is None, optimizer)
             run.enter("fit")
@@ -296,7 +298,7 @@ class Trainer:
             run.stage = stage
             if run.dry_run:
                 unmute = bus.mute("record")
-            if _listens(task, bus):
+            if listens(task, bus.hooks):
                 bus.register(task, "task", type(task).__name__)
                 listening = True
             # Between predictions signals are the consumer's.
@@ -385,21 +387,6 @@ class Trainer:
         for topic, text in run.header.items():
             logger.info("%s: %s", topic, text)
 
-    def _checkpoint(self, resume: str | Path, name: str) -> Path | None:
-        """The checkpoint that `resume` means. Raises `CheckpointError`."""
-        if resume not in ("auto", "best"):
-            checkpoint.check(resume)
-            return Path(resume)
-        for directory in sorted(self.run_dir.glob("*/checkpoints"), reverse=True):
-            if not re.fullmatch(rf".*_{re.escape(_file_name(name))}(_\d+)?", directory.parent.name):
-                continue
-            path = directory / "best" if resume == "best" else checkpoint.newest_valid(directory)
-            if path is not None and path.exists():
-                return path
-        if resume == "best":
-            raise CheckpointError(f"resume='best': no run in {self.run_dir} kept a best checkpoint")
-        return None
-
     def _validate(self, run: Run, valid: Iterable[Any] | None) -> None:
         if valid is not None and not run.stopping:
             self._evaluate(run, valid, "valid")
@@ -453,42 +440,11 @@ class Trainer:
         )
 
     def make_run_dir(self, run: Run) -> Path:
-        """Make a directory that no other run has; for a dry run, one that is removed after it."""
+        """Make the directory of a run; that of a dry run is removed after it."""
         if run.dry_run:
             self._unfreed.append(Path(tempfile.mkdtemp(prefix="trainbus-dry-run-")))
             return self._unfreed[-1]
-        name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{_file_name(run.name)}"
-        for number in range(1, 10_000):
-            path = self.run_dir / (name if number == 1 else f"{name}_{number}")
-            try:
-                path.mkdir(parents=True)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise UsageError(
-                    f"run_dir={str(self.run_dir)!r}: cannot make {path}: {error}"
-                ) from None
-            return path
-        raise UsageError(f"run_dir={str(self.run_dir)!r}: no free name for {name}")
-
-
-class _ByHand(Task):
-    """The task of a hand-written loop: its steps are the loop's body."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *inputs: Any, **options: Any) -> Any:
-        return self.model(*inputs, **options)
-
-    @property
-    def run_name(self) -> str:
-        return type(self.model).__name__
-
-    @property
-    def step_name(self) -> str:
-        return "the loop's body: run.step(loss)"
+        return run_dirs.make(self.run_dir, run.name)
 
 
 def _validation_step(run: Run) -> Any:
@@ -497,35 +453,6 @@ def _validation_step(run: Run) -> Any:
 
 def _predict_step(run: Run) -> Any:
     return run.bus.predict_step(run)
-
-
-def _copy(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of its own that does the same, to bear a marker of its own."""
-    if isinstance(function, FunctionType):
-        copy = FunctionType(
-            function.__code__, function.__globals__, function.__name__, function.__defaults__,
-            function.__closure__,
-        )  # fmt: skip
-        copy.__kwdefaults__ = function.__kwdefaults__
-        return copy
-
-    # Any other callable: a function with its parameters, as listeners are called by their names.
-    parameters = ", ".join(inspect.signature(function).parameters)
-    made: Callable[..., Any] = eval(f"lambda {parameters}: call({parameters})", {"call": function})
-    return made
-
-
-def _listens(task: Task, bus: Bus) -> bool:
-    """Whether a task has listeners, or methods that look as if they were meant as such."""
-    members = [item for kind in type(task).__mro__ for item in vars(kind).items()]
-    return any(
-        hasattr(value, "trainbus_impl") or (name.startswith("on_") and name in bus.hooks)
-        for name, value in members
-    )
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", text)[:80]
 
 
 def _whole(value: object) -> bool:
