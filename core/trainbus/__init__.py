@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trainbus.seeding import seed_everything
     from trainbus.task import Task
     from trainbus.trainer import Trainer
+    from trainbus.weights import load_weights, save_weights
 
 _LAZY = {
     "Accelerator": "accelerator",
@@ -41,6 +42,8 @@ _LAZY = {
     "Trainer": "trainer",
     "hookimpl": "markers",
     "hookspec": "markers",
+    "load_weights": "weights",
+    "save_weights": "weights",
     "seed_everything": "seeding",
 }
 
@@ -63,6 +66,8 @@ __all__ = [
     "__version__",
     "hookimpl",
     "hookspec",
+    "load_weights",
+    "save_weights",
     "seed_everything",
 ]
 

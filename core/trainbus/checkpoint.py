@@ -12,7 +12,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
@@ -41,13 +42,14 @@ def write(path: Path, parts: Mapping[str, Any], about: Mapping[str, Any]) -> Non
     Raises:
         CheckpointError: it cannot be written, or holds what could not be read again.
     """
-    parts = {name: _plain(part, f"{path.name}: {name}") for name, part in parts.items()}
+    parts = plain(parts, path.name)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         manifest = {
             "format": FORMAT,
+            "written": datetime.now(UTC).isoformat(),
             "versions": {"trainbus": __version__, "torch": str(torch.__version__)},
             "about": dict(about),
             "parts": {name: _write_part(temporary / f"{name}.pt", parts[name]) for name in parts},
@@ -56,7 +58,7 @@ def write(path: Path, parts: Mapping[str, Any], about: Mapping[str, Any]) -> Non
             json.dump(manifest, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
-        _sync_directory(temporary)
+        sync(temporary)
         _put_in_place(temporary, path)
     except (OSError, RuntimeError) as error:  # torch's writer tells of a full disk by the latter
         raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from error
@@ -64,8 +66,8 @@ def write(path: Path, parts: Mapping[str, Any], about: Mapping[str, Any]) -> Non
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def read(path: str | Path, only: str | None = None) -> dict[str, Any]:
-    """Read the parts of a checkpoint, or one of them, to the CPU, after checking every checksum.
+def read(path: str | Path, only: Sequence[str] | None = None) -> dict[str, Any]:
+    """Read the parts of a checkpoint, or some, to the CPU, after checking every checksum.
 
     Raises:
         CheckpointError: it is missing, damaged, foreign, too new, or holds code.
@@ -73,7 +75,7 @@ def read(path: str | Path, only: str | None = None) -> dict[str, Any]:
     path = Path(path)
     manifest = check(path)
     parts = {}
-    for name in manifest["parts"] if only is None else (only,):
+    for name in manifest["parts"] if only is None else only:
         try:
             parts[name] = torch.load(path / f"{name}.pt", map_location="cpu", weights_only=True)
         except UnpicklingError as error:
@@ -112,16 +114,26 @@ def check(path: str | Path) -> dict[str, Any]:
     return manifest
 
 
+def about(path: Path) -> dict[str, Any]:
+    """What the manifest of a checkpoint that was checked tells of the run."""
+    told: dict[str, Any] = json.loads((path / _MANIFEST).read_text("utf-8"))["about"]
+    return told
+
+
 def newest_valid(directory: Path) -> Path | None:
-    """The newest undamaged checkpoint in a directory, by steps made; damaged ones are told."""
+    """The newest undamaged checkpoint in a directory, by time; damaged ones are told.
+
+    By time and not by steps: a run that was set back to an older state goes on from there. What a
+    process left that was killed while it put a checkpoint in its place is looked at, too.
+    """
     found = []
     for manifest_path in directory.glob(f"*/{_MANIFEST}"):
         try:
-            about = json.loads(manifest_path.read_text("utf-8"))["about"]
-            found.append((about["global_step"], about["epoch"], manifest_path.parent))
+            written = str(json.loads(manifest_path.read_text("utf-8"))["written"])
+            found.append((written, manifest_path.parent))
         except (OSError, ValueError, KeyError, TypeError):
             logger.warning("%s is damaged; trying an older checkpoint", manifest_path.parent)
-    for _, _, path in sorted(found, reverse=True):
+    for _, path in sorted(found, reverse=True):
         try:
             check(path)
         except CheckpointError as error:
@@ -129,45 +141,6 @@ def newest_valid(directory: Path) -> Path | None:
         else:
             return path
     return None
-
-
-def write_weights(path: Path, model: nn.Module) -> None:
-    """Write the weights of a model alone to one file of torch, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_part(temporary, model.state_dict())
-        temporary.replace(path)
-        _sync_directory(path.parent)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"cannot write {path}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def load_model(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Load weights that fit in every name and shape, else say which do not and change nothing."""
-    check_model(model, weights, source)
-    model.load_state_dict(weights)
-
-
-def check_model(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Raise `CheckpointError` with the names and shapes that differ."""
-    here = {name: tuple(value.shape) for name, value in _tensors(model.state_dict())}
-    there = {name: tuple(value.shape) for name, value in _tensors(weights)}
-    problems = [f"only in the model: {name}" for name in here if name not in there]
-    problems += [f"only in the file: {name}" for name in there if name not in here]
-    problems += [
-        f"{name}: {there[name]} in the file, {here[name]} in the model"
-        for name in here
-        if name in there and here[name] != there[name]
-    ]
-    if problems:
-        raise CheckpointError(f"{source} does not fit the model:\n  " + "\n  ".join(problems))
-
-
-def _tensors(state: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
-    return [(name, value) for name, value in state.items() if isinstance(value, Tensor)]
 
 
 class _Hashing:
@@ -196,6 +169,13 @@ def _write_part(path: Path, part: Any) -> dict[str, Any]:
     return {"sha256": hashing.sha256.hexdigest(), "bytes": hashing.bytes}
 
 
+def remove_leftovers(directory: Path) -> None:
+    """Remove what killed processes left half-written beside the checkpoints of a directory."""
+    for pattern in (".*.part", ".*.old"):
+        for path in directory.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def _put_in_place(temporary: Path, path: Path) -> None:
     """Rename; a directory that is there already goes away only when the new one is durable."""
     old = path.with_name(f".{path.name}.old")
@@ -203,33 +183,47 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
         path.rename(old)
     temporary.rename(path)
-    _sync_directory(path.parent)
+    sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _sync_directory(directory: Path) -> None:
-    """Make a rename itself durable, where the system knows how."""
+def sync(path: Path) -> None:
+    """Flush a file to the disk, or the renames in a directory, where the system knows how."""
     with contextlib.suppress(OSError):
-        handle = os.open(directory, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
 
 
-def _plain(value: Any, where: str) -> Any:
-    """The same of tensors and plain values only; what `read` would refuse is refused."""
+def plain(
+    parts: Mapping[str, Any], where: str, keep: Callable[[Tensor], Tensor] | None = None
+) -> dict[str, Any]:
+    """The same parts of tensors and plain values only; raises for what `read` would refuse.
+
+    Args:
+        parts: by name, tensors and plain values in dictionaries and lists.
+        where: for the message.
+        keep: what to keep of a tensor: a copy, for example; by default itself.
+    """
+    return {name: _plain(part, f"{where}: {name}", keep) for name, part in parts.items()}
+
+
+def _plain(value: Any, where: str, keep: Callable[[Tensor], Tensor] | None) -> Any:
     if isinstance(value, dict):
         for key in value:
-            _plain(key, f"{where}: the key {key!r}")
-        return {key: _plain(item, f"{where}: {key}") for key, item in value.items()}
+            _plain(key, f"{where}: the key {key!r}", None)
+        return {key: _plain(item, f"{where}: {key}", keep) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_plain(item, f"{where}: {i}") for i, item in enumerate(value))
-    if type(value) in (*_PLAIN, Tensor, nn.Parameter, nn.Buffer):
+        return type(value)(_plain(item, f"{where}: {i}", keep) for i, item in enumerate(value))
+    if type(value) in (Tensor, nn.Parameter, nn.Buffer):
+        return value if keep is None else keep(value.detach())
+    if type(value) in _PLAIN:
         return value
-    for plain in (bool, int, float, str):
-        if isinstance(value, plain):  # a number of NumPy's, or an enumeration's
-            return plain(value)
+    for plain_type in (bool, int, float, str):
+        if isinstance(value, plain_type):  # a number of NumPy's, or an enumeration's
+            return plain_type(value)
     raise CheckpointError(
         f"{where} is a {type(value).__name__}; a checkpoint holds tensors and plain values"
     )

@@ -52,6 +52,8 @@ class Loop(Step):
         #: Random states of training while a pass inside it has its own.
         self.training_random: dict[str, Any] | None = None
         self.training_loader: Iterable[Any] = ()
+        #: `batches_done` at the newest validation inside the present training pass.
+        self.validated_at = 0
         #: Where a loaded checkpoint stood, until the loop stands there.
         self.resume_at: dict[str, Any] | None = None
         #: When `max_time` is over, on the monotonic clock.
@@ -83,6 +85,12 @@ class Loop(Step):
             self.leave("epoch")
             if not self._cut_short:
                 self.epoch += 1
+
+    def owes_validation(self, interval: int) -> bool:
+        """Whether a loaded checkpoint stood before a validation that its batch was to bring."""
+        if self.resume_at is None or not (done := self.resume_at["batches"]):
+            return False
+        return bool(done % interval == 0 and self.resume_at["validated_at"] != done)
 
     def batches(self, loader: Iterable[Any], epochs: int | None = None) -> Iterator[Any]:
         """Yield placed training batches to a loop of one's own, which calls `run.step(loss)`.
@@ -214,6 +222,8 @@ class Loop(Step):
             self._check_not_empty(loader)
             if not self.stopping:
                 records.end_pass(self.global_step)
+                if stage == "valid":
+                    self.validated_at = self.batches_done
             self._averaging = False
             self.leave(event)
             complete = True

@@ -8,13 +8,16 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_type_hints
 
-from trainbus.errors import PluginError, nearest
+from trainbus.errors import PluginError, TrainbusError, nearest
 
 _SECRET = re.compile(
     r"(?:^|[\W_])(?:(?:api|access|auth|private|secret)?[-_]?key|token|pass(?:word|wd)|secret|"
     r"credentials?)(?:$|[\W_])",
     re.IGNORECASE,
 )
+
+#: What stands for a key, a token or a password in what is shown or written.
+HIDDEN = "***"
 
 
 class Given(NamedTuple):
@@ -56,16 +59,13 @@ def build(who: str, target: Any, given: Mapping[str, Given]) -> tuple[Any, dict[
         for key, option in given.items():
             raise PluginError(f"{option.where}: plugin {who} has no option {key!r}, nor any other")
         return target, {}
-    types = _types(target)
+    types = types_of(target)
     values = {}
     for key, option in given.items():
         if key not in parameters:
-            known = f"It has {', '.join(parameters)}." if parameters else "It has none."
-            raise PluginError(
-                f"{option.where}: plugin {who} has no option {key!r}"
-                f"{nearest(key, parameters)} {known}"
-            )
-        values[key] = _validated(who, key, option, types.get(key, Any))
+            raise unknown_option(who, key, option, list(parameters))
+        subject = f"option {key!r} of plugin {who}"
+        values[key] = validated(subject, option, types.get(key, Any), shown=shown(key))
     missing = [
         name
         for name, parameter in parameters.items()
@@ -82,10 +82,7 @@ def build(who: str, target: Any, given: Mapping[str, Given]) -> tuple[Any, dict[
     except PluginError:
         raise
     except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-        for name, value in values.items():
-            if _SECRET.search(name) and value:
-                text = text.replace(str(value), "***")
+        text = without_secrets(f"{type(error).__name__}: {error}", values)
         raise PluginError(
             f"plugin {who} cannot be made with {hide_secrets(values)}: {text}"
         ) from error
@@ -97,12 +94,46 @@ def build(who: str, target: Any, given: Mapping[str, Given]) -> tuple[Any, dict[
     return plugin, hide_secrets(all_options)
 
 
+def unknown_option(who: str, key: str, option: Given, names: Sequence[str]) -> PluginError:
+    """The error for an option that a plugin does not have."""
+    known = f"It has {', '.join(names)}." if names else "It has none."
+    return PluginError(
+        f"{option.where}: plugin {who} has no option {key!r}{nearest(key, names)} {known}"
+    )
+
+
+def shown(name: str) -> str | None:
+    """What to show for the value of an option: itself (None) unless it is a secret."""
+    return HIDDEN if is_secret(name) else None
+
+
+def is_secret(name: str) -> bool:
+    """Whether an option of this name holds a key, a token or a password."""
+    return _SECRET.search(str(name)) is not None  # the keys of an option may be numbers
+
+
 def hide_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with the values of keys, tokens and passwords replaced."""
+    """The options, and those in tables among them, with keys, tokens and passwords replaced."""
     return {
-        name: "***" if _SECRET.search(name) and value is not None else value
+        name: HIDDEN if is_secret(str(name)) and value is not None else _hidden_inside(value)
         for name, value in options.items()
     }
+
+
+def _hidden_inside(value: Any) -> Any:
+    if isinstance(value, dict):
+        return hide_secrets(value)
+    if isinstance(value, list):
+        return [_hidden_inside(item) for item in value]
+    return value
+
+
+def without_secrets(text: str, values: Mapping[str, Any]) -> str:
+    """A text without the keys, tokens and passwords that are among the values."""
+    for name, value in values.items():
+        if is_secret(name) and value:
+            text = text.replace(str(value), HIDDEN)
+    return text
 
 
 def hide_secrets_of(arguments: Sequence[str]) -> list[str]:
@@ -111,60 +142,94 @@ def hide_secrets_of(arguments: Sequence[str]) -> list[str]:
     before = ""
     for argument in arguments:
         name, is_set, _ = argument.partition("=")
-        if is_set and _SECRET.search(name):
-            argument = f"{name}=***"
-        elif before.startswith("-") and "=" not in before and _SECRET.search(before):
-            argument = "***"
+        if is_set and is_secret(name):
+            argument = f"{name}={HIDDEN}"
+        elif before.startswith("-") and "=" not in before and is_secret(before):
+            argument = HIDDEN
         hidden.append(argument)
         before = argument
     return hidden
 
 
-def _types(target: Any) -> dict[str, Any]:
+def types_of(target: Any) -> dict[str, Any]:
+    """The annotations of a class's or a function's parameters; unreadable ones are `Any`."""
     function = inspect.getattr_static(target, "__init__") if isinstance(target, type) else target
     try:
         return get_type_hints(function, include_extras=True)
-    except NameError:  # a type that is imported for type checkers only
-        return {
-            name: _evaluated(annotation, function.__globals__)
-            for name, annotation in inspect.get_annotations(function).items()
-        }
+    except Exception:  # a type that is imported for type checkers only, or is none
+        names = getattr(function, "__globals__", {})
+        annotations = getattr(function, "__annotations__", None) or {}
+        return {name: _evaluated(annotation, names) for name, annotation in annotations.items()}
 
 
 def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
     try:
         return eval(annotation, names) if isinstance(annotation, str) else annotation
-    except NameError:
+    except Exception:
         return Any
 
 
-def _validated(who: str, key: str, option: Given, annotation: Any) -> Any:
-    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+def validated(
+    subject: str,
+    given: Given,
+    annotation: Any,
+    error: type[TrainbusError] = PluginError,
+    shown: str | None = None,
+) -> Any:
+    """The value as its type wants it.
 
-    try:
-        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:  # a type with a configuration of its own
-        adapter = TypeAdapter(annotation)
-    attempts = [option.value]
-    if option.text:
+    Args:
+        subject: what is set, for the message.
+        given: the value. A text from a shell becomes the TOML value that it reads as, where the
+            type takes that as it is.
+        annotation: its type; what pydantic has no word for is not checked.
+        error: what to raise for a value that does not fit.
+        shown: what stands for the value in the message, if not the value.
+    """
+    from pydantic import ValidationError
+
+    adapter = _adapter(annotation)
+    if adapter is None:
+        return given.value
+    attempts = [(given.value, False)]
+    if given.text:
+        read = _as_toml(given.value)
+        attempts = [*((value, True) for value in read), *attempts, *((v, False) for v in read)]
         # What looks like a list or a table is one, where the option takes one.
-        looks = option.value.lstrip().startswith(("[", "{"))
-        attempts = _as_toml(option.value) + attempts if looks else attempts + _as_toml(option.value)
+        if given.value.lstrip().startswith(("[", "{")):
+            attempts = [*((value, False) for value in read), *attempts]
     problem: ValidationError | None = None
-    for value in attempts:
+    for value, strict in attempts:
         try:
-            return adapter.validate_python(value)
-        except ValidationError as error:
-            problem = problem or error
+            return adapter.validate_python(value, strict=strict or None)
+        except ValidationError as failure:
+            problem = problem if strict else problem or failure
     assert problem is not None
-    first = problem.errors(include_url=False)[0]
-    shown = "***" if _SECRET.search(key) else repr(option.value)
-    raise PluginError(f"{option.where}: option {key!r} of plugin {who} is {shown}: {first['msg']}")
+    shown = shown or f"{given.value!r:.200}"
+    reason = problem.errors(include_url=False)[0]["msg"]
+    raise error(f"{given.where}: {subject} is {shown}: {reason}")
+
+
+def _adapter(annotation: Any) -> Any:
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter
+
+    # A type with a configuration of its own takes none.
+    for config in (ConfigDict(arbitrary_types_allowed=True), None):
+        try:
+            return TypeAdapter(annotation, config=config)
+        except PydanticUserError:
+            continue
+    return None
+
+
+def as_toml(text: str) -> Any:
+    """What a shell's text reads as in TOML (`[1, 2]`, `{a = 1}`, `0.5`), or the text itself."""
+    return next(iter(_as_toml(text)), text)
 
 
 def _as_toml(text: str) -> list[Any]:
-    """What a shell's text means as a TOML value (`[1, 2]`, `{a = 1}`), if anything."""
     try:
-        return [tomllib.loads(f"value = {text}")["value"]]
+        value = tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, KeyError):
         return []
+    return [value]

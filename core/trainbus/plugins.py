@@ -45,6 +45,8 @@ class CommandLine:
     plugins: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     disabled: bool = False
+    #: The file that `trainbus fit` runs: nearer than the project's.
+    config: Project = field(default_factory=Project)
 
 
 class _Told:
@@ -128,8 +130,8 @@ class Loaded:
 def select(argument: Sequence[str | object] = (), project: Project | None = None) -> Selection:
     """Put together who wants what, from the farthest to the nearest.
 
-    Installed for autoload, built in, the project's file, `Trainer(plugins=...)`, the environment
-    (`TRAINBUS_PLUGINS`, by commas), the command line.
+    Installed for autoload, built in, the project's file, that of `trainbus fit`,
+    `Trainer(plugins=...)`, the environment (`TRAINBUS_PLUGINS`, by commas), the command line.
     """
     told = command_line.get()
     if told.disabled:  # what the program itself made is part of the program
@@ -141,7 +143,11 @@ def select(argument: Sequence[str | object] = (), project: Project | None = None
     wishes = [
         *(Request(f"{AUTOLOAD_GROUP}:{name}", "installed") for name in discover(AUTOLOAD_GROUP)),
         *(Request(name, "built in") for name in DEFAULTS),
-        *(Request(_beside(item, project), project.label) for item in project.plugins),
+        *(
+            Request(_beside(item, file), file.label)
+            for file in (project, told.config)
+            for item in file.plugins
+        ),
         *(Request(item, "Trainer") for item in argument),
         *(
             Request(item.strip(), "TRAINBUS_PLUGINS")
@@ -213,9 +219,9 @@ def load(argument: Sequence[str | object] = ()) -> list[Loaded]:
     is left out with a warning.
     """
     with one_scan():
-        project = find_project() if not command_line.get().disabled else Project()
+        project = project_in_use()
         selection = select(argument, project)
-        given = _given_options(project, selection)
+        given = given_options(project, selection)
         loaded: list[Loaded] = []
         failures: list[PluginError] = []
         for name, request in selection.active.items():
@@ -229,6 +235,11 @@ def load(argument: Sequence[str | object] = ()) -> list[Loaded]:
     if failures:
         raise together(failures) from failures[0].__cause__
     return loaded
+
+
+def project_in_use() -> Project:
+    """The project's file, or an empty one under `--no-plugins`. Raises `PluginError`."""
+    return Project() if command_line.get().disabled else find_project()
 
 
 def register(bus: Bus, loaded: Sequence[Loaded]) -> list[Loaded]:
@@ -332,9 +343,14 @@ def _describe(name: str, plugin: object, request: Request) -> Loaded:
     )  # fmt: skip
 
 
-def _import_file(path: Path) -> ModuleType:
+def check_file(path: Path) -> None:
+    """Raise `PluginError` if there is no such file."""
     if not path.is_file():
         raise PluginError(f"plugin file {str(path)!r} does not exist (looked in {Path.cwd()})")
+
+
+def _import_file(path: Path) -> ModuleType:
+    check_file(path)
     name = f"trainbus_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
@@ -355,18 +371,21 @@ def _import_file(path: Path) -> ModuleType:
 # --- options -------------------------------------------------------------------------------------
 
 
-def _given_options(project: Project, selection: Selection) -> dict[str, dict[str, Given]]:
-    """What was set for each plugin by name: in the project's file and on the command line."""
+def given_options(project: Project, selection: Selection) -> dict[str, dict[str, Given]]:
+    """What was set for each plugin by name: in the files and on the command line."""
+    told = command_line.get()
     given: dict[str, dict[str, Given]] = {}
     names = {*discover(), *discover(AUTOLOAD_GROUP), *known_distributions(), *selection.active}
-    for name, table in project.options.items():
-        if name not in names:
-            raise PluginError(
-                f"{project.label}: [options.{name}] is for no plugin{nearest(name, names)}"
-            )
-        for key, value in table.items():
-            given.setdefault(name, {})[key] = Given(value, project.label)
-    for text in command_line.get().options:
+    for file in (project,) if told.disabled else (project, told.config):
+        for name, table in file.options.items():
+            if name not in names:
+                raise PluginError(
+                    f"{file.label}: [options.{name}] is for no plugin{nearest(name, names)}"
+                )
+            for key, value in table.items():
+                option = value if isinstance(value, Given) else Given(value, file.label)
+                given.setdefault(name, {})[key] = option
+    for text in told.options:
         match = re.fullmatch(r"([\w-]+)\.(\w+)=(.*)", text, re.DOTALL)
         if match is None:
             raise PluginError(f"-o {text.partition('=')[0]}: write -o PLUGIN.OPTION=VALUE")

@@ -49,12 +49,13 @@ def start(run: Loop, loader: Iterable[Any]) -> tuple[int, Iterable[Any]]:
         if resume_at is not None:
             restore_random(run, resume_at)
             _set_generators(loader, resume_at["generators"])
-        run.batches_done = 0
+        run.batches_done = run.validated_at = 0
         run.pass_start = _remember(run, loader)
         return 0, run.loader
     done = resume_at["batches"]
     run.pass_start = resume_at["pass_start"]
     run.batch_index, run.batches_done = done - 1, done
+    run.validated_at = resume_at["validated_at"]
     _set_generators(loader, run.pass_start["generators"])
     run.accelerator.set_random_state(run.pass_start["random"])
     started = perf_counter()
@@ -114,6 +115,7 @@ def state_dict(run: Loop) -> dict[str, Any]:
     has_state = run.batches_done and not hasattr(inner, "start_at")
     return {
         "batches": run.batches_done,
+        "validated_at": run.validated_at,
         "random": run.training_random or run.accelerator.random_state(),
         "generators": [generator.get_state() for generator in _generators(run.training_loader)],
         "pass_start": run.pass_start,

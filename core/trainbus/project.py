@@ -42,7 +42,7 @@ def find_project(start: Path | None = None) -> Project:
                 tools = table.get("tool")
                 table = tools.get("trainbus") if isinstance(tools, dict) else None
             if table is not None:
-                return _checked(path, table)
+                return from_table(path, table)
     return Project()
 
 
@@ -57,7 +57,8 @@ def _read(path: Path) -> Any:
         raise PluginError(f"{path}: cannot be read: {error}") from None
 
 
-def _checked(path: Path, table: Any) -> Project:
+def from_table(path: Path, table: Any) -> Project:
+    """What a table says that was read from `path`. Raises `PluginError`."""
     if not isinstance(table, dict):
         raise PluginError(f"{path}: tool.trainbus must be a table")
     for key in table:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainbus import batches, checkpoint
+from trainbus import batches, weights
 from trainbus.errors import UsageError
 from trainbus.loop import Loop
 from trainbus.records import ARTIFACT_KINDS, Artifact, ArtifactKind, Records
 
 if TYPE_CHECKING:
     from trainbus.accelerator import Accelerator
+    from trainbus.run_dirs import Hold
     from trainbus.task import Task
     from trainbus.trainer import Trainer
 
@@ -52,7 +53,7 @@ class Run(Loop):
         self._errors = self.bus.errors
         self._done_once: set[str] = set()
         self._claims: dict[str, str] = {}
-        self._dir: Path | None = None
+        self._held: Hold | None = None
         #: Sections of a loaded checkpoint whose plugins are not active.
         self.kept_sections: dict[str, Any] = {}
 
@@ -66,14 +67,14 @@ class Run(Loop):
     @property
     def dir(self) -> Path:
         """The directory of this run, made when it is first asked for."""
-        if self._dir is None:
-            self._dir = self.trainer.make_run_dir(self)
-        return self._dir
+        if self._held is None:
+            self._held = self.trainer.make_run_dir(self)
+        return self._held.directory
 
     @property
     def has_dir(self) -> bool:
         """Whether the directory was made."""
-        return self._dir is not None
+        return self._held is not None
 
     @property
     def errors(self) -> list[str]:
@@ -165,11 +166,12 @@ class Run(Loop):
         return True
 
     def save_checkpoint(self, path: str | Path) -> None:
-        """Write model, optimizers, counters and plugins to `path`; nothing in a dry run."""
-        if self.dry_run:
-            return
-        self.bus.save_checkpoint(self, Path(path))
-        self.fire("on_checkpoint_saved", Path(path))
+        """Write model, optimizers, counters and plugins to `path`; nothing in a dry run.
+
+        With `Checkpoint(background=True)` it is there when `on_checkpoint_saved` fires, later.
+        """
+        if not self.dry_run and self.bus.save_checkpoint(self, Path(path)):
+            self.fire("on_checkpoint_saved", Path(path))
 
     def load_checkpoint(self, path: str | Path) -> None:
         """Put the values of a checkpoint into model, optimizers, counters and plugins."""
@@ -177,12 +179,17 @@ class Run(Loop):
         self.fire("on_checkpoint_loaded", Path(path))
 
     def load_weights(self, path: str | Path) -> None:
-        """Put the model of a checkpoint into the model, and leave all else as it is."""
-        checkpoint.load_model(self.task, checkpoint.read(path, "model")["model"], str(path))
+        """Put the weights of a checkpoint or a file into the model, and leave all else as it is."""
+        weights.load_weights(self.task, path)
 
-    def continue_in(self, directory: Path) -> None:
+    def continue_in(self, held: Hold | None) -> None:
         """Write to the directory of the run that this one continues."""
-        self._dir = directory
+        self._held = held
+
+    def release(self) -> None:
+        """Let other runs have the directory."""
+        if self._held is not None:
+            self._held.release()
 
     def records_state(self) -> dict[str, Any]:
         """The means of the present pass so far, and the newest values."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from trainbus import checkpoint, position
+from trainbus import position, weights
 from trainbus.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def about(run: Run) -> dict[str, Any]:
     """What a checkpoint's manifest tells of the run."""
     return {
         "run": run.name,
+        "status": run.status,
         "epoch": run.epochs_done,
         "global_step": run.global_step,
         "batches": run.batches_done,
@@ -61,7 +62,7 @@ def collect(run: Run) -> dict[str, Any]:
 
 def restore(run: Run, parts: dict[str, Any], source: str) -> None:
     """Put the parts into a run. Raises `CheckpointError` for what does not fit."""
-    checkpoint.check_model(run.task, parts["model"], source)
+    weights.check_fit(run.task, parts["model"], source)
     if run.optimizers:
         _check_optimizers(run, parts["optimizers"], source)
     run.task.load_state_dict(parts["model"])

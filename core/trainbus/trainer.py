@@ -194,14 +194,11 @@ class Trainer:
             The finished run: its metrics, counters, directory and status.
         """
         bus = self.bus
-        path = (
-            None
-            if resume is None
-            else run_dirs.find_checkpoint(self.run_dir, resume, task.run_name)
-        )
         with self._running(task, "train") as run:
-            if path is not None and path.parent.name == "checkpoints":
-                run.continue_in(path.parent.parent)
+            path = None
+            if resume is not None:
+                path, held = run_dirs.resume_from(self.run_dir, resume, run.name)
+                run.continue_in(held)
             self._prepare(run, with_optimizers=True)
             if self.overfit is not None:
                 train = list(islice(train, self.overfit))
@@ -211,8 +208,13 @@ class Trainer:
             run.enter("fit")
             if path is not None:
                 run.load_checkpoint(path)
+            # A checkpoint may have been written just before a validation inside an epoch.
+            owed = interval is not None and run.owes_validation(interval)
             for epoch in run.epochs(self.epochs):
                 for _ in run.training_batches(train):
+                    if owed:
+                        owed = False
+                        self._validate(run, valid)
                     try:
                         loss = bus.training_step(run)
                     except Control as control:
@@ -225,6 +227,7 @@ class Trainer:
                     due = (epoch + 1) % self.validate_every == 0 or run.finished or run.dry_run
                 else:  # validated inside the epoch, perhaps at this very batch
                     due = (run.finished or run.dry_run) and (run.batch_index + 1) % interval != 0
+                    due, owed = due or owed, False
                 if due:
                     self._validate(run, valid)
         return run
@@ -291,6 +294,7 @@ class Trainer:
         modes = [(module, module.training) for module in task.modules()]
         listening = False
         unmute: Callable[[], None] | None = None
+        run: Run | None = None
         self._running_now = True
         try:
             bus.recall()
@@ -316,6 +320,8 @@ class Trainer:
                 unmute()
                 while self._unfreed:
                     shutil.rmtree(self._unfreed.pop(), ignore_errors=True)
+            if run is not None:
+                run.release()
             self._running_now = False
 
     def _lifetime(self, run: Run) -> Iterator[Run]:
@@ -439,11 +445,11 @@ class Trainer:
             "need a plugin that starts one process for each, and none is active"
         )
 
-    def make_run_dir(self, run: Run) -> Path:
+    def make_run_dir(self, run: Run) -> run_dirs.Hold:
         """Make the directory of a run; that of a dry run is removed after it."""
         if run.dry_run:
             self._unfreed.append(Path(tempfile.mkdtemp(prefix="trainbus-dry-run-")))
-            return self._unfreed[-1]
+            return run_dirs.Hold(self._unfreed[-1])
         return run_dirs.make(self.run_dir, run.name)
 
 

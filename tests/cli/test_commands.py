@@ -52,7 +52,7 @@ def test_plugins_lists_a_file_that_is_switched_on(trainbus, verbs):
 def test_hooks_of_plugins_are_in_calling_order(trainbus):
     done = trainbus("-p", "clip", "-p", "checkpoint", "plugins", "--hooks", "--json")
     order = {row["hook"]: row["called in this order"] for row in json.loads(done.stdout)}
-    assert order["on_before_optimizer_step"] == "clip"
+    assert order["on_before_optimizer_step"] == "clip -> checkpoint"
     assert order["on_fit_start"].endswith("checkpoint -> manifest")  # the manifest is `trylast`
     assert list(order) == [hook for hook in hookspecs.declared() if hook in order]
 

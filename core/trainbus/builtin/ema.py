@@ -227,12 +227,16 @@ class EMA:
     # --- checkpoints ---------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The average and how many steps it has seen."""
-        return {"updates": self.updates, "average": dict(self.average)}
+        """The average and how many steps it has seen.
+
+        `weights` is where `load_weights` finds that with which the model was validated.
+        """
+        name = "weights" if self.validate else "average"
+        return {"updates": self.updates, name: dict(self.average)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with an average of before. Raises `CheckpointError` when it does not fit."""
-        average = state["average"]
+        average = state["weights"] if "weights" in state else state["average"]
         if self._model is not None:
             self._find_parameters(self._model)
             here = {name: tuple(value.shape) for name, value in self._parameters.items()}

@@ -7,6 +7,7 @@ import runpy
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,14 +25,12 @@ def _tell(context: click.Context, parameter: click.Parameter, value: Any) -> Non
     """Add what was given to what the trainers of this process are told."""
     told = manager.command_line.get()
     if parameter.name == "no_plugins":
-        disabled = told.disabled or bool(value)
-        manager.command_line.set(manager.CommandLine(told.plugins, told.options, disabled))
+        told = replace(told, disabled=told.disabled or bool(value))
     elif parameter.name == "plugin":
-        names = (*told.plugins, *value)
-        manager.command_line.set(manager.CommandLine(names, told.options, told.disabled))
+        told = replace(told, plugins=(*told.plugins, *value))
     else:
-        options = (*told.options, *value)
-        manager.command_line.set(manager.CommandLine(told.plugins, options, told.disabled))
+        told = replace(told, options=(*told.options, *value))
+    manager.command_line.set(told)
 
 
 def selects_plugins(command: F) -> F:
@@ -144,6 +143,60 @@ def demo(epochs: int, run_dir: str, seed: int) -> None:
     from trainbus.cli import digits
 
     digits.train(epochs, run_dir, seed)
+
+
+class Fit(click.Command):
+    """A command whose `--resume` takes a path only behind `=`, as a file may follow it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Let a lone `--resume` mean `--resume=auto`, whatever follows it."""
+        for index, each in enumerate(args):
+            if each == "--resume":
+                named = args[index + 1 : index + 2]
+                named = named if named in (["auto"], ["best"]) else []
+                args[index : index + 1 + len(named)] = [f"--resume={(named or ['auto'])[0]}"]
+        return super().parse_args(ctx, args)
+
+
+@trainbus.command(cls=Fit, add_help_option=False)
+@click.argument("config", required=False, metavar="CONFIG.toml")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set a key of the file: trainer.epochs=5, options.checkpoint.monitor=valid/loss.",
+)
+@click.option(
+    "--resume",
+    metavar="[=best|=PATH]",
+    help="Continue the newest checkpoint in run_dir, if there is one; or the best, or that of a "
+    "path.",
+)
+@selects_plugins
+@click.option("-h", "--help", "wants_help", is_flag=True, help="Show all that can be set.")
+@click.pass_context
+def fit(
+    context: click.Context,
+    config: str | None,
+    settings: tuple[str, ...],
+    resume: str | None,
+    wants_help: bool,
+) -> None:
+    """Train as a file says: task, data, trainer, plugins and their options.
+
+    With CONFIG.toml, --help lists the arguments of its task and data, too.
+    """
+    from trainbus.cli import fitting
+
+    if wants_help:
+        from trainbus.cli import fit_help
+
+        click.echo(context.get_help() + "\n\n" + fit_help.text(config, settings))
+    elif config is None:
+        raise click.MissingParameter(ctx=context, param_hint="CONFIG.toml", param_type="argument")
+    else:
+        fitting.fit(Path(config), settings, resume)
 
 
 @trainbus.command(

@@ -16,9 +16,13 @@ from trainbus.project import find_project
 def report() -> int:
     """Print what was found; returns 0 when all is well, else 1."""
     problems = 0
-    click.echo(f"python     {platform.python_version()} ({platform.system()} {platform.machine()})")
-    for name in ("trainbus", "torch", "pluggy", "click", "packaging", "pydantic"):
-        click.echo(f"{name:10} {metadata.version(name)}")
+    click.echo(
+        f"python      {platform.python_version()} ({platform.system()} {platform.machine()})"
+    )
+    for name in (
+        "trainbus", "torch", "pluggy", "click", "packaging", "pydantic", "safetensors", "tomli-w",
+    ):  # fmt: skip
+        click.echo(f"{name:11} {metadata.version(name)}")
     problems += _device()
     problems += _project()
     click.echo("\nplugins")
@@ -43,18 +47,18 @@ def _device() -> int:
         from trainbus.accelerator import choose
 
         chosen, why = choose("auto", ())
-        click.echo(f"device     {chosen.device} ({why})")
+        click.echo(f"device      {chosen.device} ({why})")
     except Exception as error:  # a driver may fail in any way
-        click.echo(f"device     broken: {type(error).__name__}: {error}")
+        click.echo(f"device      broken: {type(error).__name__}: {error}")
         return 1
     return 0
 
 
 def _project() -> int:
     try:
-        click.echo(f"project    {find_project().label}")
+        click.echo(f"project     {find_project().label}")
     except TrainbusError as error:
-        click.echo(f"project    broken: {error}")
+        click.echo(f"project     broken: {error}")
         return 1
     return 0
 

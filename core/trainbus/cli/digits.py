@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from trainbus import checkpoint
 from trainbus.builtin import Checkpoint
 from trainbus.errors import UsageError
 from trainbus.run import Run
 from trainbus.seeding import seed_everything
 from trainbus.task import Task
 from trainbus.trainer import Trainer
+from trainbus.weights import save_weights
 
 Loader = DataLoader[tuple[Tensor, ...]]
 
@@ -111,7 +111,7 @@ def train(epochs: int, run_dir: str, seed: int) -> None:
         run.load_weights(path)
         predicted = list(run.evaluation_batches(testing, "test", run.bus.validation_step))
         truth = torch.cat([digits for _, digits in testing])
-        checkpoint.write_weights(run.dir / "weights.pt", run.task)
+        save_weights(run.task, run.dir / "weights.pt")
         for name, figure in (
             ("curves", _curves(curves)),
             ("confusion", _confusion(truth, torch.cat(predicted).cpu())),

@@ -1,0 +1,87 @@
+"""Writing a checkpoint on a thread of its own, from a copy in the host's memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainbus.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainbus.run import Run
+
+
+class Background:
+    """Writes one checkpoint at a time while training goes on.
+
+    Training waits for the copy only, which is made into memory that is kept from one checkpoint to
+    the next (pinned, for tensors of a device): as much as all parts of a checkpoint together.
+    """
+
+    def __init__(self) -> None:
+        self._copies: list[Tensor] = []
+        self._thread: threading.Thread | None = None
+        self._path = Path()
+        self._error: CheckpointError | None = None
+
+    def begin(self, run: Run, path: Path) -> None:
+        """Copy the state of a run, and begin to write it. The one before must be done."""
+        from trainbus import checkpoint, state
+
+        parts = self._snapshot(run, path)
+        about = state.about(run)
+
+        def write(parts: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+            try:
+                checkpoint.write(path, parts, about)
+            except CheckpointError as error:
+                self._error = error
+
+        self._path = path
+        # No daemon: an interpreter that ends waits until the checkpoint is whole.
+        self._thread = threading.Thread(target=write, args=(parts, about), name="trainbus-save")
+        self._thread.start()
+
+    def finished(self, wait: bool = False) -> Path | None:
+        """The path that was written since the last call, or None.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        if self._thread is None or (self._thread.is_alive() and not wait):
+            return None
+        self._thread.join()
+        self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return self._path
+
+    def _snapshot(self, run: Run, path: Path) -> dict[str, Any]:
+        import torch
+
+        from trainbus import checkpoint, state
+
+        copies: dict[tuple[Any, ...], Tensor] = {}
+        before, self._copies = iter(self._copies), []
+
+        def copy(tensor: Tensor) -> Tensor:
+            place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+            if tensor.numel() and place in copies:  # tied weights stay tied
+                return copies[place]
+            target = next(before, None)
+            if target is None or (target.shape, target.dtype) != (tensor.shape, tensor.dtype):
+                pinned = tensor.device.type != "cpu"
+                target = torch.empty_like(tensor, device="cpu", pin_memory=pinned)
+            target.copy_(tensor, non_blocking=True)
+            copies[place] = target
+            self._copies.append(target)
+            return target
+
+        parts = checkpoint.plain(state.collect(run), path.name, copy)
+        run.accelerator.synchronize()
+        return parts
