@@ -66,6 +66,17 @@ class Accelerator:
         """Put back what `random_state` gave."""
         seeding.set_random_state(state, self.device)
 
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether an error says that there was not enough memory."""
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+            return True
+        return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+    def free_memory(self) -> None:
+        """Give memory that nothing uses any more back to the device."""
+        if self.device.type != "cpu":
+            torch.accelerator.memory.empty_cache()
+
     def synchronize(self) -> None:
         """Wait until the device has done all it was given."""
         if self.device.type != "cpu":

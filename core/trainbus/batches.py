@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from copy import copy
 from dataclasses import fields, is_dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import torch
@@ -110,6 +110,43 @@ def tensors(batch: Any) -> Iterator[Tensor]:
     elif is_dataclass(batch):
         for field in fields(batch):
             yield from tensors(getattr(batch, field.name))
+
+
+def split(batch: Any, parts: int) -> list[Any]:
+    """The same batch in parts of nearly equal size, cut along the first dimension.
+
+    Tensors, and lists and tuples of plain values, that are as long as the batch are cut; mappings,
+    dataclasses and sequences of tensors are walked through; all else goes into each part.
+
+    Raises:
+        UsageError: it is of one sample, or holds no tensor that could be cut.
+    """
+    samples = batch_size(batch)
+    if samples < 2:
+        raise UsageError(f"a batch of {samples} sample cannot be cut ({type(batch).__name__})")
+    parts = min(parts, samples)
+    bounds = [samples * number // parts for number in range(parts + 1)]
+    return [_part(batch, slice(*pair), samples) for pair in pairwise(bounds)]
+
+
+def _part(batch: Any, part: slice, samples: int) -> Any:
+    if isinstance(batch, Tensor):
+        return batch[part] if batch.ndim and batch.shape[0] == samples else batch
+    if isinstance(batch, MutableMapping):
+        cut = copy(batch)
+        for key, value in batch.items():
+            cut[key] = _part(value, part, samples)
+        return cut
+    if is_dataclass(batch) and not isinstance(batch, type):
+        init = [field.name for field in fields(batch) if field.init]
+        return replace(batch, **{name: _part(getattr(batch, name), part, samples) for name in init})
+    if isinstance(batch, (tuple, list)):
+        plain = all(isinstance(value, (str, bytes, int, float, bool)) for value in batch)
+        if plain:
+            return batch[part] if len(batch) == samples else batch
+        walked = [_part(value, part, samples) for value in batch]
+        return type(batch)(*walked) if hasattr(batch, "_fields") else type(batch)(walked)
+    return batch
 
 
 def move(batch: Any, device: torch.device) -> Any:

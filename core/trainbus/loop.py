@@ -105,6 +105,7 @@ class Loop(Step):
                 yield from self._by_hand(loader)
 
     def _by_hand(self, loader: Iterable[Any]) -> Iterator[Any]:
+        self.by_hand = True
         for batch in self.training_batches(loader):
             try:
                 self._opened = self.bus.open("training_step", self)
@@ -274,7 +275,7 @@ class Loop(Step):
         self._batch_size = None
         self._has_batch = True
         if self.stage == "train":
-            self.stepped = self._manual = False
+            self.stepped = self.manual = False
             self._log_step = self.global_step + 1
             if self.accumulate > 1 or self._in_window:
                 left = None if self.batches_in_pass is None else self.batches_in_pass - index

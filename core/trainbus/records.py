@@ -105,6 +105,14 @@ class Records:
                 value = _number(full, value)
             pending.append((full, value, tensor, step, weight, averaged, told))
 
+    def mark(self) -> int:
+        """Where the records stand, for `retract`."""
+        return len(self.pending)
+
+    def retract(self, mark: int) -> None:
+        """Forget what was added since a mark and not fetched in between."""
+        del self.pending[mark:]
+
     def fetch(self) -> None:
         """Bring all pending values to the host and hand them out, step by step.
 

@@ -144,6 +144,14 @@ class Run(Loop):
             raise UsageError(f"log_artifact({name!r}): there is no file {str(value)!r}")
         self.fire("on_artifact", Artifact(name, kind, value, self._log_step))
 
+    def mark_log(self) -> int:
+        """Where the log stands, for `retract_log`."""
+        return self._records.mark()
+
+    def retract_log(self, mark: int) -> None:
+        """Take back what was logged since a mark, by a step that is to be made again."""
+        self._records.retract(mark)
+
     def interrupt(self, error: BaseException) -> None:
         """End the run after the present batch by raising `error` (a signal came)."""
         self.interruption = error

@@ -58,14 +58,16 @@ class Step:
         #: This batch ends no window: its gradients wait for those of the next.
         self.accumulating = False
 
-        #: Batches in the present window; those begun; those whose gradients are gathered.
-        self._window = 1
+        #: Batches in the present window; below, those begun, and those with gradients gathered.
+        self.window = 1
         self._in_window = 0
         self._gathered = 0
         #: A batch was begun and not finished.
         self._has_batch = False
         #: The task steps by itself, in this batch.
-        self._manual = False
+        self.manual = False
+        #: A loop of one's own makes the steps.
+        self.by_hand = False
         #: A loop of one's own holds a batch and has not stepped yet.
         self.handed_out = False
         self._opened: Opened = []
@@ -104,10 +106,10 @@ class Step:
         self.output = loss
         differentiated = False
         try:
-            if not self._manual:
+            if not self.manual:
                 loss = loss_of(self.task, loss)
                 self.loss = loss.detach()
-                self.loss_to_backward = loss if self._window == 1 else loss / self._window
+                self.loss_to_backward = loss if self.window == 1 else loss / self.window
                 if bus.on_after_loss:
                     bus.on_after_loss(self)
                 bus.backward(self)
@@ -124,7 +126,7 @@ class Step:
 
     def leave_batch(self, control: Control) -> None:
         """End a batch whose rest was called off by raising `control`."""
-        if isinstance(control, SkipBatch) and self._manual:
+        if isinstance(control, SkipBatch) and self.manual:
             self._drop_gradients()
         self.obey(control)
         self._finish_batch()
@@ -143,20 +145,20 @@ class Step:
                 self.obey(control)
 
     def _step_optimizers(self) -> None:
-        if self._gathered != self._window:  # a window that ended early was divided by too much
-            _scale_gradients(self.optimizers, self._window / self._gathered)
+        if self._gathered != self.window:  # a window that ended early was divided by too much
+            _scale_gradients(self.optimizers, self.window / self._gathered)
         self._gathered = self._in_window = 0
-        self._window, self.accumulating = 1, False
+        self.window, self.accumulating = 1, False
         if not self.optimizers:
             self.optimizer_step()  # which tells
         for optimizer in self.optimizers:
             self.optimizer_step(optimizer)
-        self._manual = False
+        self.manual = False
 
     def optimizer_step(self, optimizer: Optimizer | None = None) -> None:
         """Step one optimizer (the first), with its events, and clear its gradients."""
         bus = self.bus
-        self._manual = True
+        self.manual = True
         if not self.optimizers:
             raise UsageError("there is no optimizer to step: give one to trainer.open(model, ...)")
         self.optimizer = optimizer = optimizer or self.optimizers[0]
@@ -190,7 +192,7 @@ class Step:
         the generator alone, for example).
         """
         bus = self.bus
-        self._manual = True
+        self.manual = True
         loss = loss_of(self.task, loss)
         self.loss, self.loss_to_backward = loss.detach(), loss
         if optimizer is not None:
@@ -214,9 +216,9 @@ class Step:
     def _open_window(self, left: int | None) -> None:
         """Count this batch, with `left` batches to come, into its window; the last may be short."""
         if self._in_window == 0:
-            self._window = self.accumulate if left is None else max(1, min(self.accumulate, left))
+            self.window = self.accumulate if left is None else max(1, min(self.accumulate, left))
         self._in_window += 1
-        self.accumulating = self._in_window < self._window
+        self.accumulating = self._in_window < self.window
         if not self.accumulating:
             self._in_window = 0
 
@@ -251,7 +253,7 @@ class Step:
 
     def _drop_gradients(self) -> None:
         self._gathered = self._in_window = 0
-        self._window, self.accumulating = 1, False
+        self.window, self.accumulating = 1, False
         for optimizer in self.optimizers:
             optimizer.zero_grad()
 

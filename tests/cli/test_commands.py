@@ -11,7 +11,7 @@ from trainbus import __version__, hookspecs
 
 BUILTIN = {
     "accumulate", "checkpoint", "clip", "early_stopping", "ema", "finetune", "manifest",
-    "nonfinite", "schedule", "summary",
+    "nonfinite", "oom", "schedule", "summary",
 }  # fmt: skip
 
 

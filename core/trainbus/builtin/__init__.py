@@ -10,11 +10,13 @@ from trainbus.builtin.ema import EMA
 from trainbus.builtin.finetune import Finetune
 from trainbus.builtin.manifest import Manifest
 from trainbus.builtin.nonfinite import Nonfinite
+from trainbus.builtin.oom import OOM
 from trainbus.builtin.schedule import Schedule
 from trainbus.builtin.summary import Summary
 
 __all__ = [
     "EMA",
+    "OOM",
     "Accumulate",
     "Checkpoint",
     "Clip",
