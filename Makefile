@@ -8,11 +8,12 @@ EDITABLE = $(foreach folder,$(1),-e $(folder))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow lint format bench docs clean
+.PHONY: help demo test test-slow torture lint format bench docs clean
 
 help:
 	@echo "make demo       train a classifier of handwritten digits"
 	@echo "make test       run the tests (make test-slow: the long ones)"
+	@echo "make torture    kill and resume a training more than a hundred times"
 	@echo "make lint       check style and types (make format: mend the style)"
 	@echo "make bench      measure the overhead beside other trainers"
 	@echo "make docs       write the generated pages"
@@ -27,6 +28,9 @@ test: $(VENV)/installed-dev
 test-slow: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow
 
+torture: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/state/torture.py
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -39,6 +43,8 @@ format: $(VENV)/installed-dev
 bench: .venv-bench/installed
 	.venv-bench/bin/python benchmarks/overhead.py --peers
 	.venv-bench/bin/python benchmarks/startup.py --peers
+	.venv-bench/bin/python benchmarks/checkpoint.py
+	.venv-bench/bin/python benchmarks/builtin.py
 
 docs: $(VENV)/installed-demo
 	$(BIN)/trainbus hooks --markdown > docs/hooks.md

@@ -11,6 +11,9 @@ from torch import nn
 from trainbus import batches, seeding
 from trainbus.errors import UsageError, nearest
 
+#: In the messages of allocators that have no exception of their own.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
 
 class Accelerator:
     """A device in the terms of `torch.accelerator`: the CPU, and any other that torch reports.
@@ -70,7 +73,7 @@ class Accelerator:
         """Whether an error says that there was not enough memory."""
         if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
             return True
-        return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
 
     def free_memory(self) -> None:
         """Give memory that nothing uses any more back to the device."""

@@ -115,38 +115,61 @@ def tensors(batch: Any) -> Iterator[Tensor]:
 def split(batch: Any, parts: int) -> list[Any]:
     """The same batch in parts of nearly equal size, cut along the first dimension.
 
-    Tensors, and lists and tuples of plain values, that are as long as the batch are cut; mappings,
-    dataclasses and sequences of tensors are walked through; all else goes into each part.
+    How many samples there are, a tensor at the top of the batch says: the batch itself, or one of
+    its values. Tensors, arrays and lists of that length are cut; other sequences, mappings and
+    dataclasses are walked through; single values go into each part.
 
     Raises:
-        UsageError: it is of one sample, or holds no tensor that could be cut.
+        UsageError: it is of one sample, or holds what cannot be cut so.
     """
-    samples = batch_size(batch)
+    top = _values(batch)
+    samples = next((x.shape[0] for x in top if isinstance(x, Tensor) and x.ndim), 0)
     if samples < 2:
-        raise UsageError(f"a batch of {samples} sample cannot be cut ({type(batch).__name__})")
+        raise UsageError(
+            f"a {type(batch).__name__} with {samples or 'no tensor and so an unknown number of'} "
+            "samples cannot be cut"
+        )
     parts = min(parts, samples)
     bounds = [samples * number // parts for number in range(parts + 1)]
-    return [_part(batch, slice(*pair), samples) for pair in pairwise(bounds)]
+    return [_part(batch, slice(*pair), samples, top=True) for pair in pairwise(bounds)]
 
 
-def _part(batch: Any, part: slice, samples: int) -> Any:
-    if isinstance(batch, Tensor):
-        return batch[part] if batch.ndim and batch.shape[0] == samples else batch
-    if isinstance(batch, MutableMapping):
-        cut = copy(batch)
-        for key, value in batch.items():
-            cut[key] = _part(value, part, samples)
+def _values(batch: Any) -> list[Any]:
+    if isinstance(batch, Mapping):
+        return list(batch.values())
+    if is_dataclass(batch):
+        return [getattr(batch, field.name) for field in fields(batch)]
+    return list(batch) if isinstance(batch, (tuple, list)) else [batch]
+
+
+def _part(value: Any, part: slice, samples: int, top: bool = False) -> Any:
+    if value is None or isinstance(value, (str, bytes, int, float, bool)):
+        return value
+    if isinstance(value, MutableMapping):
+        cut = copy(value)
+        for key, item in value.items():
+            cut[key] = _part(item, part, samples)
         return cut
-    if is_dataclass(batch) and not isinstance(batch, type):
-        init = [field.name for field in fields(batch) if field.init]
-        return replace(batch, **{name: _part(getattr(batch, name), part, samples) for name in init})
-    if isinstance(batch, (tuple, list)):
-        plain = all(isinstance(value, (str, bytes, int, float, bool)) for value in batch)
-        if plain:
-            return batch[part] if len(batch) == samples else batch
-        walked = [_part(value, part, samples) for value in batch]
-        return type(batch)(*walked) if hasattr(batch, "_fields") else type(batch)(walked)
-    return batch
+    if is_dataclass(value) and not isinstance(value, type):
+        given = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
+        return replace(value, **{name: _part(x, part, samples) for name, x in given.items()})
+    shape = getattr(value, "shape", None)
+    if isinstance(value, (tuple, list)):
+        of_batches = all(isinstance(x, Tensor) and _length(x) == samples for x in value)
+        if len(value) == samples and not (top or of_batches):
+            return value[part]
+        walked = [_part(item, part, samples) for item in value]
+        return type(value)(*walked) if hasattr(value, "_fields") else type(value)(walked)
+    if shape is not None and len(shape) == 0:
+        return value
+    if shape is not None and shape[0] == samples:
+        return value[part]
+    what = type(value).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")
+    raise UsageError(f"a batch of {samples} samples with a {what} in it cannot be cut")
+
+
+def _length(tensor: Tensor) -> int:
+    return tensor.shape[0] if tensor.ndim else 0
 
 
 def move(batch: Any, device: torch.device) -> Any:

@@ -79,8 +79,9 @@ def build(who: str, target: Any, given: Mapping[str, Given]) -> tuple[Any, dict[
         )
     try:
         plugin = target(**values)
-    except PluginError:
-        raise
+    except PluginError as error:
+        places = ", ".join(dict.fromkeys(option.where for option in given.values()))
+        raise PluginError(f"plugin {who}: {error}" + (f" ({places})" if places else "")) from error
     except Exception as error:
         text = without_secrets(f"{type(error).__name__}: {error}", values)
         raise PluginError(

@@ -62,6 +62,7 @@ class Records:
         # Weakly, since the run holds this: a model is to go with its last name, not at some
         # later collection.
         self._run = weakref.ref(run)
+        self._fetched = 0
         #: When it is to be fetched: at this step, or at this time of the monotonic clock.
         self.due_step = 0
         self.due_time = 0.0
@@ -107,11 +108,11 @@ class Records:
 
     def mark(self) -> int:
         """Where the records stand, for `retract`."""
-        return len(self.pending)
+        return self._fetched + len(self.pending)
 
     def retract(self, mark: int) -> None:
-        """Forget what was added since a mark and not fetched in between."""
-        del self.pending[mark:]
+        """Forget what was added since a mark; what was fetched in between is told already."""
+        del self.pending[max(0, mark - self._fetched) :]
 
     def fetch(self) -> None:
         """Bring all pending values to the host and hand them out, step by step.
@@ -121,6 +122,7 @@ class Records:
         if not self.pending:
             return
         pending, self.pending = self.pending, []
+        self._fetched += len(pending)
         run, sums, latest = self._run(), self._sums, self.latest
         listened = run is not None and run.bus.on_metrics is not None
         told: dict[str, float] = {}

@@ -1,5 +1,6 @@
 """What happens when gradients are no longer numbers."""
 
+import copy
 import logging
 
 import pytest
@@ -8,7 +9,15 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from trainbus import PluginError, Task, TrainbusError, Trainer, UsageError, checkpoint
+from trainbus import (
+    PluginError,
+    Task,
+    TrainbusError,
+    Trainer,
+    UsageError,
+    checkpoint,
+    hookimpl,
+)
 from trainbus.builtin import EMA, Checkpoint, Nonfinite, Schedule
 
 
@@ -158,6 +167,69 @@ def test_only_the_optimizer_with_the_bad_gradients_is_skipped():
     assert run.skipped_steps == 1
     assert run.global_step == 5
     assert all(torch.isfinite(p).all() for p in task.parameters())
+
+
+class Pair(Task):
+    """Two lines, each with an optimizer of its own; `bad` says whose loss is not a number."""
+
+    def __init__(self, bad):
+        super().__init__()
+        self.parts = nn.ModuleList([nn.Linear(4, 1), nn.Linear(4, 1)])
+        self.bad = bad
+
+    def training_step(self, batch, run):
+        for number, (part, optimizer) in enumerate(zip(self.parts, run.optimizers, strict=True)):
+            loss = part(torch.ones(2, 4)).mean()
+            bad = number in self.bad and run.batch_index >= 2
+            run.backward(loss * (float("nan") if bad else 1.0), optimizer)
+            run.optimizer_step(optimizer)
+
+    def configure_optimizer(self):
+        return [torch.optim.SGD(part.parameters(), lr=0.1) for part in self.parts]
+
+
+def test_the_limit_counts_each_optimizer():
+    with pytest.raises(TrainbusError, match="after 3 skipped steps in a row"):
+        Trainer(plugins=[Nonfinite("skip", limit=3)]).fit(Pair(bad=[0]), [1] * 9)
+
+
+def test_a_bad_batch_is_one_return_whoever_was_bad():
+    loaded = []
+    trainer = Trainer(plugins=[Nonfinite("restore", limit=1), Checkpoint(every_steps=1)])
+    trainer.on("checkpoint_loaded")(lambda path: loaded.append(path.name))
+    trainer.fit(Pair(bad=[0, 1]), [1] * 3)
+    assert loaded == ["step-00000002"]
+
+
+def test_a_bad_step_at_the_end_of_a_pass_of_unknown_length_returns_too(line):
+    batches = list(data(bad=[4]))
+    loaded = []
+    trainer = Trainer(accumulate=2, plugins=[Nonfinite("restore"), Checkpoint(every_steps=1)])
+    trainer.on("checkpoint_loaded")(lambda path: loaded.append(path.name))
+    trainer.fit(line, iter(batches))
+    assert loaded == ["step-00000002"]
+
+
+def test_steps_that_were_taken_back_do_not_count():
+    task = Pair(bad=[])
+
+    class Once:
+        @hookimpl
+        def on_train_batch_start(self, run):
+            run.task.bad = [1] if run.batch_index == 3 else []
+
+    trainer = Trainer(
+        max_steps=4, plugins=[Nonfinite("restore"), Checkpoint(every_steps=2), Once()]
+    )
+    run = trainer.fit(task, [1] * 9)
+    assert (run.global_step, run.status) == (4, "completed")
+    assert task.parts[1].weight.isfinite().all()
+    assert run.batch_index > 3, "it went on until four steps stood"
+
+
+def test_a_copy_guards_as_the_original_does():
+    copied = copy.deepcopy(Nonfinite("skip"))
+    assert Trainer(plugins=[copied]).bus.order()["on_before_optimizer_step"] == ["nonfinite"]
 
 
 def test_large_finite_gradients_are_no_reason():

@@ -1,5 +1,6 @@
 """Batches that need more memory than there is."""
 
+import gc
 import subprocess
 import sys
 import weakref
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainbus import PluginError, SkipBatch, Task, Trainer, checkpoint, hookimpl
+from trainbus import PluginError, SkipBatch, Task, Trainer, UsageError, checkpoint, hookimpl
 from trainbus.batches import split
 from trainbus.builtin import OOM, Checkpoint
 
@@ -184,7 +185,7 @@ def test_a_batch_that_a_listener_skips_leaves_the_window_as_it_was():
 def test_a_batch_of_one_sample_passes_the_error_on_with_a_note(where):
     with pytest.raises(torch.OutOfMemoryError) as caught:
         fit(Small(0, where), batches(size=4), [OOM()])
-    assert any("batch of 4 in 4 parts cannot be cut further" in n for n in caught.value.__notes__)
+    assert any("in 4 parts of one sample cannot be cut" in n for n in caught.value.__notes__)
 
 
 def test_a_task_that_steps_by_itself_passes_the_error_on_with_a_note():
@@ -228,8 +229,103 @@ def test_the_graph_of_the_attempt_that_failed_is_gone_when_the_parts_begin():
             alive.append(len(Full.graphs))
             return super().training_step(batch, run)
 
+    gc.collect()  # graphs of other tests
     fit(Watching(4, "backward"), batches(count=1), [OOM()])
     assert alive == [0, 0, 0]
+
+
+class Scaling:
+    """Wraps the training step, and counts."""
+
+    def __init__(self):
+        self.calls = 0
+
+    @hookimpl(wrapper=True)
+    def training_step(self):
+        self.calls += 1
+        return (yield) * 2
+
+
+def test_wrappers_of_the_step_run_once_for_each_part():
+    whole, cut, again = Small(), Small(), Small(4, "backward")
+    counts = []
+    for task, plugins in ((whole, []), (cut, [OOM()]), (again, [OOM()])):
+        scaling = Scaling()
+        fit(task, batches(count=1), [*plugins, scaling])
+        counts.append(scaling.calls)
+    assert counts == [1, 1, 3]
+    assert same(whole, cut)
+    assert same(whole, again)
+
+
+def test_a_later_batch_of_one_sample_goes_whole():
+    x, y = batches(count=1)[0]
+    loader = [(x, y), (x[:1], y[:1]), (x, y)]
+    whole, cut = Small(), Small(4)
+    fit(whole, loader)
+    fit(cut, loader, [OOM()])
+    assert same(whole, cut)
+
+
+def test_a_batch_size_of_the_users_weighs_the_log_and_not_the_gradient():
+    class Tokens:
+        @hookimpl
+        def on_train_batch_start(self, run):
+            run.batch_size = 80
+
+    whole, cut = Small(), Small(4)
+    fit(whole, batches(), [Tokens()])
+    fit(cut, batches(), [OOM(), Tokens()])
+    assert same(whole, cut)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_a_factor_that_listeners_give_the_loss_reaches_all_parts(parts):
+    class Double:
+        @hookimpl
+        def on_after_loss(self, run):
+            run.loss_to_backward = run.loss_to_backward * 3
+
+    whole, cut = Small(), Small(3, "backward")
+    fit(whole, batches(), [Double()], accumulate=2)
+    fit(cut, batches(), [OOM(parts), Double()], accumulate=2)
+    assert same(whole, cut)
+
+
+def test_listeners_see_the_graph_of_the_loss():
+    norms = []
+
+    class Gradient:
+        @hookimpl
+        def on_after_loss(self, run):
+            parameters = list(run.task.parameters())
+            found = torch.autograd.grad(run.loss_to_backward, parameters, retain_graph=True)
+            norms.append(float(torch.nn.utils.get_total_norm(found)))
+
+    fit(Small(), batches(count=1), [OOM(), Gradient()])
+    fit(Small(), batches(count=1), [Gradient()])
+    assert norms[0] == pytest.approx(norms[1])
+
+
+def test_metrics_that_are_read_in_the_step_are_no_trouble():
+    class Reading(Small):
+        def training_step(self, batch, run):
+            loss = super().training_step(batch, run)
+            run.metrics.get("train/loss")
+            return loss
+
+    _, logged = fit(Reading(4, "backward"), batches(count=1), [OOM()])
+    assert logged
+
+
+def test_a_loop_of_ones_own_gets_a_note():
+    with (
+        pytest.raises(torch.OutOfMemoryError) as caught,
+        Trainer(plugins=[OOM()]).open(task := Small(4, "backward")) as run,
+    ):
+        for batch in run.batches(batches()):
+            run.step(task.training_step(batch, run))
+    assert any("a loop of one's own" in note for note in caught.value.__notes__)
 
 
 def test_parts_must_be_at_least_one():
@@ -284,9 +380,30 @@ class Pair:
 
 def test_nested_batches_are_cut():
     x = torch.arange(5)
-    batch = {"pair": Pair(x, 2.0), "both": [x, (x + 1, "all")], "names": list("abcde")}
+    batch = {"x": x, "pair": Pair(x, 2.0), "both": [x, (x + 1, "all")], "names": list("abcde")}
     first, second = split(batch, 2)
     assert first["pair"].x.tolist() == [0, 1]
     assert second["both"][1][0].tolist() == [3, 4, 5]
     assert (first["names"], second["names"]) == (["a", "b"], ["c", "d", "e"])
     assert second["pair"].scale == 2.0
+
+
+def test_lists_as_long_as_the_batch_go_with_their_samples():
+    images, targets = torch.arange(4), [{"boxes": torch.ones(n, 4)} for n in (4, 2, 3, 1)]
+    _, (_, second) = split((images, targets), 2)
+    assert [len(target["boxes"]) for target in second] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        ((torch.ones(3, 8, 8),) * 2, ({"label": 1},) * 2),
+        (torch.ones(4, 2), torch.ones(3)),
+        (torch.ones(4, 2), object()),
+        torch.ones(1, 2),
+    ],
+    ids=["images of other sizes", "another length", "an unknown object", "one sample"],
+)
+def test_what_cannot_be_cut_is_told(batch):
+    with pytest.raises(UsageError, match="cannot be cut"):
+        split(batch, 2)

@@ -309,3 +309,9 @@ def test_a_trainer_says_the_same(in_zoo, project):
     project("[options.typed]\nstep = 3")
     with pytest.raises(PluginError, match="did you mean 'steps'"):
         Trainer(plugins=["typed"])
+
+
+def test_a_value_that_the_plugin_itself_refuses_names_plugin_and_place(monkeypatch):
+    monkeypatch.setenv("TRAINBUS_CLIP_NORM", "-1")
+    with pytest.raises(PluginError, match=r"clip.*: norm=-1.0: give .* \(TRAINBUS_CLIP_NORM\)"):
+        Trainer(plugins=["clip"])

@@ -48,9 +48,11 @@ def ends_alike(tmp_path, case, kind, kills, seed):
     expected = torch.load(whole / "out.pt", weights_only=True)
     found = torch.load(broken / "out.pt", weights_only=True)
     assert found["step"] == expected["step"] == 36
-    for name, weight in expected["model"].items():
-        assert torch.equal(found["model"][name], weight), name
+    for part in ("model", "average"):
+        for name, weight in expected[part].items():
+            assert torch.equal(found[part][name], weight), name
     assert found["metrics"] == expected["metrics"]
+    assert found["best"] == expected["best"]
 
 
 @pytest.mark.parametrize("case", [c for c in MATRIX if c[2] and c[3]], ids=str)

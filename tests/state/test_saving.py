@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -323,6 +324,35 @@ def test_a_directory_in_use_is_left_to_the_run_that_has_it(make_line, loader, ca
     assert inner[0].dir != run.dir
     assert inner[0].global_step == 5, "it began anew"
     assert "another process is at work in" in caplog.text
+
+
+HOLDING = """
+import sys
+from pathlib import Path
+from trainbus.run_dirs import Hold
+held = Hold(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_directory_of_another_process_is_free_when_that_is_killed(make_line, loader, caplog):
+    first = Trainer(plugins=[Checkpoint()]).fit(make_line(), loader)
+    command = [sys.executable, "-c", HOLDING, str(first.dir)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        second = Trainer(plugins=[Checkpoint()]).fit(make_line(), loader, resume="auto")
+        third = Trainer(epochs=2, plugins=[Checkpoint()]).fit(
+            make_line(), loader, resume=first.dir / "checkpoints" / "step-00000005"
+        )
+        process.kill()
+    assert second.dir != first.dir
+    assert "this run begins anew in a directory of its own" in caplog.text
+    assert third.dir not in (first.dir, second.dir)
+    assert third.global_step == 10, "it went on from there all the same"
+    again = Trainer(epochs=2, plugins=[Checkpoint()])
+    path = first.dir / "checkpoints" / "step-00000005"
+    assert again.fit(make_line(), loader, resume=path).dir.samefile(first.dir)
 
 
 def test_a_directory_is_free_again_after_a_failure(make_line, loader):

@@ -1,4 +1,8 @@
-"""A training to be killed: `python training.py RANDOM_DATA WORKERS SHUFFLE DROPOUT LOADER OUT`."""
+"""A training to be killed: `python training.py RANDOM_DATA WORKERS SHUFFLE DROPOUT LOADER OUT`.
+
+It accumulates, has a schedule by step and an average of the weights, and keeps the best; with the
+loader of trainbus it writes its checkpoints in the background.
+"""
 
 import random
 import sys
@@ -9,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from trainbus import Loader, Task, Trainer
-from trainbus.builtin import Checkpoint
+from trainbus.builtin import EMA, Checkpoint, Schedule
 
 
 class Data(Dataset):
@@ -57,16 +61,18 @@ def main(noisy, workers, shuffle, dropout, kind, out):
     data = Data(noisy)
     make = Loader if kind == "own" else DataLoader
     loader = make(data, batch_size=4, shuffle=bool(shuffle), num_workers=workers)
-    trainer = Trainer(
-        epochs=3, seed=5, accumulate=2, plugins=[Checkpoint(monitor="valid/loss", every_steps=2)]
-    )
+    ema = EMA(decay=0.9)
+    keep = Checkpoint(monitor="valid/loss", every_steps=2, background=kind == "own")
+    plugins = [ema, Schedule(name="one_cycle"), keep]
+    trainer = Trainer(epochs=3, seed=5, accumulate=2, validate_every=0.5, plugins=plugins)
 
     @trainer.on("train_batch_end")
     def tell(run):
         print(run.global_step, flush=True)
 
     run = trainer.fit(task, loader, DataLoader(data, batch_size=32), resume="auto")
-    torch.save({"model": task.state_dict(), "metrics": run.metrics, "step": run.global_step}, out)
+    found = {"model": task.state_dict(), "metrics": run.metrics, "step": run.global_step}
+    torch.save({**found, "average": ema.average, "best": keep.best}, out)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainbus.builtin.checkpoint import Checkpoint
@@ -20,6 +19,10 @@ logger = logging.getLogger("trainbus")
 MODES = ("warn", "stop", "skip", "restore")
 #: What a return to an older state leaves as it is: where the run stands in its data.
 _STAYS = ("epoch", "epochs_done", "skipped_steps", "resume_at")
+
+
+_WARNING = ("on_metrics",)
+_GUARDING = ("on_before_optimizer_step", "on_train_batch_end")
 
 
 class Nonfinite:
@@ -41,38 +44,50 @@ class Nonfinite:
             them, after which the run ends with an error.
     """
 
-    plugin_name = "nonfinite"  # whichever of the two it is
-
-    def __new__(cls, mode: str = "warn", limit: int = 10) -> Nonfinite:
-        """Make a listener that costs a step nothing, or one that looks at each."""
-        if mode not in MODES:
-            raise PluginError(f"mode={mode!r}: give one of {', '.join(map(repr, MODES))}")
-        return super().__new__(Warn if mode == "warn" else Guard)
-
     def __init__(
         self, mode: Literal["warn", "stop", "skip", "restore"] = "warn", limit: int = 10
     ) -> None:
+        if mode not in MODES:
+            raise PluginError(f"mode={mode!r}: give one of {', '.join(map(repr, MODES))}")
         if limit < 1:
             raise PluginError(f"limit={limit}: give a whole number of at least 1")
         self.mode = mode
         self.limit = limit
-        self.warned = False
+        #: A failure to warn ends no run; one to guard the weights does.
+        self.observer = mode == "warn"
+        # What a mode does not need is not there, and costs a step nothing.
+        hidden = _GUARDING if mode == "warn" else _WARNING
+        for hook in hidden:
+            setattr(self, hook, None)
+        self._begin(0)
 
-
-class Warn(Nonfinite):
-    """The mode "warn"."""
-
-    observer = True
+    def _begin(self, step: int) -> None:
+        self._warned = False
+        #: Bad steps in a row, by optimizer.
+        self._in_a_row: dict[int, int] = {}
+        self._told_at: int | None = None
+        self._returns = 0
+        self._furthest = step
+        #: Why the run returns when the batch is over.
+        self._reason: str | None = None
 
     @hookimpl
-    def on_fit_start(self) -> None:
-        """Be ready to warn again."""
-        self.warned = False
+    def on_fit_start(self, run: Run) -> None:
+        """Begin anew; refuse to return where nothing is kept."""
+        self._begin(run.global_step)
+        keeps = any(isinstance(plugin, Checkpoint) for plugin in run.bus.plugins.values())
+        if self.mode == "restore" and not keeps:
+            raise UsageError(
+                "nonfinite: mode 'restore' returns to checkpoints, and nothing writes any: add "
+                '"checkpoint" to the plugins'
+            )
+
+    # --- warning -------------------------------------------------------------------------------
 
     @hookimpl
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Look at what was fetched for the loggers."""
-        if self.warned:
+        if self._warned:
             return
         for name, value in metrics.items():
             if name.startswith("train/") and not math.isfinite(value):
@@ -81,12 +96,16 @@ class Warn(Nonfinite):
 
     @hookimpl
     def on_train_epoch_end(self, run: Run) -> None:
-        """Look at the last loss of the epoch."""
-        if not self.warned and run.loss is not None and not math.isfinite(value := float(run.loss)):
-            self._warn("the loss", value, f"at the end of epoch {run.epoch}")
+        """Look at the last loss of the epoch; or return, if its last step was the bad one."""
+        if self.mode != "warn":
+            self._return(run)
+        elif not self._warned and run.loss is not None:
+            value = float(run.loss)
+            if not math.isfinite(value):
+                self._warn("the loss", value, f"at the end of epoch {run.epoch}")
 
     def _warn(self, name: str, value: float, when: str) -> None:
-        self.warned = True
+        self._warned = True
         logger.warning(
             "%s is %s %s. If that is the loss, the weights are lost, too: a lower learning rate, "
             "clip_norm=1.0 or normalised inputs are the usual cures; -o nonfinite.mode=skip leaves "
@@ -94,47 +113,41 @@ class Warn(Nonfinite):
             name, value, when,
         )  # fmt: skip
 
-
-class Guard(Nonfinite):
-    """The modes that look at the gradients before each step."""
-
-    @hookimpl
-    def on_fit_start(self, run: Run) -> None:
-        """Begin to count anew."""
-        self._in_a_row = self._returns = 0
-        self._furthest = run.global_step
-        self._return_to: Path | None = None
-        self._told_at = 0
-        keeps = any(isinstance(plugin, Checkpoint) for plugin in run.bus.plugins.values())
-        if self.mode == "restore" and not keeps:
-            raise UsageError(
-                "nonfinite: mode 'restore' returns to checkpoints, and nothing writes any: add "
-                '"checkpoint" to the plugins'
-            )
+    # --- guarding ------------------------------------------------------------------------------
 
     @hookimpl(tryfirst=True)
     def on_before_optimizer_step(self, run: Run) -> None:
         """Let no gradient that is not finite reach the weights."""
-        value = _largest(run)
+        value, which = _norm(run), id(run.optimizer)
         if math.isfinite(value):
-            self._in_a_row = 0
+            self._in_a_row[which] = 0
             return
         when = f"the gradients hold {value} at step {run.global_step}"
         if self.mode == "stop":
             raise StopRun(when)
-        self._in_a_row += 1
-        if self._in_a_row > self.limit:
-            raise TrainbusError(f"{when}, after {self.limit} skipped steps in a row")
         if self.mode == "restore":
-            self._plan_return(run, when)
-        elif self._in_a_row == 1 and (not self._told_at or run.global_step >= self._told_at + 100):
-            self._told_at = max(run.global_step, 1)
+            self._reason = when
+            raise SkipStep
+        bad = self._in_a_row[which] = self._in_a_row.get(which, 0) + 1
+        if bad > self.limit:
+            raise TrainbusError(f"{when}, after {self.limit} skipped steps in a row")
+        if self._told_at is None or (bad == 1 and run.global_step >= self._told_at + 100):
+            self._told_at = run.global_step
             logger.warning("%s; steps like this one are skipped", when)
         raise SkipStep
 
-    def _plan_return(self, run: Run, when: str) -> None:
+    @hookimpl(tryfirst=True)
+    def on_train_batch_end(self, run: Run) -> None:
+        """Return to a checkpoint, now that every optimizer has had its turn."""
+        if self._reason is not None:
+            self._return(run)
+
+    def _return(self, run: Run) -> None:
         from trainbus import checkpoint
 
+        when, self._reason = self._reason, None
+        if when is None:
+            return
         if run.global_step > self._furthest:
             self._furthest, self._returns = run.global_step, 0
         path = checkpoint.newest_valid(run.dir / "checkpoints")
@@ -148,25 +161,18 @@ class Guard(Nonfinite):
                 f"further than step {self._furthest}"
             )
         logger.warning("%s; the run returns to %s", when, path)
-        self._return_to = path
-
-    @hookimpl(tryfirst=True)
-    def on_train_batch_end(self, run: Run) -> None:
-        """Return, now that every optimizer has had its turn."""
-        path, self._return_to = self._return_to, None
-        if path is None:
-            return
         kept = {name: getattr(run, name) for name in _STAYS}
         records = run.records_state()
         run.load_checkpoint(path)
         run.load_records_state(records)
         for name, value in kept.items():
             setattr(run, name, value)
-        self._in_a_row = 0
+        # What a half-made step said of the way it came to is over.
+        run.stepped = run.finished = False
 
 
-def _largest(run: Run) -> float:
-    """The largest magnitude among the gradients; NaN if one of them is."""
+def _norm(run: Run) -> float:
+    """The norm of the gradients; infinite or NaN only if one of them is."""
     import torch
 
     assert run.optimizer is not None
@@ -178,5 +184,8 @@ def _largest(run: Run) -> float:
                 gradients.append(gradient.coalesce().values() if gradient.is_sparse else gradient)
     if not gradients:
         return 0.0
-    # No sum of squares, which could overflow where each gradient is finite.
+    norm = float(torch.nn.utils.get_total_norm(gradients))
+    if math.isfinite(norm):
+        return norm
+    # A sum of squares overflows where each gradient may be finite; the largest does not.
     return float(torch.nn.utils.get_total_norm(gradients, norm_type=math.inf))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Generator, Mapping
-from contextlib import closing
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from trainbus.errors import PluginError, UsageError
@@ -42,14 +43,13 @@ class OOM:
         self.parts = self.first
         #: The training step and the backward that run now are those of a part.
         self._busy = False
-        #: The loss with its graph. The loop gets a stand-in for it, so that the graph, and the
-        #: memory that it holds, can be let go before the batch is tried again.
-        self._loss: Tensor | None = None
-        self._stand_in: Tensor | None = None
-        #: The gradients of the parts that are done: those of earlier batches of the window are
-        #: kept apart from them, since this batch may be tried again, or left out.
-        self._done: Gradients = []
         self._log_mark = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        #: The loss of a batch in parts, and the gradients of all parts but the last.
+        self._loss: Tensor | None = None
+        self._done: Gradients = []
 
     @hookimpl
     def on_fit_start(self) -> None:
@@ -58,169 +58,233 @@ class OOM:
 
     # --- forward -------------------------------------------------------------------------------
 
-    @hookimpl(tryfirst=True)
-    def training_step(self, run: Run) -> Any:
-        """Make the step, in as many parts as it needs."""
-        if self._busy or run.by_hand:
-            return None
+    @hookimpl(wrapper=True, tryfirst=True)
+    def training_step(self, run: Run) -> Generator[None, Any, Any]:
+        """Make the step of the last part, or the only one, after those of the others."""
+        if self._busy:
+            return (yield)
+        if run.by_hand:
+            return (yield from self._only_told(run))
         self._log_mark = run.mark_log()
+        self._forget()
+        whole = (run.batch, run.batch_size) if self.parts > 1 else None
+        done, weight = (0.0, 1.0) if whole is None else self._all_but_last(run)
+        try:
+            result = yield
+            again = False
+        except Exception as error:
+            _be_whole(run, whole)
+            if not self._halves(run, error):
+                raise
+            again = True
+        finally:
+            _be_whole(run, whole)
+        if again:
+            return self._anew(run)
+        return result if whole is None or run.manual else self._whole(run, result, done, weight)
+
+    def _all_but_last(self, run: Run) -> tuple[Any, float]:
+        """Step and differentiate all parts but the last, which becomes `run.batch`.
+
+        Returns:
+            The sum of their weighted losses, and the weight of the last.
+        """
         while True:
+            whole = run.batch, run.batch_size
             try:
-                result = self._forward(run)
-                break
+                return self._first_parts(run)
             except Exception as error:
+                _be_whole(run, whole)
                 if not self._halves(run, error):
                     raise
-        if run.manual:  # nothing is left to differentiate; None would ask the task again
-            return run.loss if result is None else result
-        return self._stood_in_for(run, result)
 
-    def _forward(self, run: Run) -> Any:
-        """The step of the whole batch, or of its parts, all but the last of them differentiated."""
-        self._done = []
-        if self.parts == 1:
-            return self._step(run)
-        former = _take(run)
+    def _first_parts(self, run: Run) -> tuple[Any, float]:
+        from trainbus import batches
+        from trainbus.task import loss_of
+
+        done: Any = 0.0
+        # A batch of one sample, or one that is of another kind than those before, stays whole.
+        pieces = self._cut(run.batch)
+        if len(pieces) == 1:
+            return done, 1.0
+        size, samples = run.batch_size, sum(map(batches.batch_size, pieces))
+        former = _take(run) if run.window > 1 else []
         try:
-            result = self._all_but_last(run)
+            for number, piece in enumerate(pieces, 1):
+                weight = batches.batch_size(piece) / samples
+                run.batch, run.batch_size = piece, max(1, round(size * weight))
+                if number == len(pieces):
+                    break
+                loss = loss_of(run.task, self._through_bus(run, "training_step"))
+                if run.manual:
+                    raise UsageError(
+                        "oom: the task steps by itself, so its batches cannot be cut; switch it off"
+                    )
+                run.loss, run.loss_to_backward = loss.detach(), loss * weight / run.window
+                done = done + loss.detach() * weight
+                del loss  # the graph is not needed during the next part
+                self._through_bus(run, "backward")
+                run.loss_to_backward = None
             self._done = _take(run)
         finally:
             _take(run)
             _add(former)
-        return result
+        return done, weight
 
-    def _all_but_last(self, run: Run) -> Any:
+    def _anew(self, run: Run) -> Any:
+        """The whole step once more, in as many parts as it needs."""
+        while True:
+            whole = run.batch, run.batch_size
+            done, weight = self._all_but_last(run)
+            try:
+                result = self._through_bus(run, "training_step")
+                return self._whole(run, result, done, weight)
+            except Exception as error:
+                _be_whole(run, whole)
+                if not self._halves(run, error):
+                    raise
+            finally:
+                _be_whole(run, whole)
+
+    def _whole(self, run: Run, result: Any, done: Any, weight: float) -> Any:
+        """What the step of the whole batch would have returned, with the graph of the last part."""
         from trainbus.task import loss_of
 
-        done: Any = 0.0
-        with closing(self._parts_of(run)) as parts:
-            for result, weight, last in parts:
-                loss = loss_of(run.task, result)
-                part = loss * weight
-                if last:
-                    whole = part + done
-                    return {**result, "loss": whole} if isinstance(result, Mapping) else whole
-                run.loss, run.loss_to_backward = loss.detach(), part / run.window
-                self._busy = True
-                try:
-                    run.bus.backward(run)
-                finally:
-                    self._busy = False
-                    run.loss_to_backward = None
-                done = done + part.detach()
-                del result, loss, part
-        return None
+        self._loss = loss = loss_of(run.task, result) * weight + done
+        return {**result, "loss": loss} if isinstance(result, Mapping) else loss
 
-    def _parts_of(self, run: Run) -> Generator[tuple[Any, float, bool], None, None]:
-        """Result and weight of each part, and whether it is the last."""
-        from trainbus import batches
-
-        batch, samples = run.batch, run.batch_size
-        pieces = batches.split(batch, self.parts)
-        try:
-            for number, piece in enumerate(pieces):
-                run.batch, run.batch_size = piece, batches.batch_size(piece)
-                # No name for the result here: it would hold the graph during the next part.
-                yield self._step(run), run.batch_size / samples, number == len(pieces) - 1
-        finally:
-            run.batch, run.batch_size = batch, samples
-
-    def _step(self, run: Run) -> Any:
+    def _through_bus(self, run: Run, action: str) -> Any:
         self._busy = True
         try:
-            return run.bus.training_step(run)
+            return getattr(run.bus, action)(run)
         finally:
             self._busy = False
 
-    def _stood_in_for(self, run: Run, result: Any) -> Any:
-        from trainbus.task import loss_of
+    def _cut(self, batch: Any) -> list[Any]:
+        from trainbus import batches
 
-        self._loss = loss_of(run.task, result)
-        self._stand_in = stand_in = self._loss.detach().requires_grad_()
-        return {**result, "loss": stand_in} if isinstance(result, Mapping) else stand_in
+        try:
+            return batches.split(batch, self.parts)
+        except UsageError:
+            return [batch]
 
     # --- backward ------------------------------------------------------------------------------
 
     @hookimpl(wrapper=True, tryfirst=True)
     def backward(self, run: Run) -> Generator[None, Any, Any]:
-        """Differentiate the stand-in, then what it stands for; again in more parts if need be."""
-        done = yield
-        if self._loss is None or self._stand_in is None:
-            return done
-        # What windows, scalers and listeners made of the loss, as one factor.
-        factor = self._stand_in.grad
-        self._stand_in = None
-        # What they added to it is differentiated by now, and stays; so do earlier batches.
-        former = _take(run)
+        """Differentiate; again in more parts if need be."""
+        if self._busy:
+            return (yield)
+        if run.by_hand or run.manual:
+            return (yield from self._only_told(run))
+        former = _take(run) if run.window > 1 else []
+        done = None
         try:
-            while not self._differentiated(run, factor):
+            self._scale_done(run)
+            try:
+                done = yield
+            except Exception as error:
                 _take(run)
+                if not self._halves(run, error):
+                    raise
+            while done is None:
+                done = self._differentiated_anew(run)
             _add(self._done)
         except BaseException:
             _take(run)
             raise
         finally:
-            self._loss = None
-            self._done = []
+            self._forget()
             _add(former)
         return done
 
-    def _differentiated(self, run: Run, factor: Any) -> bool:
-        """Differentiate the loss, or all parts anew; False when it is to be tried in more parts."""
+    def _differentiated_anew(self, run: Run) -> Any:
+        """Step, events and backward of the batch in its parts; None when it takes more of them."""
         from trainbus.task import loss_of
 
+        run.output = self._anew(run)
+        loss = loss_of(run.task, run.output)
+        run.loss, run.loss_to_backward = loss.detach(), loss / run.window
+        if run.bus.on_after_loss:
+            run.bus.on_after_loss(run)
+        self._scale_done(run)
         try:
-            if self._loss is not None:
-                self._loss.backward(gradient=factor)  # type: ignore[no-untyped-call]
-                return True
-            with closing(self._parts_of(run)) as parts:
-                for result, weight, _ in parts:
-                    loss = loss_of(run.task, result)
-                    loss.backward(gradient=factor * weight)  # type: ignore[no-untyped-call]
-                    del result, loss
-            return True
+            return self._through_bus(run, "backward")
         except Exception as error:
+            del loss
+            _take(run)
             if not self._halves(run, error):
                 raise
-        return False
+        return None
+
+    def _scale_done(self, run: Run) -> None:
+        """Give the parts that are done the factor that listeners gave the loss."""
+        import torch
+
+        if not self._done or self._loss is None or run.loss_to_backward is None:
+            return
+        (factor,) = torch.autograd.grad(run.loss_to_backward, self._loss, retain_graph=True)
+        for _, gradient in self._done:
+            gradient.mul_(factor * run.window)
+
+    def _only_told(self, run: Run) -> Generator[None, Any, Any]:
+        """Let what cannot be made again pass, with a note where the memory was exhausted."""
+        try:
+            return (yield)
+        except Exception as error:
+            if run.accelerator.is_out_of_memory(error):
+                who = "the task steps" if run.manual else "a loop of one's own makes its steps"
+                error.add_note(f"oom cannot help here: {who} by itself, and not twice")
+            raise
 
     @hookimpl
     def on_train_batch_end(self) -> None:
-        """Let go of the graph of a batch that was left before its backward."""
-        self._loss = self._stand_in = None
-        self._done = []
+        """Let go of a batch that was left before its backward."""
+        self._forget()
 
     # --- more parts ----------------------------------------------------------------------------
 
     def _halves(self, run: Run, error: Exception) -> bool:
         """Cut into twice as many parts from here on; False for what that does not mend."""
+        from trainbus import batches
+
         if not run.accelerator.is_out_of_memory(error):
             return False
-        samples, reason = run.batch_size, None
+        reason = None
+        now = len(self._cut(run.batch))
+        try:
+            parts = len(batches.split(run.batch, 2 * now))
+            if parts == now:
+                reason = f"a batch in {now} parts of one sample cannot be cut further"
+        except UsageError as unfit:
+            reason = str(unfit)
         if run.manual:
-            reason = "the task steps by itself, and its step cannot be made twice"
-        elif self.parts >= samples:
-            reason = f"a batch of {samples} in {self.parts} parts cannot be cut further"
-        else:
-            try:
-                _cut(run.batch, min(2 * self.parts, samples))
-            except UsageError as unfit:
-                reason = str(unfit)
+            reason = "the task steps by itself, and not twice"
         if reason is not None:
             error.add_note(f"oom cannot help here: {reason}")
             return False
-        self.parts = min(2 * self.parts, samples)
+        self.parts = parts
         logger.warning(
-            "out of memory at step %d: batches of %d are stepped in %d parts from here on",
-            run.global_step, samples, self.parts,
+            "out of memory at step %d: batches are stepped in %d parts from here on",
+            run.global_step, parts,
         )  # fmt: skip
-        # The frames that the error holds hold the graph, and its memory is needed.
-        error.__traceback__ = None
-        self._loss = self._stand_in = None
-        self._done = []
+        self._let_go(run, error)
         run.retract_log(self._log_mark)
         run.accelerator.free_memory()
         return True
+
+    def _let_go(self, run: Run, error: Exception) -> None:
+        """Let go of the graph, whoever holds a tensor of it."""
+        error.__traceback__ = None
+        held = [self._loss, run.loss_to_backward]
+        held += run.output.values() if isinstance(run.output, Mapping) else [run.output]
+        for tensor in held:
+            if getattr(tensor, "grad_fn", None) is not None:
+                with suppress(RuntimeError):  # a view cannot be detached in place
+                    tensor.detach_()  # type: ignore[union-attr]
+        run.loss_to_backward = None
+        self._forget()
+        gc.collect()
 
     # --- checkpoints ---------------------------------------------------------------------------
 
@@ -231,6 +295,11 @@ class OOM:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with as many parts."""
         self.parts = state["parts"]
+
+
+def _be_whole(run: Run, whole: tuple[Any, int] | None) -> None:
+    if whole is not None:
+        run.batch, run.batch_size = whole
 
 
 def _take(run: Run) -> Gradients:
@@ -249,9 +318,3 @@ def _add(gradients: Gradients) -> None:
     """Add gradients that were taken to those that are there."""
     for parameter, gradient in gradients:
         parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
-
-
-def _cut(batch: Any, parts: int) -> None:
-    from trainbus import batches
-
-    batches.split(batch, parts)
