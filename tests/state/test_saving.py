@@ -141,6 +141,18 @@ def test_a_failure_right_after_a_state_saves_nothing(line, loader):
     assert states(runs[0]) == ["step-00000001", "step-00000002", "step-00000003"]
 
 
+def test_a_failure_outside_of_a_fit_saves_nothing(make_line, loader):
+    class Broken(make_line):
+        def validation_step(self, batch, run):
+            raise OSError("on purpose")
+
+    trainer = Trainer(plugins=[Checkpoint()])
+    run = trainer.fit(make_line(), loader)
+    with pytest.raises(OSError):
+        trainer.validate(Broken(), loader)
+    assert list(run.dir.parent.iterdir()) == [run.dir]
+
+
 @pytest.mark.parametrize(("value", "says"), [("step", "half-updated"), ("nan", "not finite")])
 def test_broken_weights_are_not_saved(make_line, loader, caplog, value, says):
     class Breaking:

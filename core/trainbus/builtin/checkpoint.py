@@ -78,6 +78,7 @@ class Checkpoint:
         self.background = background
         self._background = Background() if background else None
         self._signal_handler: Any = None
+        self._fitting = False
         self._begin()
 
     def _begin(self) -> None:
@@ -108,6 +109,7 @@ class Checkpoint:
     def on_fit_start(self, run: Run) -> None:
         """Start without a best, unless a checkpoint brings one; listen to SIGUSR1."""
         self._begin()
+        self._fitting = True
         self._saved_step = run.global_step
         # Python allows handlers in the main thread only, and some systems have no such signal.
         if hasattr(signal, "SIGUSR1") and threading.current_thread() is threading.main_thread():
@@ -181,7 +183,7 @@ class Checkpoint:
     @hookimpl(trylast=True, rank_zero=True)
     def on_exception(self, run: Run, error: BaseException) -> None:
         """Save what is newer than the last state, if the weights are whole and finite."""
-        if run.status != "failed" or isinstance(error, CheckpointError):
+        if run.status != "failed" or isinstance(error, CheckpointError) or not self._fitting:
             return
         self._deliver(run, wait=True)
         if run.dry_run or run.global_step == self._saved_step:
@@ -202,6 +204,7 @@ class Checkpoint:
         if self._signal_handler is not None:
             signal.signal(signal.SIGUSR1, self._signal_handler)
             self._signal_handler = None
+        self._fitting = False
         self._deliver(run, wait=True)
 
     # --- how to save ---------------------------------------------------------------------------
