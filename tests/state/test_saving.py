@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,8 @@ def filled(disk):
         @hookimpl(tryfirst=True)
         def on_train_batch_end(self, run):
             if run.global_step == 2:
+                while not any(disk.glob("*/checkpoints/step-00000001")):  # in the background
+                    time.sleep(0.01)
                 fill(disk / "filling")
 
         @hookimpl(tryfirst=True)
