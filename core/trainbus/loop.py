@@ -191,7 +191,7 @@ class Loop(Step):
         # A pass that is asked for in a run that is ending (a test in `on_fit_end`) is made whole.
         was_stopping, self.stopping = self.stopping, False
         self.training_random = random_state
-        outer = records.begin_pass()
+        records.begin_inner_pass()
         complete = False
         try:
             self._begin_pass(stage, loader)
@@ -233,7 +233,7 @@ class Loop(Step):
                 self.leave(event)
             raise
         finally:
-            records.resume_pass(outer)
+            records.leave_inner_pass()
             if not complete and event in self.open_events:
                 self.open_events.remove(event)
             torch.set_grad_enabled(gradients)

@@ -68,6 +68,8 @@ class Records:
         self.due_time = 0.0
         self._sums: dict[str, list[float]] = {}
         self._meters: dict[str, Any] = {}
+        #: Sums and meters of the passes around the present one, the outermost first.
+        self._outer: list[_Pass] = []
 
     def add(
         self,
@@ -179,9 +181,11 @@ class Records:
                 run.obey(control)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is known of the present pass, and the newest values; fetches what is pending."""
+        """What is known of the training pass, and the newest values; fetches what is pending."""
         self.fetch()
-        sums = {name: list(total) for name, total in self._sums.items()}
+        # In a validation inside an epoch, the means to go on with are those of the epoch.
+        present = self._outer[0][0] if self._outer else self._sums
+        sums = {name: list(total) for name, total in present.items()}
         return {"sums": sums, "latest": dict(self.latest)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -189,18 +193,23 @@ class Records:
         self._sums = {name: list(total) for name, total in state["sums"].items()}
         self.latest.update(state["latest"])
 
-    def begin_pass(self) -> _Pass:
-        """Begin the means of a pass anew; returns those of the pass around it, for its end."""
+    def begin_pass(self) -> None:
+        """Begin the means of a training pass anew."""
         self.fetch()
-        outer, self._sums, self._meters = (self._sums, self._meters), {}, {}
-        return outer
+        self._sums, self._meters = {}, {}
 
-    def resume_pass(self, outer: _Pass) -> None:
+    def begin_inner_pass(self) -> None:
+        """Begin the means of a pass inside another one, and keep those of that one."""
+        self.fetch()
+        self._outer.append((self._sums, self._meters))
+        self._sums, self._meters = {}, {}
+
+    def leave_inner_pass(self) -> None:
         """Forget what is unfinished of a pass, and go on with the one around it."""
         self.pending = [item for item in self.pending if item[6]]
         for meter in self._meters.values():
             meter.reset()
-        self._sums, self._meters = outer
+        self._sums, self._meters = self._outer.pop()
 
 
 def _to_host(pending: list[Pending]) -> list[float]:

@@ -411,6 +411,26 @@ def test_a_validation_due_after_the_checkpoints_batch_is_made(make_line, make_lo
     assert broken == metrics(killed=False)
 
 
+def test_a_best_inside_an_epoch_resumes_with_the_means_of_the_epoch(make_line, make_loader):
+    def fit(resume=None, interrupt=False):
+        torch.manual_seed(0)
+        trainer = Trainer(validate_every=0.5, seed=1, plugins=[Checkpoint(monitor="valid/loss")])
+
+        @trainer.on("checkpoint_saved")
+        def stop(run):
+            if interrupt:
+                raise KeyboardInterrupt
+
+        return trainer.fit(make_line(), make_loader(batches=4), make_loader(), resume=resume)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(interrupt=True)
+    assert [path.name for path in Path("runs").glob("*/checkpoints/best-*")] == ["best-00000002"]
+    resumed = fit(resume="auto")
+    Path("runs").rename("runs-of-before")
+    assert resumed.metrics == fit().metrics
+
+
 def test_ema_is_the_best_that_load_weights_gives(line, make_line, loader):
     from trainbus import load_weights
 
