@@ -40,6 +40,8 @@ class Loop(Step):
         super().__init__(trainer, task, accelerator)
         #: The index of the epoch at work.
         self.epoch = 0
+        #: Batches of the newest training pass that was complete.
+        self.pass_batches = 0
         #: Training passes that are complete: `epoch`, or one more once the present one is.
         self.epochs_done = 0
         self.epochs_planned: int | None = None
@@ -153,7 +155,7 @@ class Loop(Step):
             self._cut_short = self.stopping or self.finished
         if not self._cut_short:
             self.epochs_done = self.epoch + 1
-            self.batches_done = 0
+            self.batches_done, self.pass_batches = 0, self.batch_index + 1
         if self._gathered:  # the pass ended in the middle of a window
             self._step_optimizers()
         self._check_not_empty(loader)

@@ -56,6 +56,10 @@ def start(run: Loop, loader: Iterable[Any]) -> tuple[int, Iterable[Any]]:
     run.pass_start = resume_at["pass_start"]
     run.batch_index, run.batches_done = done - 1, done
     run.validated_at = resume_at["validated_at"]
+    if resume_at["pass_is_over"]:  # nothing of it is to be read
+        _set_generators(loader, resume_at["generators"])
+        restore_random(run, resume_at)
+        return done, iter(())
     _set_generators(loader, run.pass_start["generators"])
     run.accelerator.set_random_state(run.pass_start["random"])
     started = perf_counter()
@@ -113,9 +117,13 @@ def state_dict(run: Loop) -> dict[str, Any]:
     """Where the run stands now."""
     inner = getattr(run.training_loader, "loader", run.training_loader)
     has_state = run.batches_done and not hasattr(inner, "start_at")
+    # In the validation behind a training pass the end of the epoch is still to come.
+    pass_is_over = "epoch" in run.open_events and run.epochs_done > run.epoch
     return {
-        "batches": run.batches_done,
+        "epoch": run.epoch if pass_is_over else run.epochs_done,
+        "batches": run.pass_batches if pass_is_over else run.batches_done,
         "validated_at": run.validated_at,
+        "pass_is_over": pass_is_over,
         "random": run.training_random or run.accelerator.random_state(),
         "generators": [generator.get_state() for generator in _generators(run.training_loader)],
         "pass_start": run.pass_start,

@@ -49,7 +49,6 @@ def collect(run: Run) -> dict[str, Any]:
         "model": run.task.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
         "loop": {
-            "epoch": run.epochs_done,
             "global_step": run.global_step,
             "skipped_steps": run.skipped_steps,
             "records": run.records_state(),
@@ -69,7 +68,7 @@ def restore(run: Run, parts: dict[str, Any], source: str) -> None:
     for optimizer, saved in zip(run.optimizers, parts["optimizers"], strict=False):
         optimizer.load_state_dict(saved)
     loop = parts["loop"]
-    run.epoch = run.epochs_done = loop["epoch"]
+    run.epoch = run.epochs_done = loop["position"]["epoch"]
     run.global_step = loop["global_step"]
     run.skipped_steps = loop["skipped_steps"]
     run.load_records_state(loop["records"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from trainbus import CheckpointError, Trainer, checkpoint, hookimpl
-from trainbus.builtin import EMA, Checkpoint
+from trainbus.builtin import EMA, Checkpoint, EarlyStopping, Schedule
 
 
 def states(run):
@@ -429,6 +429,38 @@ def test_a_best_inside_an_epoch_resumes_with_the_means_of_the_epoch(make_line, m
     resumed = fit(resume="auto")
     Path("runs").rename("runs-of-before")
     assert resumed.metrics == fit().metrics
+
+
+def test_a_best_at_the_end_of_an_epoch_resumes_with_that_end(make_line, make_loader):
+    """A schedule by epochs takes its step at that end."""
+
+    def fit(resume=None, interrupt=False):
+        torch.manual_seed(0)
+        schedule = Schedule(
+            lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1), per="epoch"
+        )
+        stopping = EarlyStopping(monitor="valid/loss", patience=9)
+        keep = Checkpoint(monitor="valid/loss")
+        trainer = Trainer(epochs=3, seed=1, plugins=[schedule, stopping, keep])
+        rates = []
+        trainer.on("epoch_end")(lambda run: rates.append((run.epoch, run.global_step)))
+
+        @trainer.on("checkpoint_saved")
+        def stop(run, path):
+            if interrupt and path.name == "best-00000008":
+                raise KeyboardInterrupt
+
+        task = make_line()
+        run = trainer.fit(task, make_loader(batches=4), make_loader(), resume=resume)
+        return run.optimizer.param_groups[0]["lr"], task.linear.weight.tolist(), rates
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(interrupt=True)
+    rate, weights, ends = fit(resume="auto")
+    Path("runs").rename("runs-of-before")
+    whole_rate, whole_weights, whole_ends = fit()
+    assert (rate, weights) == (whole_rate, whole_weights)
+    assert ends == whole_ends[1:]
 
 
 def test_ema_is_the_best_that_load_weights_gives(line, make_line, loader):
