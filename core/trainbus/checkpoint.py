@@ -74,19 +74,30 @@ def read(path: str | Path, only: Sequence[str] | None = None) -> dict[str, Any]:
     """
     path = Path(path)
     manifest = check(path)
-    parts = {}
-    for name in manifest["parts"] if only is None else only:
-        try:
-            parts[name] = torch.load(path / f"{name}.pt", map_location="cpu", weights_only=True)
-        except UnpicklingError as error:
-            raise CheckpointError(
-                f"{path}: {name}.pt holds more than tensors and plain values; since such a file "
-                "may execute code, it is not loaded"
-            ) from error
-        except Exception as error:  # torch raises many kinds
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise CheckpointError(f"{path}: {name}.pt cannot be read: {reason}") from error
-    return parts
+    names = manifest["parts"] if only is None else only
+    return {name: load(path / f"{name}.pt", f"{path}: {name}.pt") for name in names}
+
+
+def load(path: Path, label: str) -> Any:
+    """Load one file of torch to the CPU, without executing anything that it holds.
+
+    Args:
+        path: the file.
+        label: what messages call it.
+
+    Raises:
+        CheckpointError: it is damaged, or holds code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{label} holds more than tensors and plain values; since such a file may execute "
+            "code, it is not loaded"
+        ) from error
+    except Exception as error:  # torch raises many kinds
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise CheckpointError(f"{label} cannot be read: {reason}") from error
 
 
 def check(path: str | Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -70,16 +69,7 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"there is no file {str(path)!r}")
     if path.suffix == _SUFFIX:
         return _read_safetensors(path)
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than tensors and plain values; since such a file may execute code, "
-            "it is not loaded"
-        ) from error
-    except Exception as error:  # torch raises many kinds
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise CheckpointError(f"{path} cannot be read: {reason}") from error
+    weights = checkpoint.load(path, str(path))
     if not isinstance(weights, Mapping):
         raise CheckpointError(f"{path} holds a {type(weights).__name__}, and no weights by name")
     return dict(weights)

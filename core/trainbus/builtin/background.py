@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ class Background:
         parts = self._snapshot(run, path)
         about = state.about(run)
 
-        def write(parts: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        def write() -> None:
             try:
                 checkpoint.write(path, parts, about)
             except CheckpointError as error:
@@ -43,7 +42,7 @@ class Background:
 
         self._path = path
         # No daemon: an interpreter that ends waits until the checkpoint is whole.
-        self._thread = threading.Thread(target=write, args=(parts, about), name="trainbus-save")
+        self._thread = threading.Thread(target=write, name="trainbus-save")
         self._thread.start()
 
     def finished(self, wait: bool = False) -> Path | None:
