@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from trainbus.errors import (
     CheckpointError,
+    JournalError,
     PluginError,
+    RecordRejected,
     SkipBatch,
     SkipStep,
     StopEpoch,
@@ -22,10 +24,12 @@ from trainbus.version import __version__
 
 if TYPE_CHECKING:
     from trainbus.accelerator import Accelerator
+    from trainbus.artifacts import Artifact
     from trainbus.bus import Bus
+    from trainbus.delivery import RunInfo
+    from trainbus.journal import JournalFile
     from trainbus.loader import Loader
     from trainbus.markers import hookimpl, hookspec
-    from trainbus.records import Artifact
     from trainbus.run import Run
     from trainbus.seeding import seed_everything
     from trainbus.task import Task
@@ -34,10 +38,12 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "Accelerator": "accelerator",
-    "Artifact": "records",
+    "Artifact": "artifacts",
     "Bus": "bus",
+    "JournalFile": "journal",
     "Loader": "loader",
     "Run": "run",
+    "RunInfo": "delivery",
     "Task": "task",
     "Trainer": "trainer",
     "hookimpl": "markers",
@@ -52,9 +58,13 @@ __all__ = [
     "Artifact",
     "Bus",
     "CheckpointError",
+    "JournalError",
+    "JournalFile",
     "Loader",
     "PluginError",
+    "RecordRejected",
     "Run",
+    "RunInfo",
     "SkipBatch",
     "SkipStep",
     "StopEpoch",

@@ -121,6 +121,29 @@ class Bus:
             if (names := [impl.plugin_name for impl in self._impls(hook)])
         }
 
+    @property
+    def loggers(self) -> dict[str, dict[str, Callable[..., Any]]]:
+        """The record hooks of each plugin that listens to `on_log_start`, as functions that raise.
+
+        The bus does not call them: whoever delivers the records does, on threads of its own.
+        """
+        records = [hook for hook in self._hooks.values() if hook.kind == "record"]
+        found: dict[str, dict[str, Callable[..., Any]]] = {}
+        for name in self._logger_names():
+            found[name] = {}
+            for hook in records:
+                mine = [each for each in self._listeners(hook) if each.plugin == name]
+                if function := compile_hook(hook, mine, lambda *_failure: True):
+                    found[name][hook.name] = function
+        return found
+
+    def who(self, name: str) -> str:
+        """A registered plugin and its distribution, for messages."""
+        return str(self._members[name])
+
+    def _logger_names(self) -> list[str]:
+        return [impl.plugin_name for impl in self._impls("on_log_start")]
+
     def _remove(self, name: str) -> None:
         del self._members[name]
         if self._manager.has_plugin(name):
@@ -236,8 +259,11 @@ class Bus:
 
     def _compile(self) -> None:
         timing = None if self._timings is None else self._timing
+        loggers = set(self._logger_names())
         for name, hook in self._hooks.items():
             listeners = [] if hook.kind in self._muted else self._listeners(hook)
+            if hook.kind == "record":
+                listeners = [each for each in listeners if each.plugin not in loggers]
             self._wrappers[name] = Wrappers(
                 hook, [each for each in listeners if each.wrapper], self._failed, timing
             )
@@ -297,7 +323,8 @@ class Bus:
             return True
         who = f"{self._members[listener.plugin]}, {listener.hook}"
         if not listener.isolated:
-            error.add_note(f"raised by {who}")
+            if not any("raised by" in note for note in getattr(error, "__notes__", ())):
+                error.add_note(f"raised by {who}")
             return True
         report = f"{who}: {type(error).__name__}: {error}"
         self.errors.append(report)

@@ -30,6 +30,14 @@ class CheckpointError(TrainbusError):
     """A checkpoint cannot be written, read, or put into the objects at hand."""
 
 
+class JournalError(TrainbusError):
+    """A run's journal cannot be written or read."""
+
+
+class RecordRejected(Exception):
+    """Raised by a logger for a record that its service will never take: it is left out."""
+
+
 class Control(Exception):
     """Base of what a listener raises to direct the loop; never a failure."""
 

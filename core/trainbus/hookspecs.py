@@ -1,7 +1,7 @@
 """Every hook of trainbus, in firing order.
 
 A hook receives the `Run` and nothing else, unless its declaration says so. Events notify, actions
-do something and return it, records carry data to loggers, contributions are asked once.
+do something and return it, records carry what was logged, contributions are asked once.
 """
 # mypy: disable-error-code="empty-body"
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from trainbus.accelerator import Accelerator
-    from trainbus.records import Artifact
+    from trainbus.artifacts import Artifact
+    from trainbus.delivery import RunInfo
     from trainbus.run import Run
 
 # --- contributions: asked once, at start-up ------------------------------------------------------
@@ -233,7 +234,20 @@ def on_predict_end(run: Run) -> None:
     """The last prediction was handed out, or the caller wants no more."""
 
 
-# --- records: data for loggers -------------------------------------------------------------------
+# --- records: what was logged --------------------------------------------------------------------
+#
+# A plugin that listens to `on_log_start` is a logger: its record hooks are called on a thread of
+# its own, in the order of the journal, and again when a call failed; `run` is then a `RunInfo`.
+# Those of other plugins are called at once, with the `Run`.
+
+
+@hookspec(kind="record")
+def on_log_start(run: RunInfo) -> None:
+    """A logger begins: import the SDK, check credentials, begin or resume the remote run.
+
+    Add its link to `run.header`, and what finds it again to `run.state`. Training waits for this;
+    an error stops the run before its first step.
+    """
 
 
 @hookspec(kind="record")
@@ -242,8 +256,11 @@ def on_params(run: Run, params: Mapping[str, Any]) -> None:
 
 
 @hookspec(kind="record")
-def on_metrics(run: Run, step: int, metrics: Mapping[str, float]) -> None:
-    """Numbers logged at one optimizer step, fetched from the device, named `stage/name`."""
+def on_metrics(run: Run, step: int, metrics: Mapping[str, float], time: float) -> None:
+    """Numbers logged at one optimizer step, fetched from the device, named `stage/name`.
+
+    `time` is when they were logged, in seconds since the epoch.
+    """
 
 
 @hookspec(kind="record")
@@ -254,6 +271,19 @@ def on_artifact(run: Run, artifact: Artifact) -> None:
 @hookspec(kind="record")
 def on_tags(run: Run, tags: Mapping[str, str]) -> None:
     """Short labels to find the run by."""
+
+
+@hookspec(kind="record")
+def on_log_flush(run: RunInfo) -> None:
+    """What a logger was given since the last flush is to be safe when this returns.
+
+    If it fails, all that is given once more: forget it in any case.
+    """
+
+
+@hookspec(kind="record")
+def on_log_end(run: RunInfo, status: str) -> None:
+    """A logger has all records: end the remote run with `status`, that of `on_run_end`."""
 
 
 # --- checkpoints and the end ---------------------------------------------------------------------

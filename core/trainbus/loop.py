@@ -25,8 +25,6 @@ _POSITION = (
     "stage", "loader", "batches_in_pass", "batch_index", "batch", "output", "_batch_size",
     "_log_step", "_averaging",
 )  # fmt: skip
-#: Logged values of an evaluation that wait on the device at most.
-_MAX_PENDING = 1000
 _STEPS = {"valid": "validation_step", "test": "validation_step", "predict": "predict_step"}
 
 
@@ -143,7 +141,7 @@ class Loop(Step):
             else:
                 yield self.batch
             if records.pending and (
-                self._log_step >= records.due_step or monotonic() >= records.due_time
+                len(records.pending) >= records.max_pending or monotonic() >= records.due_time
             ):
                 records.fetch()
             if self.deadline is not None and monotonic() >= self.deadline:
@@ -216,7 +214,7 @@ class Loop(Step):
                 else:
                     given = step is not None
                 self.fire(f"on_{event}_batch_end")
-                if len(records.pending) >= _MAX_PENDING:
+                if len(records.pending) >= records.max_pending:
                     records.fetch()
                 if given:
                     yield self.output

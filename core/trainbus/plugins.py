@@ -35,7 +35,7 @@ from trainbus.registration import Member, marker
 logger = logging.getLogger("trainbus")
 
 #: Built-in plugins that are active unless switched off.
-DEFAULTS = ("manifest", "nonfinite")
+DEFAULTS = ("journal", "manifest", "nonfinite")
 
 
 @dataclass(frozen=True)

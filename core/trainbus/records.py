@@ -1,12 +1,11 @@
-"""Numbers and things that a run tells: kept where they are, fetched together, handed to loggers."""
+"""Numbers that a run logs: kept where they are, fetched together, handed to who listens."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
-from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,32 +15,10 @@ from trainbus.errors import Control, UsageError
 if TYPE_CHECKING:
     from trainbus.run import Run
 
-ArtifactKind = Literal["file", "figure", "image", "text", "table", "model"]
-ARTIFACT_KINDS: tuple[ArtifactKind, ...] = ("file", "figure", "image", "text", "table", "model")
-
-#: Pending numbers are fetched from the device when the oldest has waited for so long.
-MAX_STEPS = 200
-MAX_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """Something logged that is no number.
-
-    `value` is, by kind: a path (file, model), a matplotlib figure, an image (a tensor of
-    channels x height x width, floats in 0..1 or bytes, or a PIL image), a text (Markdown), or a
-    table (a list of mappings with the same keys).
-    """
-
-    name: str
-    kind: ArtifactKind
-    value: Any
-    step: int
-
-
 #: Name, value, whether it is a tensor, step, weight, whether it counts in the mean of the pass,
-#: whether it is told at its step. A plain tuple, since one is made for each value that is logged.
-Pending = tuple[str, Any, bool, int, int, bool, bool]
+#: whether it is told at its step, when it was logged. A plain tuple, since one is made for each
+#: value that is logged.
+Pending = tuple[str, Any, bool, int, int, bool, bool, float]
 
 
 _Pass = tuple[dict[str, list[float]], dict[str, Any]]
@@ -63,8 +40,10 @@ class Records:
         # later collection.
         self._run = weakref.ref(run)
         self._fetched = 0
-        #: When it is to be fetched: at this step, or at this time of the monotonic clock.
-        self.due_step = 0
+        #: Pending numbers are fetched when there are so many, or the oldest has waited so long.
+        self.max_pending = 1000
+        self.max_seconds = 1.0
+        #: When the oldest has waited long enough, on the monotonic clock.
         self.due_time = 0.0
         self._sums: dict[str, list[float]] = {}
         self._meters: dict[str, Any] = {}
@@ -92,21 +71,26 @@ class Records:
         """
         pending = self.pending
         if not pending:
-            self.due_step = step + MAX_STEPS
-            self.due_time = monotonic() + MAX_SECONDS
+            self.due_time = monotonic() + self.max_seconds
+        now = time()
         for name in metrics:
             value = metrics[name]
             full = name if "/" in name else f"{stage}/{name}"
             tensor = isinstance(value, Tensor)
             if tensor:
-                # A copy, since `loss *= 2` after the call would change what was logged.
-                value = (_scalar(full, value) if value.ndim else value).detach().clone()
+                if value.ndim:
+                    value = _scalar(full, value)
+                if value.is_cpu:  # its number is at hand, and costs less than a copy
+                    value, tensor = value.item(), False
+                else:
+                    # A copy, since `loss *= 2` after the call would change what was logged.
+                    value = value.detach().clone()
             elif hasattr(value, "compute") and hasattr(value, "reset"):
                 self._meters[full] = value
                 continue
             else:
                 value = _number(full, value)
-            pending.append((full, value, tensor, step, weight, averaged, told))
+            pending.append((full, value, tensor, step, weight, averaged, told, now))
 
     def mark(self) -> int:
         """Where the records stand, for `retract`."""
@@ -129,9 +113,9 @@ class Records:
         listened = run is not None and run.bus.on_metrics is not None
         told: dict[str, float] = {}
         weights: dict[str, float] = {}
-        present = pending[0][3]
+        present, since = pending[0][3], pending[0][7]
         for item, number in zip(pending, _to_host(pending), strict=True):
-            name, _, _, step, weight, averaged, is_told = item
+            name, _, _, step, weight, averaged, is_told, now = item
             if averaged:
                 if name in sums:
                     total = sums[name]
@@ -142,9 +126,9 @@ class Records:
             if is_told:
                 if step != present:
                     if told and listened:
-                        self._tell(present, told)
+                        self._tell(present, told, since)
                     told = {}
-                    present = step
+                    present, since = step, now
                 if name in told:  # the micro-batches of one step become one value, their mean
                     weights[name] += weight
                     told[name] += (number - told[name]) * weight / weights[name]
@@ -153,7 +137,7 @@ class Records:
                     weights[name] = weight
                 latest[name] = told[name]
         if told and listened:
-            self._tell(present, told)
+            self._tell(present, told, since)
 
     def end_pass(self, step: int, suffix: str = "") -> dict[str, float]:
         """End a pass over data: fetch, and hand out each metric's mean, weighted by samples."""
@@ -168,15 +152,15 @@ class Records:
             meter.reset()
         if means:
             self.latest.update(means)
-            self._tell(step, means)
+            self._tell(step, means, time())
         return means
 
-    def _tell(self, step: int, metrics: dict[str, float]) -> None:
+    def _tell(self, step: int, metrics: dict[str, float], when: float) -> None:
         run = self._run()
         assert run is not None
         if run.bus.on_metrics:
             try:
-                run.bus.on_metrics(run, step, metrics)
+                run.bus.on_metrics(run, step, metrics, when)
             except Control as control:
                 run.obey(control)
 

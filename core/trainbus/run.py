@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainbus import batches, weights
+from trainbus.artifacts import ARTIFACT_KINDS, Artifact, ArtifactKind
 from trainbus.errors import UsageError
 from trainbus.loop import Loop
-from trainbus.records import ARTIFACT_KINDS, Artifact, ArtifactKind, Records
+from trainbus.records import Records
 
 if TYPE_CHECKING:
     from trainbus.accelerator import Accelerator
@@ -54,6 +56,8 @@ class Run(Loop):
         self._done_once: set[str] = set()
         self._claims: dict[str, str] = {}
         self._held: Hold | None = None
+        #: The checkpoint that this run is to begin with.
+        self.resume_path: Path | None = None
         #: Sections of a loaded checkpoint whose plugins are not active.
         self.kept_sections: dict[str, Any] = {}
 
@@ -142,7 +146,7 @@ class Run(Loop):
             raise UsageError(f"kind={kind!r}: an artifact is one of {', '.join(ARTIFACT_KINDS)}")
         if kind in ("file", "model") and not Path(value).exists():
             raise UsageError(f"log_artifact({name!r}): there is no file {str(value)!r}")
-        self.fire("on_artifact", Artifact(name, kind, value, self._log_step))
+        self.fire("on_artifact", Artifact(name, kind, value, self._log_step, time.time()))
 
     def mark_log(self) -> int:
         """Where the log stands, for `retract_log`."""
@@ -190,14 +194,20 @@ class Run(Loop):
         """Put the weights of a checkpoint or a file into the model, and leave all else as it is."""
         weights.load_weights(self.task, path)
 
-    def continue_in(self, held: Hold | None) -> None:
-        """Write to the directory of the run that this one continues."""
+    def continue_in(self, path: Path | None, held: Hold | None) -> None:
+        """Begin with a checkpoint, and write to the directory of the run that it belongs to."""
+        self.resume_path = path
         self._held = held
 
     def release(self) -> None:
         """Let other runs have the directory."""
         if self._held is not None:
             self._held.release()
+
+    def fetch_within(self, seconds: float, values: int) -> None:
+        """Hand out what is logged after so many seconds, or values, at the latest."""
+        self._records.max_seconds = min(self._records.max_seconds, seconds)
+        self._records.max_pending = min(self._records.max_pending, values)
 
     def records_state(self) -> dict[str, Any]:
         """The means of the present pass so far, and the newest values."""

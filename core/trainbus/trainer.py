@@ -194,11 +194,7 @@ class Trainer:
             The finished run: its metrics, counters, directory and status.
         """
         bus = self.bus
-        with self._running(task, "train") as run:
-            path = None
-            if resume is not None:
-                path, held = run_dirs.resume_from(self.run_dir, resume, run.name)
-                run.continue_in(held)
+        with self._running(task, "train", resume) as run:
             self._prepare(run, with_optimizers=True)
             if self.overfit is not None:
                 train = list(islice(train, self.overfit))
@@ -206,8 +202,8 @@ class Trainer:
             self._check_validation(run, valid)
             interval = self._validation_interval(run, train, valid)
             run.enter("fit")
-            if path is not None:
-                run.load_checkpoint(path)
+            if run.resume_path is not None:
+                run.load_checkpoint(run.resume_path)
             # A checkpoint may have been written just before a validation inside an epoch.
             owed = interval is not None and run.owes_validation(interval)
             for epoch in run.epochs(self.epochs):
@@ -278,7 +274,9 @@ class Trainer:
     # --- what the verbs share ------------------------------------------------------------------
 
     @contextmanager
-    def _running(self, task: nn.Module, stage: Stage) -> Iterator[Run]:
+    def _running(
+        self, task: nn.Module, stage: Stage, resume: str | Path | None = None
+    ) -> Iterator[Run]:
         """A run from its first event to its last; whatever was changed is put back."""
         if not isinstance(task, Task):
             raise UsageError(
@@ -287,6 +285,10 @@ class Trainer:
         if self._running_now:
             raise UsageError("this trainer is in the middle of a run; use another one")
         bus = self.bus
+        if bus.loggers and "journal" not in bus.plugins:  # without it they would get nothing
+            from trainbus.builtin.journal import Journal
+
+            bus.register(Journal(), "journal", "needed by a logger")
         chosen, why = accelerators.choose(self.accelerator, self._ask("provide_accelerator"))
         chosen.select(self._device_index())
         algorithms = torch.are_deterministic_algorithms_enabled()
@@ -300,6 +302,9 @@ class Trainer:
             bus.recall()
             run = Run(self, task, chosen, why)
             run.stage = stage
+            if resume is not None:
+                path, held = run_dirs.resume_from(self.run_dir, resume, run.name)
+                run.continue_in(path, held)
             if run.dry_run:
                 unmute = bus.mute("record")
             if listens(task, bus.hooks):

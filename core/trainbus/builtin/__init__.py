@@ -8,6 +8,7 @@ from trainbus.builtin.clip import Clip
 from trainbus.builtin.early_stopping import EarlyStopping
 from trainbus.builtin.ema import EMA
 from trainbus.builtin.finetune import Finetune
+from trainbus.builtin.journal import Journal
 from trainbus.builtin.manifest import Manifest
 from trainbus.builtin.nonfinite import Nonfinite
 from trainbus.builtin.oom import OOM
@@ -22,6 +23,7 @@ __all__ = [
     "Clip",
     "EarlyStopping",
     "Finetune",
+    "Journal",
     "Manifest",
     "Nonfinite",
     "Schedule",
