@@ -423,7 +423,11 @@ def test_a_rate_in_a_tensor_is_not_read_from_the_device(make_task, make_loader, 
                     patch.setattr(torch.Tensor, name, count(name))
                 return (yield)
 
-    task = make_task(lambda p: torch.optim.Adam(p, lr=torch.tensor(0.1), foreach=False))
+    class Away(torch.Tensor):
+        is_cpu = False
+
+    rate = torch.tensor(0.1).as_subclass(Away)
+    task = make_task(lambda p: torch.optim.Adam(p, lr=rate, foreach=False))
     schedule = Schedule(lambda o: lr_scheduler.LambdaLR(o, lambda step: 1 / (1 + step)))
     run = Trainer(plugins=[Watches(), schedule]).fit(task, make_loader())
     assert run.metrics["train/lr"] == pytest.approx(0.1 / 5)

@@ -10,7 +10,7 @@ import pytest
 from trainbus import __version__, hookspecs
 
 BUILTIN = {
-    "accumulate", "checkpoint", "clip", "early_stopping", "ema", "finetune", "manifest",
+    "accumulate", "checkpoint", "clip", "early_stopping", "ema", "finetune", "journal", "manifest",
     "nonfinite", "oom", "schedule", "summary",
 }  # fmt: skip
 
@@ -53,7 +53,7 @@ def test_hooks_of_plugins_are_in_calling_order(trainbus):
     done = trainbus("-p", "clip", "-p", "checkpoint", "plugins", "--hooks", "--json")
     order = {row["hook"]: row["called in this order"] for row in json.loads(done.stdout)}
     assert order["on_before_optimizer_step"] == "clip -> checkpoint"
-    assert order["on_fit_start"].endswith("checkpoint -> manifest")  # the manifest is `trylast`
+    assert order["on_fit_start"].endswith("checkpoint -> journal -> manifest")  # both `trylast`
     assert list(order) == [hook for hook in hookspecs.declared() if hook in order]
 
 
@@ -78,7 +78,7 @@ def test_hooks_lists_every_hook_in_firing_order(trainbus):
 
 def test_one_hook_is_shown_with_signature_kind_and_description(trainbus):
     text = trainbus("hooks", "on_metrics").stdout
-    assert text.startswith("on_metrics(run, step: int, metrics: Mapping[str, float])")
+    assert text.startswith("on_metrics(run, step: int, metrics: Mapping[str, float], time: float)")
     assert "A record." in text
     assert "Numbers logged at one optimizer step" in text
 
@@ -178,7 +178,7 @@ def test_run_gives_a_script_the_plugins_of_the_command_line(tmp_path):
          str(script), "--lr", "3", "-p", "mine"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    expected = "['--lr', '3', '-p', 'mine'] ['manifest', 'nonfinite', 'checkpoint']"
+    expected = "['--lr', '3', '-p', 'mine'] ['journal', 'manifest', 'nonfinite', 'checkpoint']"
     assert done.stdout.strip() == expected
 
 

@@ -64,13 +64,13 @@ def test_a_listener_names_the_arguments_that_it_wants_in_any_order():
     def on_metrics(metrics, run):
         seen.append((metrics, run))
 
-    bus_of(plugin(on_metrics=on_metrics)).on_metrics("run", 1, {"loss": 2.0})
+    bus_of(plugin(on_metrics=on_metrics)).on_metrics("run", 1, {"loss": 2.0}, 0.0)
     assert seen == [({"loss": 2.0}, "run")]
 
 
 def test_a_listener_may_want_nothing():
     seen = []
-    bus_of(plugin(on_metrics=hookimpl(lambda: seen.append("called")))).on_metrics("run", 1, {})
+    bus_of(plugin(on_metrics=hookimpl(lambda: seen.append("called")))).on_metrics("run", 1, {}, 0.0)
     assert seen == ["called"]
 
 
@@ -81,7 +81,7 @@ def test_a_default_does_not_keep_an_argument_of_the_hook_away():
     def on_metrics(run, step=-1, factor=3):
         seen.append((run, step, factor))
 
-    bus_of(plugin(on_metrics=on_metrics)).on_metrics("run", 7, {})
+    bus_of(plugin(on_metrics=on_metrics)).on_metrics("run", 7, {}, 0.0)
     assert seen == [("run", 7, 3)]
 
 
@@ -99,8 +99,8 @@ def test_a_default_of_the_listeners_own_stays_where_it_stands(wrapper):
 
     listener = hookimpl(wrapper=wrapper)(around if wrapper else plain)
     bus = bus_of(plugin(on_metrics=listener))
-    bus.on_metrics("run", 7, {})
-    bus._manager.hook.on_metrics(run="run", step=7, metrics={})
+    bus.on_metrics("run", 7, {}, 0.0)
+    bus._manager.hook.on_metrics(run="run", step=7, metrics={}, time=0.0)
     assert seen == [("run", 3, 7)] * 2
 
 

@@ -37,7 +37,7 @@ def listening_bus():
 def use(bus):
     bus.training_step("run")
     bus.on_epoch_end("run")
-    bus.on_metrics("run", 1, {})
+    bus.on_metrics("run", 1, {}, 0.0)
 
 
 def counted(bus):

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainbus import Trainer, hookimpl
 
-QUIET = ["-manifest", "-nonfinite"]
+QUIET = ["-journal", "-manifest", "-nonfinite"]
 
 
 def test_at_most_six_frames_from_fit_to_training_step(make_line, loader):
@@ -43,9 +43,23 @@ class NoSynchronisation(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+class Away(torch.Tensor):
+    """A tensor that says that it is not in the host's memory, as those of a GPU do."""
+
+    is_cpu = False
+
+
+class AwayBatches:
+    """Puts each batch there."""
+
+    @hookimpl(tryfirst=True)
+    def on_train_batch_start(self, run):
+        run.batch = [each.as_subclass(Away) for each in run.batch]
+
+
 def test_no_step_waits_for_the_device(line, make_loader):
     """Ten listeners, logging, clipping and accumulation: nothing between first and last step."""
-    trainer = Trainer(clip_norm=1.0, accumulate=2, plugins=["checkpoint"])
+    trainer = Trainer(clip_norm=1.0, accumulate=2, plugins=["checkpoint", AwayBatches()])
     mode = NoSynchronisation()
     active = []
 
@@ -59,8 +73,13 @@ def test_no_step_waits_for_the_device(line, make_loader):
         if run.batch_index == 19:
             active.pop().__exit__(None, None, None)
 
-    run = trainer.fit(line, make_loader(20))
+    try:
+        run = trainer.fit(line, make_loader(20))
+    finally:
+        for left in active:  # not to fail every test that follows
+            left.__exit__(None, None, None)
     assert not active
+    assert isinstance(run.loss, Away)
     assert run.metrics["train/half"] == pytest.approx(run.metrics["train/loss"] / 2)
 
 

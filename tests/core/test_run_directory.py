@@ -16,7 +16,7 @@ def test_runs_of_the_same_second_get_directories_of_their_own(line, loader):
 
 
 def test_without_a_plugin_that_writes_there_is_no_directory(line, loader, tmp_path):
-    run = Trainer(plugins=["-manifest"]).fit(line, loader)
+    run = Trainer(plugins=["-manifest", "-journal"]).fit(line, loader)
     assert not run.has_dir
     assert list(tmp_path.iterdir()) == []
 
@@ -36,7 +36,7 @@ def test_the_manifest_tells_what_the_run_was(line, loader):
     assert record["trainer"]["seed"] == 7
     assert record["metrics"] == run.metrics
     plugins = {each["name"]: each for each in record["plugins"]}
-    assert list(plugins) == ["manifest", "nonfinite", "checkpoint"]
+    assert list(plugins) == ["journal", "manifest", "nonfinite", "checkpoint"]
     assert plugins["checkpoint"]["switched on by"] == "Trainer"
     assert plugins["checkpoint"]["options"]["monitor"] == "valid/loss"
     assert record["hooks"]["on_epoch_end"] == ["checkpoint"]

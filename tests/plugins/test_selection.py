@@ -114,6 +114,7 @@ def test_why_names_the_file_the_variable_and_the_command_line(zoo, tmp_path):
         "-p", "typed", "plugins", "--why", "-p", "no:costs", "--json", TRAINBUS_PLUGINS="energy"
     )
     assert why(done) == {
+        "journal": ("on", "built in"),
         "manifest": ("on", "built in"),
         "nonfinite": ("off", str(file)),
         "good": ("on", str(file)),
