@@ -256,6 +256,8 @@ class Delivery:
             for record in records:
                 if self._abandoned:
                     break
+                if record.number <= self.position:  # flushed by an attempt that failed later
+                    continue
                 self._hand_over(record)
                 done = record.number
                 if monotonic() - started > _COMMIT_SECONDS:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-import sys
 import threading
-from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from trainbus.errors import JournalError
+from trainbus.series import Columns, Return, Series
 
 FILE_NAME = "journal.db"
 #: What a record can be; an `event` is one of the run itself: start, checkpoint, exception, end.
@@ -36,7 +35,7 @@ CREATE TABLE records (
 );
 CREATE TABLE names (name INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE metrics (
-    name INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    name INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, repeat INTEGER NOT NULL,
     records BLOB NOT NULL, steps BLOB NOT NULL, times BLOB NOT NULL, numbers BLOB NOT NULL
 );
 CREATE INDEX metrics_by_name ON metrics (name, first);
@@ -55,6 +54,10 @@ class Entry(NamedTuple):
     time: float
     step: int
     body: Mapping[str, Any]
+
+
+#: An entry, or a plain tuple that is made faster.
+EntryTuple = tuple[RecordKind, float, int, Mapping[str, Any]]
 
 
 class Record(NamedTuple):
@@ -76,42 +79,6 @@ class LoggerState(NamedTuple):
     ended: bool
 
 
-class Series(NamedTuple):
-    """One metric: its optimizer steps, its times in seconds since the epoch, its values."""
-
-    steps: Sequence[int]
-    times: Sequence[float]
-    values: Sequence[float]
-
-
-class _Columns:
-    """Points of one metric: numbers of records, steps, times, values."""
-
-    __slots__ = ("numbers", "records", "steps", "times")
-
-    def __init__(self) -> None:
-        self.records, self.steps = array("q"), array("q")
-        self.times, self.numbers = array("d"), array("d")
-
-    @property
-    def all(self) -> tuple[array[Any], ...]:
-        return self.records, self.steps, self.times, self.numbers
-
-    def extend(self, blobs: Sequence[bytes]) -> _Columns:
-        for column, blob in zip(self.all, blobs, strict=True):
-            part = array(column.typecode, blob)
-            if sys.byteorder == "big":
-                part.byteswap()
-            column.extend(part)
-        return self
-
-    def blobs(self) -> list[bytes]:
-        if sys.byteorder == "big":
-            for column in self.all:
-                column.byteswap()
-        return [column.tobytes() for column in self.all]
-
-
 class JournalFile:
     """One run's journal, for all threads of one process; others may read it at the same time."""
 
@@ -123,7 +90,7 @@ class JournalFile:
         self._names: dict[str, int] = dict(self._rows("SELECT text, name FROM names"))
         self._told: dict[str, dict[str, Any]] = {"params": self.params(), "tags": self.tags()}
         #: The number of the newest record.
-        self.last = self._newest()
+        self.last = newest[0] if (newest := self.newest()) else 0
         #: After a return to step `s`, the values of the steps behind it that are there already.
         self._repeatable: dict[str, dict[int, float]] = {}
         self._repeats_until = -1
@@ -185,27 +152,29 @@ class JournalFile:
 
     # --- writing -------------------------------------------------------------------------------
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[EntryTuple]) -> None:
         """Write records in one transaction: all of them, or none. Raises `JournalError`."""
         with self._lock, _explained(self.path, "cannot write"):
             number, records = self.last, []
             rows: list[tuple[Any, ...]] = []
-            metrics: dict[str, _Columns] = {}
+            metrics: dict[tuple[str, bool], Columns] = {}
             told = dict(self._told)
             for kind, time, step, body in entries:
                 if kind == "metrics":
-                    if step <= self._repeats_until:
-                        body = self._without_repeats(step, body)
-                        if not body:
-                            continue
                     number += 1
+                    repeats = self._repeats(step, body) if step <= self._repeats_until else ()
                     for name in body:
-                        if (columns := metrics.get(name)) is None:
-                            columns = metrics[name] = _Columns()
+                        key = name, name in repeats
+                        if (columns := metrics.get(key)) is None:
+                            columns = metrics[key] = Columns()
                         columns.records.append(number)
                         columns.steps.append(step)
                         columns.times.append(time)
                         columns.numbers.append(body[name])
+                    if repeats:
+                        body = {name: body[name] for name in body if name not in repeats}
+                        if not body:
+                            continue
                 else:
                     text = json.dumps(body, default=str)
                     body = json.loads(text)  # as every later reader has it
@@ -220,18 +189,18 @@ class JournalFile:
                     rows.append((number, time, kind, step, text))
                 records.append(Record(number, kind, time, step, body))
             names = dict(self._names)
-            for name in metrics:
+            for name, _ in metrics:
                 names.setdefault(name, len(names) + 1)
             fresh = [(key, name) for name, key in names.items() if name not in self._names]
             chunks = [
-                (names[name], columns.records[0], columns.records[-1], *columns.blobs())
-                for name, columns in metrics.items()
+                (names[name], columns.records[0], columns.records[-1], repeat, *columns.blobs())
+                for (name, repeat), columns in metrics.items()
             ]
             with self._transaction():
                 insert = self._connection.executemany
                 insert("INSERT INTO names VALUES (?, ?)", fresh)
                 insert("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
-                insert("INSERT INTO metrics VALUES (?, ?, ?, ?, ?, ?, ?)", chunks)
+                insert("INSERT INTO metrics VALUES (?, ?, ?, ?, ?, ?, ?, ?)", chunks)
             self._names, self._told, self.last = names, told, number
             self._tail.extend(records)
 
@@ -258,27 +227,32 @@ class JournalFile:
         self._connection.commit()
 
     def go_back(self, step: int) -> None:
-        """The run goes on from an earlier step: what it logs again as it was is not kept twice."""
+        """The run goes on from an earlier step.
+
+        What it logs again as it was is marked as a repeat: it stands in its series, and is not
+        delivered a second time.
+        """
         self._repeatable, self._repeats_until = {}, -1
         for name in self._names:
             points = self._columns(name)
             later = {
-                at: number
-                for at, number in zip(points.steps, points.numbers, strict=True)
+                at: value
+                for at, value in zip(points.steps, points.numbers, strict=True)
                 if at > step
             }
             if later:
                 self._repeatable[name] = later
                 self._repeats_until = max(self._repeats_until, *later)
 
-    def _without_repeats(self, step: int, body: Mapping[str, Any]) -> dict[str, Any]:
+    def _repeats(self, step: int, body: Mapping[str, Any]) -> set[str]:
+        """The names whose value at a step is known from before the run went back."""
         nothing: dict[int, float] = {}
-        fresh = {}
+        found = set()
         for name, value in body.items():
             known = self._repeatable.get(name, nothing).get(step)
-            if known is None or not (known == value or (math.isnan(known) and math.isnan(value))):
-                fresh[name] = value
-        return fresh
+            if known is not None and (known == value or (math.isnan(known) and math.isnan(value))):
+                found.add(name)
+        return found
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -289,9 +263,13 @@ class JournalFile:
                 return []
             tail = self._tail
             if tail and tail[0].number <= position + 1:
-                start = position + 1 - tail[0].number
+                start = bisect_right(tail, position, key=lambda record: record.number)
                 return [tail[i] for i in range(start, min(start + limit, len(tail)))]
-            return self._read(position, min(position + limit, self.last))
+            found: list[Record] = []
+            while not found and position < self.last:  # all may be repeats
+                position, first = min(position + limit, self.last), position
+                found = self._read(first, position)
+            return found
 
     def _read(self, first: int, last: int) -> list[Record]:
         """The records behind `first`, up to and with `last`."""
@@ -302,9 +280,9 @@ class JournalFile:
             found[number] = Record(number, kind, time, step, json.loads(body))
         for name, *blobs in self._rows(
             "SELECT text, records, steps, times, numbers FROM metrics JOIN names USING (name) "
-            "WHERE last > ? AND first <= ? ORDER BY name", first, last,
+            "WHERE last > ? AND first <= ? AND NOT repeat ORDER BY name", first, last,
         ):  # fmt: skip
-            points = _Columns().extend(blobs)
+            points = Columns().extend(blobs)
             begin, end = (bisect_right(points.records, number) for number in (first, last))
             for i in range(begin, end):
                 number = points.records[i]
@@ -337,22 +315,35 @@ class JournalFile:
     def series(self, name: str) -> Series:
         """One metric in the order it was logged.
 
-        Where the run went back to an earlier step, values of steps that were left are left out.
+        Where the run went back to an earlier step, what it had logged behind that step is left out.
         """
-        points = self._columns(name)
-        for number, step in self._returns():
-            kept = [
-                i for i in range(len(points.records))
-                if points.records[i] > number or points.steps[i] <= step
-            ]  # fmt: skip
-            if len(kept) < len(points.records):
-                whole, points = points, _Columns()
-                for column, source in zip(points.all, whole.all, strict=True):
-                    column.extend(source[i] for i in kept)
-        return Series(points.steps, points.times, points.numbers)
+        points, returns = self._columns(name), self._returns()
+        return (points.counting(returns) if returns else points).series
 
-    def _columns(self, name: str) -> _Columns:
-        points = _Columns()
+    def latest(self) -> dict[str, float]:
+        """The value of each metric that was logged last; whole metrics are not read for it."""
+        return {
+            name: Columns().extend(blobs).numbers[-1]
+            for name, *blobs in self._rows(
+                "SELECT text, records, steps, times, numbers FROM metrics JOIN names USING (name) "
+                "WHERE (name, first) IN (SELECT name, max(first) FROM metrics GROUP BY name) "
+                "ORDER BY text"
+            )
+        }
+
+    def newest(self, before: int = 2**62) -> tuple[int, int, float] | None:
+        """Number, step and time of the last record before a number, repeats included."""
+        rows = self._rows("SELECT max(record), step, time FROM records WHERE record < ?", before)
+        for last, *blobs in self._rows(
+            "SELECT last, records, steps, times, numbers FROM metrics WHERE last < ? "
+            "ORDER BY last DESC LIMIT 1", before,
+        ):  # fmt: skip
+            points = Columns().extend(blobs)
+            rows.append((last, points.steps[-1], points.times[-1]))
+        return max((row for row in rows if row[0] is not None), default=None)
+
+    def _columns(self, name: str) -> Columns:
+        points = Columns()
         for blobs in self._rows(
             "SELECT records, steps, times, numbers FROM metrics JOIN names USING (name) "
             "WHERE text = ? ORDER BY first", name,
@@ -383,17 +374,13 @@ class JournalFile:
             )
         ]
 
-    def _returns(self) -> list[tuple[int, int]]:
-        """Where the run went on from an earlier step: the number of that event, and the step."""
-        events = self.records("event")
-        return [(each.number, each.step) for each in events if each.body["event"] == "resume"]
-
-    def _newest(self) -> int:
-        ((last,),) = self._rows(
-            "SELECT max(ifnull((SELECT max(record) FROM records), 0),"
-            "           ifnull((SELECT max(last) FROM metrics), 0))"
-        )
-        return int(last)
+    def _returns(self) -> list[Return]:
+        """Where the run went on from an earlier step."""
+        return [
+            Return(event.number, event.step)
+            for event in self.records("event")
+            if event.body["event"] == "resume"
+        ]
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
         with self._lock, _explained(self.path, "cannot read"):
@@ -405,5 +392,5 @@ def _explained(path: Path, what: str) -> Iterator[None]:
     """What SQLite says, with the file that it says it of."""
     try:
         yield
-    except (sqlite3.Error, ValueError, KeyError) as error:
+    except (sqlite3.Error, ValueError, KeyError, OverflowError) as error:
         raise JournalError(f"{what} {path}: {error}") from error

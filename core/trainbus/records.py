@@ -15,10 +15,10 @@ from trainbus.errors import Control, UsageError
 if TYPE_CHECKING:
     from trainbus.run import Run
 
-#: Name, value, whether it is a tensor, step, weight, whether it counts in the mean of the pass,
-#: whether it is told at its step, when it was logged. A plain tuple, since one is made for each
-#: value that is logged.
-Pending = tuple[str, Any, bool, int, int, bool, bool, float]
+#: Name, value, whether it is a tensor, stage, step, weight, whether it is a part of the mean of the
+#: pass, when it was logged. A plain tuple, since one is made for each value that is logged; what
+#: can be found out later, where many are looked at together, is not found out here.
+Pending = tuple[str, Any, bool, str, int, int, bool, float]
 
 
 _Pass = tuple[dict[str, list[float]], dict[str, Any]]
@@ -45,19 +45,16 @@ class Records:
         self.max_seconds = 1.0
         #: When the oldest has waited long enough, on the monotonic clock.
         self.due_time = 0.0
+        #: Steps between those that are told.
+        self._every = run.trainer.log_every
+        self._full_names: dict[tuple[str, str], str] = {}
         self._sums: dict[str, list[float]] = {}
         self._meters: dict[str, Any] = {}
         #: Sums and meters of the passes around the present one, the outermost first.
         self._outer: list[_Pass] = []
 
     def add(
-        self,
-        metrics: Mapping[str, Any],
-        stage: str,
-        step: int,
-        weight: int,
-        averaged: bool,
-        told: bool,
+        self, metrics: Mapping[str, Any], stage: str, step: int, weight: int, averaged: bool
     ) -> None:
         """Take values: numbers, tensors of one element, or objects with `compute` and `reset`.
 
@@ -67,7 +64,6 @@ class Records:
             step: the optimizer step that they belong to.
             weight: samples that they stand for.
             averaged: whether they are a part of the mean over the present pass.
-            told: whether they are handed out at their own step, too.
         """
         pending = self.pending
         if not pending:
@@ -75,22 +71,20 @@ class Records:
         now = time()
         for name in metrics:
             value = metrics[name]
-            full = name if "/" in name else f"{stage}/{name}"
-            tensor = isinstance(value, Tensor)
-            if tensor:
-                if value.ndim:
-                    value = _scalar(full, value)
+            away = False
+            if isinstance(value, Tensor):
                 if value.is_cpu:  # its number is at hand, and costs less than a copy
-                    value, tensor = value.item(), False
+                    value = _number_of(name, stage, value)
                 else:
                     # A copy, since `loss *= 2` after the call would change what was logged.
-                    value = value.detach().clone()
-            elif hasattr(value, "compute") and hasattr(value, "reset"):
-                self._meters[full] = value
-                continue
-            else:
-                value = _number(full, value)
-            pending.append((full, value, tensor, step, weight, averaged, told, now))
+                    value = _scalar(name, stage, value).detach().clone()
+                    away = True
+            elif type(value) is not float:
+                if hasattr(value, "compute") and hasattr(value, "reset"):
+                    self._meters[_full(name, stage)] = value
+                    continue
+                value = _number(_full(name, stage), value)
+            pending.append((name, value, away, stage, step, weight, averaged, now))
 
     def mark(self) -> int:
         """Where the records stand, for `retract`."""
@@ -109,13 +103,17 @@ class Records:
             return
         pending, self.pending = self.pending, []
         self._fetched += len(pending)
-        run, sums, latest = self._run(), self._sums, self.latest
+        run, sums, latest, full_names = self._run(), self._sums, self.latest, self._full_names
         listened = run is not None and run.bus.on_metrics is not None
+        every = self._every
         told: dict[str, float] = {}
         weights: dict[str, float] = {}
-        present, since = pending[0][3], pending[0][7]
+        present, since = pending[0][4], pending[0][7]
         for item, number in zip(pending, _to_host(pending), strict=True):
-            name, _, _, step, weight, averaged, is_told, now = item
+            short, _, _, stage, step, weight, averaged, now = item
+            name = full_names.get((short, stage))
+            if name is None:
+                name = full_names[short, stage] = _full(short, stage)
             if averaged:
                 if name in sums:
                     total = sums[name]
@@ -123,19 +121,20 @@ class Records:
                     total[1] += weight
                 else:
                     sums[name] = [number * weight, weight]
-            if is_told:
-                if step != present:
-                    if told and listened:
-                        self._tell(present, told, since)
-                    told = {}
-                    present, since = step, now
-                if name in told:  # the micro-batches of one step become one value, their mean
-                    weights[name] += weight
-                    told[name] += (number - told[name]) * weight / weights[name]
-                else:
-                    told[name] = number
-                    weights[name] = weight
-                latest[name] = told[name]
+                if stage != "train" or step % every:
+                    continue
+            if step != present:
+                if told and listened:
+                    self._tell(present, told, since)
+                told = {}
+                present, since = step, now
+            if name in told:  # the micro-batches of one step become one value, their mean
+                weights[name] += weight
+                told[name] += (number - told[name]) * weight / weights[name]
+            else:
+                told[name] = number
+                weights[name] = weight
+            latest[name] = told[name]
         if told and listened:
             self._tell(present, told, since)
 
@@ -190,7 +189,7 @@ class Records:
 
     def leave_inner_pass(self) -> None:
         """Forget what is unfinished of a pass, and go on with the one around it."""
-        self.pending = [item for item in self.pending if item[6]]
+        self.pending = [item for item in self.pending if not item[6] or item[3] == "train"]
         for meter in self._meters.values():
             meter.reset()
         self._sums, self._meters = self._outer.pop()
@@ -214,11 +213,22 @@ def _to_host(pending: list[Pending]) -> list[float]:
     return numbers
 
 
-def _scalar(name: str, value: Tensor) -> Tensor:
+def _full(name: str, stage: str) -> str:
+    return name if "/" in name else f"{stage}/{name}"
+
+
+def _number_of(name: str, stage: str, value: Tensor) -> float:
+    try:
+        return value.item()
+    except RuntimeError:  # it has several elements, or none
+        return _scalar(name, stage, value).item()
+
+
+def _scalar(name: str, stage: str, value: Tensor) -> Tensor:
     if value.numel() != 1:
         raise UsageError(
-            f"run.log({name}=...): a tensor of shape {tuple(value.shape)}; log one number, its "
-            "mean for example"
+            f"run.log({_full(name, stage)}=...): a tensor of shape {tuple(value.shape)}; log one "
+            "number, its mean for example"
         )
     return value.reshape(())
 

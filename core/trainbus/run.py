@@ -18,7 +18,7 @@ from trainbus.records import Records
 
 if TYPE_CHECKING:
     from trainbus.accelerator import Accelerator
-    from trainbus.run_dirs import Hold
+    from trainbus.holds import Hold
     from trainbus.task import Task
     from trainbus.trainer import Trainer
 
@@ -120,17 +120,17 @@ class Run(Loop):
         one element, or objects with `compute` and `reset` (torchmetrics), asked when the pass ends.
         """
         averaging = self._averaging
-        step = self._log_step
-        told = not averaging or (self.stage == "train" and step % self.trainer.log_every == 0)
-        if self._batch_size is None and averaging:
-            self._batch_size = batches.batch_size(self.batch)
-        weight = self._batch_size if averaging and self._batch_size is not None else 1
+        weight = 1
+        if averaging:
+            if (size := self._batch_size) is None:
+                size = self._batch_size = batches.batch_size(self.batch)
+            weight = size
         if metrics is not None:
             if isinstance(metrics, str):
                 metrics = {metrics: value}
-            self._records.add(metrics, self.stage, step, weight, averaging, told)
+            self._records.add(metrics, self.stage, self._log_step, weight, averaging)
         if more:
-            self._records.add(more, self.stage, step, weight, averaging, told)
+            self._records.add(more, self.stage, self._log_step, weight, averaging)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Tell the loggers what describes this run: plain values by name."""

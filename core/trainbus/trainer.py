@@ -25,6 +25,7 @@ from trainbus.actions import Actions
 from trainbus.batches import Limited, describe, size
 from trainbus.bus import Bus
 from trainbus.errors import Control, PluginError, UsageError, nearest
+from trainbus.holds import Hold
 from trainbus.interrupts import deferred
 from trainbus.loop import Stage
 from trainbus.markers import hookimpl
@@ -450,11 +451,11 @@ class Trainer:
             "need a plugin that starts one process for each, and none is active"
         )
 
-    def make_run_dir(self, run: Run) -> run_dirs.Hold:
+    def make_run_dir(self, run: Run) -> Hold:
         """Make the directory of a run; that of a dry run is removed after it."""
         if run.dry_run:
             self._unfreed.append(Path(tempfile.mkdtemp(prefix="trainbus-dry-run-")))
-            return run_dirs.Hold(self._unfreed[-1])
+            return Hold(self._unfreed[-1])
         return run_dirs.make(self.run_dir, run.name)
 
 

@@ -8,14 +8,15 @@ import platform
 import sys
 import threading
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from trainbus import artifacts, delivery
 from trainbus.errors import JournalError, PluginError, together
-from trainbus.journal import FILE_NAME, Entry, JournalFile, RecordKind
+from trainbus.journal import FILE_NAME, EntryTuple, JournalFile, RecordKind
 from trainbus.markers import hookimpl
 from trainbus.options import hide_secrets_of
 from trainbus.version import __version__
@@ -136,6 +137,14 @@ class Journal:
         if self._writer is not None:
             self._writer.file.tell(header=run.header)
 
+    @hookimpl(wrapper=True)
+    def save_checkpoint(self, run: Run) -> Generator[None, bool, bool]:
+        """Write what was logged up to here: a run that goes on from here does not log it again."""
+        run.flush()
+        if self._writer is not None:
+            self._writer.flush()
+        return (yield)
+
     @hookimpl
     def on_checkpoint_loaded(self, run: Run, path: Path) -> None:
         """The run stands at an earlier step, perhaps."""
@@ -151,7 +160,7 @@ class Journal:
         """Note it, and write what waits."""
         self._event(run, "exception", type=type(error).__name__, message=str(error))
         if self._writer is not None:
-            self._writer.hurry()
+            self._writer.flush()
 
     @hookimpl(trylast=True)
     def on_run_end(self, run: Run, status: str) -> None:
@@ -164,9 +173,8 @@ class Journal:
             return
         interruption = run.interruption
         try:
-            writer.put(Entry("event", clock.time(), run.global_step, {
-                "event": "end", "status": status, "reason": run.stop_reason,
-            }))  # fmt: skip
+            end = {"event": "end", "status": status, "reason": run.stop_reason}
+            writer.put(("event", clock.time(), run.global_step, end))
             writer.stop()
             delivery.finish(
                 deliveries, status, self.finish_seconds,
@@ -180,7 +188,10 @@ class Journal:
     @hookimpl
     def on_metrics(self, run: Run, step: int, metrics: Mapping[str, float], time: float) -> None:
         """Put them into the queue."""
-        self._put(run, "metrics", time, step, metrics)
+        if (writer := self._writer) is not None:
+            writer.put(("metrics", time, step, metrics))
+        else:
+            self._put(run, "metrics", time, step, metrics)
 
     @hookimpl
     def on_params(self, run: Run, params: Mapping[str, Any]) -> None:
@@ -207,7 +218,7 @@ class Journal:
     def _event(self, run: Run, event: str, **more: Any) -> None:
         if self._writer is not None:
             body = {"event": event, **more}
-            self._writer.put(Entry("event", clock.time(), run.global_step, body))
+            self._writer.put(("event", clock.time(), run.global_step, body))
 
     def _put(
         self, run: Run, kind: RecordKind, time: float, step: int, body: Mapping[str, Any]
@@ -217,7 +228,7 @@ class Journal:
             if not self._wanted:
                 return
             writer = self._open(run)
-        writer.put(Entry(kind, time, step, body))
+        writer.put((kind, time, step, body))
 
 
 class Writer:
@@ -228,7 +239,7 @@ class Writer:
         deliveries: told when there are new records.
         report: told what goes wrong, in one line.
         seconds: between two writes.
-        records: entries that wait at most, unless they cannot be written.
+        records: values that wait at most, unless they cannot be written.
     """
 
     def __init__(
@@ -244,59 +255,66 @@ class Writer:
         self._report = report
         self._seconds = seconds
         self._records = max(1, records)
-        self._queue: SimpleQueue[Entry] = SimpleQueue()
+        #: Entries, and events that are set once what was put before them is written.
+        self._queue: SimpleQueue[EntryTuple | threading.Event] = SimpleQueue()
         #: Taken from the queue, and not written yet.
-        self._waiting: list[Entry] = []
+        self._waiting: list[EntryTuple] = []
+        #: Values put into the queue since it was emptied.
+        self._values = 0
         self._wake = threading.Event()
         self._stopped = False
         self._failing = False
         self._dropped = 0
         self._thread: threading.Thread | None = None
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: EntryTuple) -> None:
         """Have it written soon."""
-        queue = self._queue
-        queue.put(entry)
+        self._queue.put(entry)
+        self._values += len(entry[3])
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="trainbus-journal", daemon=True)
             self._thread.start()
-        elif queue.qsize() >= self._records:
+        elif self._values >= self._records:
             self._wake.set()
 
-    def hurry(self) -> None:
-        """Write what waits now."""
-        self._wake.set()
+    def flush(self, seconds: float = 10.0) -> None:
+        """Have all that was put written now, and wait for it; no longer than so many seconds."""
+        if self._thread is not None:
+            written = threading.Event()
+            self._queue.put(written)
+            self._wake.set()
+            written.wait(seconds)
 
     def stop(self) -> None:
         """Write all that waits, and end the thread."""
         self._stopped = True
-        self._wake.set()
         if self._thread is not None:
-            self._queue.put(Entry("event", 0.0, 0, {}))  # wakes it
+            self._queue.put(threading.Event())
+            self._wake.set()
             self._thread.join()
         if self._waiting or self._dropped:
             lost = len(self._waiting) + self._dropped
             self._report(f"{lost:,} records could not be written to {self.file.path}")
 
     def _work(self) -> None:
-        while not self._stopped or not self._queue.empty():
-            self._take(self._queue.get())
+        queue, waiting = self._queue, self._waiting
+        while not self._stopped or not queue.empty():
+            taken = [queue.get()]
             if not self._stopped:
                 self._wake.wait(self._seconds)
             self._wake.clear()
-            try:
+            self._values = 0
+            with suppress(Empty):
                 while True:
-                    self._take(self._queue.get_nowait())
-            except Empty:
-                self._write()
-
-    def _take(self, entry: Entry) -> None:
-        if not entry.body:
-            return
-        if len(self._waiting) >= _MAX_WAITING:
-            self._dropped += 1
-        else:
-            self._waiting.append(entry)
+                    taken.append(queue.get_nowait())
+            waiting += [each for each in taken if not isinstance(each, threading.Event)]
+            self._write()
+            for each in taken:
+                if isinstance(each, threading.Event):
+                    each.set()
+            if (more := len(waiting) - _MAX_WAITING) > 0:
+                self._dropped += more
+                del waiting[-more:]
 
     def _write(self) -> None:
         try:
@@ -304,8 +322,9 @@ class Writer:
                 count = self._next()
                 entries = self._waiting[:count]
                 self.file.append([kept for entry in entries if (kept := self._kept(entry))])
-                if entries[-1].body.get("event") == "resume":
-                    self.file.go_back(entries[-1].step)
+                _, _, step, body = entries[-1]
+                if body.get("event") == "resume":
+                    self.file.go_back(step)
                 del self._waiting[:count]
                 self._failing = False
         except (JournalError, OSError) as error:
@@ -317,19 +336,20 @@ class Writer:
 
     def _next(self) -> int:
         """How many entries are written next: up to an artifact, which takes long, or a return."""
-        for count, entry in enumerate(self._waiting):
-            if entry.kind == "artifact":
+        for count, (kind, _, _, body) in enumerate(self._waiting):
+            if kind == "artifact":
                 return max(1, count)
-            if entry.body.get("event") == "resume":
+            if kind == "event" and body["event"] == "resume":
                 return count + 1
         return len(self._waiting)
 
-    def _kept(self, entry: Entry) -> Entry | None:
-        if entry.kind != "artifact":
+    def _kept(self, entry: EntryTuple) -> EntryTuple | None:
+        kind, time, step, body = entry
+        if kind != "artifact":
             return entry
-        artifact = entry.body["artifact"]
+        artifact = body["artifact"]
         try:
-            return entry._replace(body=artifacts.keep(artifact, self.file.path.parent))
+            return kind, time, step, artifacts.keep(artifact, self.file.path.parent)
         except OSError as error:
             if not isinstance(artifact.value, Path):  # ours to write
                 raise

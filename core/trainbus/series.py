@@ -1,0 +1,73 @@
+"""The points of one metric: columns of 64-bit numbers, and which of them count."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Series(NamedTuple):
+    """One metric: its optimizer steps, its times in seconds since the epoch, its values."""
+
+    steps: Sequence[int]
+    times: Sequence[float]
+    values: Sequence[float]
+
+
+class Return(NamedTuple):
+    """A run went on from an earlier step, and logged again what it had logged before."""
+
+    #: The number of the record that tells of it; those before it are of the earlier history.
+    record: int
+    #: The step that it went back to.
+    step: int
+
+
+class Columns:
+    """Points of one metric: numbers of records, steps, times, values."""
+
+    __slots__ = ("numbers", "records", "steps", "times")
+
+    def __init__(self) -> None:
+        self.records, self.steps = array("q"), array("q")
+        self.times, self.numbers = array("d"), array("d")
+
+    @property
+    def all(self) -> tuple[array[Any], ...]:
+        """The four columns, as they are kept."""
+        return self.records, self.steps, self.times, self.numbers
+
+    @property
+    def series(self) -> Series:
+        """The points for readers."""
+        return Series(self.steps, self.times, self.numbers)
+
+    def extend(self, blobs: Sequence[bytes]) -> Columns:
+        """Add points of which the columns are given as little-endian bytes."""
+        for column, blob in zip(self.all, blobs, strict=True):
+            part = array(column.typecode, blob)
+            if sys.byteorder == "big":
+                part.byteswap()
+            column.extend(part)
+        return self
+
+    def blobs(self) -> list[bytes]:
+        """The columns as little-endian bytes."""
+        if sys.byteorder == "big":
+            for column in self.all:
+                column.byteswap()
+        return [column.tobytes() for column in self.all]
+
+    def counting(self, returns: Sequence[Return]) -> Columns:
+        """The points that are still true after the run went back."""
+        kept = Columns()
+        indices = [
+            i
+            for i in sorted(range(len(self.records)), key=self.records.__getitem__)
+            if not any(self.records[i] < r.record and self.steps[i] > r.step for r in returns)
+        ]
+        for column, source in zip(kept.all, self.all, strict=True):
+            column.extend(array(column.typecode, [source[i] for i in indices]))
+        return kept
