@@ -45,6 +45,7 @@ bench: .venv-bench/installed
 	.venv-bench/bin/python benchmarks/startup.py --peers
 	.venv-bench/bin/python benchmarks/checkpoint.py
 	.venv-bench/bin/python benchmarks/builtin.py
+	.venv-bench/bin/python benchmarks/logging.py --peers
 
 docs: $(VENV)/installed-demo
 	$(BIN)/trainbus hooks --markdown > docs/hooks.md
@@ -65,8 +66,9 @@ $(VENV)/installed-dev: $(VENV)/installed-demo
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]' $(call EDITABLE,$(dir $(PLUGINS)))
 	@touch $@
 
-.venv-bench/installed: pyproject.toml constraints.txt benchmarks/peers.txt
+.venv-bench/installed: pyproject.toml constraints.txt benchmarks/peers.txt $(PLUGINS)
 	@echo "Installing trainbus and its peers into .venv-bench"
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/pip install -q -c constraints.txt -e . -r benchmarks/peers.txt
+	.venv-bench/bin/pip install -q -c constraints.txt -e '.[dev]' -r benchmarks/peers.txt \
+		$(call EDITABLE,$(dir $(PLUGINS)))
 	@touch $@

@@ -122,7 +122,7 @@ def test_the_core_needs_little_and_no_sdk():
 def test_the_core_imports_only_what_it_declares():
     declared = {each.name.replace("-", "_") for each in requirements(ROOT)} | {"trainbus"}
     # What is not installed with it is used only where it is there.
-    optional = {"numpy", "sklearn", "matplotlib", "safetensors"}
+    optional = {"numpy", "sklearn", "matplotlib", "safetensors", "pytest"}
     for path in CORE.rglob("*.py"):
         assert set(imports(path)) <= declared | optional | sys.stdlib_module_names, path
 

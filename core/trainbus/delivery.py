@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +44,8 @@ class RunInfo:
     #: What the logger keeps from one start to the next, the remote run's id for example: values
     #: that JSON can hold. It is empty when this run comes to this logger for the first time.
     state: dict[str, Any] = field(default_factory=dict)
-    #: The number of the record at hand. It is the same when a record is delivered again.
+    #: The number of the record at hand. It is the same when a record is delivered again. At the
+    #: start it is the last one that the logger has; set it back to get later ones once more.
     record: int = 0
     #: The run is over, and is sent from its journal.
     replay: bool = False
@@ -93,7 +95,7 @@ class Delivery:
         self.info = info
         self.patience = patience
         before = journal.logger(name)
-        info.state = before.state
+        info.state, info.record = before.state, before.position
         #: The number of the last record that the logger has for sure.
         self.position = before.position
         #: Why it gave up, for now.
@@ -144,11 +146,12 @@ class Delivery:
 
     def give_up(self, seconds: float) -> None:
         """Report what was not delivered after so many seconds of waiting."""
-        if self.failure is None:
-            left = f"{self.left:,} records" if self.left else "the end of the run"
+        if self.failure is None and not self.left:
+            self._fail(f"{self.who} has all records, and was not done after {seconds:.3g} s")
+        elif self.failure is None:
             self._fail(
-                f"{self.who} was given {seconds:.0f} s to finish and does not have {left} yet. "
-                f"Nothing is lost: `{self.mend}` sends what is missing"
+                f"{self.who} was given {seconds:.3g} s to finish and {self.left:,} records are "
+                f"left. Nothing is lost: `{self.mend}` sends them"
             )
 
     @property
@@ -172,6 +175,7 @@ class Delivery:
     def _open(self) -> bool:
         try:
             self._call("on_log_start")
+            self.position = min(self.position, self.info.record)
             self._keep()
         except BaseException as error:
             error.add_note(f"raised by {self.who}, on_log_start")
@@ -245,7 +249,7 @@ class Delivery:
     @property
     def mend(self) -> str:
         """The command that delivers what is left."""
-        return f"trainbus replay {self.info.dir} --to {self.name}"
+        return shlex.join(["trainbus", "replay", str(self.info.dir), "--to", self.name])
 
     # --- one record after the other ------------------------------------------------------------
 

@@ -119,11 +119,13 @@ class JournalFile:
             raise JournalError(f"{path.parent} has no {path.name}: no run logged there")
         with _explained(path, "cannot read"):
             last_error: sqlite3.Error | None = None
-            # `immutable` is for a medium that nothing can be written to.
-            for options in ("mode=ro", "mode=ro&immutable=1"):
+            # A reader that may not write leaves files beside the journal when it closes, which one
+            # that could write takes away. `immutable` is for a medium that takes no writing.
+            for options in ("mode=rw", "mode=ro&immutable=1"):
                 where = f"{path.absolute().as_uri()}?{options}"
                 connection = sqlite3.connect(where, timeout=30, check_same_thread=False, uri=True)
                 try:
+                    connection.execute("PRAGMA query_only = ON")
                     return cls._checked(path, connection)
                 except sqlite3.OperationalError as error:
                     last_error = error

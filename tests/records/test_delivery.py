@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from trainbus import PluginError, Trainer, UsageError, hookimpl
-from trainbus.builtin import Journal
+from trainbus.builtin import Checkpoint, Journal
 
 
 def warnings(caplog):
@@ -195,7 +195,7 @@ def test_a_logger_that_is_not_done_in_time_is_told_of_with_what_is_left(
     run = Trainer(plugins=[memory, Journal(finish_seconds=0.3)]).fit(line, make_loader(50))
     messages = warnings(caplog)
     assert len(messages) == 1
-    assert "was given 0 s to finish and does not have" in messages[0]
+    assert "was given 0.3" in messages[0] and "records are left. Nothing is lost" in messages[0]
     assert f"trainbus replay {run.dir.absolute()} --to memory" in messages[0]
     assert run.status == "completed"
 
@@ -285,6 +285,25 @@ def test_other_ranks_deliver_to_a_logger_that_asks_for_it(make_memory, line, loa
     assert memory.steps("train/loss") == [1, 2, 3, 4, 5]
     assert (run.dir / "journal-rank1.db").exists()
     assert not (run.dir / "journal.db").exists()
+
+
+def test_a_logger_may_ask_for_records_once_more(make_memory, line, make_loader):
+    """A service may know that it has less than it was given."""
+
+    class Forgetful(make_memory):
+        @hookimpl
+        def on_log_start(self, run):
+            if run.record:
+                run.record = 3
+            super().on_log_start(run)
+
+    first, second = Forgetful(), Forgetful()
+    run = Trainer(plugins=[first, Checkpoint()]).fit(line, make_loader(5))
+    second.plugin_name = first.plugin_name = "forgetful"
+    run = Trainer(plugins=[second, Checkpoint()], epochs=2).fit(
+        line, make_loader(5), resume=run.dir / "checkpoints" / "step-00000005"
+    )
+    assert second.steps("train/loss") == [3, 4, 5, 6, 7, 8, 9, 10]
 
 
 def test_no_thread_is_left_when_a_run_is_over(memory, line, loader):

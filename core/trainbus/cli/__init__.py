@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from trainbus import plugins as manager
+from trainbus.cli.run_verbs import in_directory, runs
 from trainbus.discovery import one_scan
 from trainbus.errors import TrainbusError
 from trainbus.version import __version__
@@ -33,28 +34,35 @@ def _tell(context: click.Context, parameter: click.Parameter, value: Any) -> Non
     manager.command_line.set(told)
 
 
+_TOLD: dict[str, Any] = {"is_eager": True, "expose_value": False, "callback": _tell}
+
+
+def sets_options(command: F) -> F:
+    """Give a verb `-o NAME.OPTION=VALUE`."""
+    return click.option(
+        "-o",
+        "option",
+        multiple=True,
+        metavar="NAME.OPTION=VALUE",
+        help="Set an option of a plugin.",
+        **_TOLD,
+    )(command)
+
+
 def selects_plugins(command: F) -> F:
     """Give a verb `-p NAME`, `-p no:NAME`, `-o NAME.OPTION=VALUE` and `--no-plugins`."""
-    told: dict[str, Any] = {"is_eager": True, "expose_value": False, "callback": _tell}
     for option in (
         click.option(
-            "--no-plugins", is_flag=True, help="Load no plugin at all, whoever wants it.", **told
+            "--no-plugins", is_flag=True, help="Load no plugin at all, whoever wants it.", **_TOLD
         ),
-        click.option(
-            "-o",
-            "option",
-            multiple=True,
-            metavar="NAME.OPTION=VALUE",
-            help="Set an option of a plugin.",
-            **told,
-        ),
+        sets_options,
         click.option(
             "-p",
             "plugin",
             multiple=True,
             metavar="NAME",
             help="Switch a plugin on; no:NAME switches it off.",
-            **told,
+            **_TOLD,
         ),
     ):
         command = option(command)
@@ -197,6 +205,53 @@ def fit(
         raise click.MissingParameter(ctx=context, param_hint="CONFIG.toml", param_type="argument")
     else:
         fitting.fit(Path(config), settings, resume)
+
+
+trainbus.add_command(runs)
+
+
+@trainbus.command()
+@click.argument("names", metavar="RUN...", nargs=-1, required=True)
+@click.option("--to", required=True, metavar="NAME", help="The logger: a plugin as -p names it.")
+@sets_options
+@in_directory
+@click.option("--again", is_flag=True, help="Send all that was logged, as a new remote run.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the logger may fail before this gives up.",
+)
+def replay(names: tuple[str, ...], to: str, parent: Path, again: bool, patience: float) -> None:
+    """Send runs that are over to a logger, from where it stood.
+
+    A RUN is the path of a run's directory; or, of a directory in ./runs (--dir), the name or a
+    part of it that no other has; or `latest`. It may have ended, failed, or been killed.
+    """
+    from trainbus.cli import replaying
+
+    sys.exit(replaying.replay(names, parent, to, again, patience))
+
+
+@trainbus.command("new-plugin")
+@click.argument("name")
+@click.option(
+    "--kind",
+    type=click.Choice(["logger", "callback", "accelerator"]),
+    default="callback",
+    show_default=True,
+    help="What it begins as.",
+)
+@click.option(
+    "--dir", "directory", default=".", metavar="DIRECTORY", help="Where trainbus-NAME is made."
+)
+def write_plugin(name: str, kind: str, directory: str) -> None:
+    """Write a package with a plugin NAME, which installs and passes its own tests."""
+    from trainbus.cli import new_plugin
+
+    new_plugin.write(name, kind, Path(directory))
 
 
 @trainbus.command(

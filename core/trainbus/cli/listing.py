@@ -9,6 +9,7 @@ import click
 
 from trainbus import discovery
 from trainbus import plugins as manager
+from trainbus.cli import text
 from trainbus.errors import PluginError
 
 
@@ -58,7 +59,4 @@ def _table(header: Sequence[str], rows: list[list[str]], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=2))
         return
-    widths = [max(len(row[i]) for row in [list(header), *rows]) for i in range(len(header))]
-    for row in [list(header), *rows]:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())
+    click.echo(text.table([list(header), *rows]))

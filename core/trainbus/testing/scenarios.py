@@ -1,0 +1,318 @@
+"""Runs of every kind, which a plugin is to survive."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from trainbus.errors import SkipBatch, SkipStep, StopEpoch
+from trainbus.run import Run
+from trainbus.testing.lab import Lab
+from trainbus.trainer import Trainer
+
+
+class Scenario(NamedTuple):
+    """A kind of run; `records` says that it has something for a plugin that only logs."""
+
+    play: Callable[[Lab], None]
+    records: bool
+
+
+class Mishap(Exception):
+    """What goes wrong on purpose."""
+
+
+#: By name, in the order in which they are tested.
+SCENARIOS: dict[str, Scenario] = {}
+_Play = Callable[[Lab], None]
+
+
+def _scenario(name: str, records: bool = False) -> Callable[[_Play], _Play]:
+    def add(play: _Play) -> _Play:
+        SCENARIOS[name] = Scenario(play, records)
+        return play
+
+    return add
+
+
+@_scenario("fit", records=True)
+def _fit(lab: Lab) -> None:
+    lab.fit(lab.trainer())
+    lab.ended("completed")
+
+
+@_scenario("validation inside epochs")
+def _inside(lab: Lab) -> None:
+    lab.fit(lab.trainer(validate_every=0.4))
+    lab.ended("completed")
+
+
+@_scenario("no validation")
+def _no_validation(lab: Lab) -> None:
+    lab.fit(lab.trainer(), valid=False)
+    lab.ended("completed")
+
+
+@_scenario("accumulated batches")
+def _accumulated(lab: Lab) -> None:
+    lab.fit(lab.trainer(accumulate=2))
+    lab.ended("completed")
+
+
+@_scenario("a loader without a length")
+def _no_length(lab: Lab) -> None:
+    batches = list(lab.loader())
+
+    class Stream:
+        def __iter__(self) -> Iterator[Any]:
+            return iter(batches)
+
+    lab.trainer().fit(lab.task(), Stream(), Stream())
+    lab.ended("completed")
+
+
+@_scenario("max_steps inside an epoch")
+def _max_steps(lab: Lab) -> None:
+    lab.fit(lab.trainer(epochs=None, max_steps=7))
+    lab.ended("completed")
+
+
+@_scenario("a task that steps by itself")
+def _manual(lab: Lab) -> None:
+    trainer = lab.trainer()
+
+    @trainer.on("training_step")
+    def step(run: Run) -> Any:
+        loss = run.task.training_step(run.batch, run)
+        run.backward(loss)
+        run.optimizer_step()
+        return loss.detach()
+
+    lab.fit(trainer)
+    lab.ended("completed")
+
+
+@_scenario("test", records=True)
+def _test(lab: Lab) -> None:
+    lab.trainer().test(lab.task(), lab.loader())
+    lab.ended("completed")
+
+
+@_scenario("validate")
+def _validate(lab: Lab) -> None:
+    lab.trainer().validate(lab.task(), lab.loader())
+    lab.ended("completed")
+
+
+@_scenario("predict")
+def _predict(lab: Lab) -> None:
+    assert list(lab.trainer().predict(lab.task(), lab.loader()))
+    lab.ended("completed")
+
+
+@_scenario("predictions that are left")
+def _left_predictions(lab: Lab) -> None:
+    predictions = lab.trainer().predict(lab.task(), lab.loader())
+    next(predictions)
+    predictions.close()  # type: ignore[attr-defined]
+    lab.ended("stopped")
+
+
+@_scenario("a loop by hand", records=True)
+def _by_hand(lab: Lab) -> None:
+    task = lab.task()
+    with lab.trainer().open(task) as run:
+        for _ in run.epochs(2):
+            for batch in run.batches(lab.loader()):
+                run.step(task.training_step(batch, run))
+            for batch in run.evaluation_batches(lab.loader()):
+                run.output = task.validation_step(batch, run)
+    lab.ended("completed")
+
+
+@_scenario("a loop by hand that breaks off")
+def _by_hand_broken(lab: Lab) -> None:
+    task = lab.task()
+    with lab.trainer(epochs=None, max_steps=10).open(task) as run:
+        for batch in run.batches(lab.loader()):
+            run.step(task.training_step(batch, run))
+            if run.global_step == 2:
+                break
+        for _ in run.batches(lab.loader()):
+            break
+    lab.ended("completed")
+
+
+@_scenario("a step that fails", records=True)
+def _failing_step(lab: Lab) -> None:
+    _fails_at(lab, "training_step", Mishap("this step fails"))
+    lab.ended("failed")
+
+
+@_scenario("a validation that fails")
+def _failing_validation(lab: Lab) -> None:
+    _fails_at(lab, "validation_step", Mishap("this step fails"))
+    lab.ended("failed")
+
+
+@_scenario("Ctrl-C twice")
+def _interrupt_at_once(lab: Lab) -> None:
+    _fails_at(lab, "training_step", KeyboardInterrupt())
+    lab.ended("interrupted")
+
+
+def _fails_at(lab: Lab, action: str, error: BaseException) -> None:
+    trainer = lab.trainer()
+
+    @trainer.on(action)
+    def fail(run: Run) -> None:
+        if run.batch_index == 2:
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        lab.fit(trainer)
+    if caught.value is not error:
+        lab.subject.fail(f"made {error!r} of the run into {caught.value!r}")
+
+
+@_scenario("Ctrl-C", records=True)
+def _interrupt(lab: Lab) -> None:
+    trainer = lab.trainer()
+
+    @trainer.on("train_batch_start")
+    def ask(run: Run) -> None:
+        if run.batch_index == 2:
+            run.interrupt(KeyboardInterrupt())
+
+    with pytest.raises(KeyboardInterrupt):
+        lab.fit(trainer)
+    lab.ended("interrupted")
+
+
+@_scenario("skipped batches")
+def _skipped_batches(lab: Lab) -> None:
+    trainer = lab.trainer()
+    for event, batch in {"train_batch_start": 1, "after_loss": 2, "after_backward": 3}.items():
+        _raises_at(trainer, event, batch, SkipBatch)
+    lab.fit(trainer)
+    lab.ended("completed")
+
+
+@_scenario("skipped steps")
+def _skipped_steps(lab: Lab) -> None:
+    trainer = lab.trainer(accumulate=2)
+    _raises_at(trainer, "before_optimizer_step", 1, SkipStep)
+    lab.fit(trainer)
+    lab.ended("completed")
+
+
+@_scenario("an epoch that is ended early")
+def _stopped_epoch(lab: Lab) -> None:
+    trainer = lab.trainer()
+    _raises_at(trainer, "train_batch_end", 2, StopEpoch)
+    _raises_at(trainer, "validation_batch_end", 2, StopEpoch)
+    lab.fit(trainer)
+    lab.ended("completed")
+
+
+def _raises_at(trainer: Trainer, event: str, batch: int, control: type[Exception]) -> None:
+    @trainer.on(event)
+    def direct(run: Run) -> None:
+        if run.batch_index == batch:
+            raise control
+
+
+@_scenario("a run that is stopped", records=True)
+def _stopped_run(lab: Lab) -> None:
+    trainer = lab.trainer()
+
+    @trainer.on("after_optimizer_step")
+    def stop(run: Run) -> None:
+        if run.global_step == 3:
+            run.stop("it is enough")
+
+    lab.fit(trainer)
+    lab.ended("stopped")
+
+
+@_scenario("a dry run", records=True)
+def _dry_run(lab: Lab) -> None:
+    lab.fit(lab.trainer(dry_run=2))
+    lab.ended("completed")
+
+
+@_scenario("a run that fails before it begins", records=True)
+def _no_start(lab: Lab) -> None:
+    trainer = lab.trainer()
+
+    @trainer.on("run_start", tryfirst=True)
+    def fail() -> None:
+        raise Mishap("this run does not begin")
+
+    with pytest.raises(Mishap):
+        lab.fit(trainer)
+    lab.ended("failed")
+
+
+@_scenario("several runs of one trainer", records=True)
+def _several(lab: Lab) -> None:
+    trainer = lab.trainer()
+    lab.fit(trainer)
+    with suppress(Mishap):
+        _failing_fit(lab, trainer)
+    trainer.test(lab.task(), lab.loader())
+    lab.fit(trainer)
+    lab.ended("completed", "failed", "completed", "completed")
+
+
+def _failing_fit(lab: Lab, trainer: Trainer) -> None:
+    class Failing:
+        def __len__(self) -> int:
+            return 5
+
+        def __iter__(self) -> Iterator[Any]:
+            yield next(iter(lab.loader()))
+            raise Mishap("the data is not there")
+
+    trainer.fit(lab.task(), Failing())
+
+
+@_scenario("a checkpoint that is saved and loaded")
+def _checkpoint(lab: Lab) -> None:
+    trainer = lab.trainer()
+    saved: list[Path] = []
+
+    @trainer.on("epoch_end", trylast=True)
+    def save_and_load(run: Run) -> None:
+        saved.append(run.dir / f"saved-{run.epoch}")
+        run.save_checkpoint(saved[-1])
+
+    @trainer.on("fit_end", tryfirst=True)
+    def load(run: Run) -> None:
+        run.load_checkpoint(saved[0])
+
+    lab.fit(trainer)
+    lab.ended("completed")
+
+
+@_scenario("another thread")
+def _thread(lab: Lab) -> None:
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            lab.fit(lab.trainer())
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    lab.ended("completed")

@@ -1,0 +1,446 @@
+"""The conformance suite: what every plugin has to be able to do, as tests for pytest."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from time import time
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainbus import plugins as manager
+from trainbus.bus import Bus
+from trainbus.delivery import RunInfo
+from trainbus.errors import PluginError, nearest
+from trainbus.journal import FILE_NAME, JournalFile
+from trainbus.options import schema, types_of
+from trainbus.run import Run
+from trainbus.state import Stateful
+from trainbus.task import Task
+from trainbus.testing.lab import Lab, Subject
+from trainbus.testing.records import log_odd_things
+from trainbus.testing.scenarios import SCENARIOS
+from trainbus.testing.tiny import TinyTask, make_loader
+from trainbus.testing.waiting import Waiting
+from trainbus.trainer import Trainer
+
+
+def conformance(
+    plugin: str | Any,
+    /,
+    *,
+    plugins: Sequence[str | object] = (),
+    synchronises: int = 0,
+    skip: Mapping[str, str] | None = None,
+    task: Callable[[], Task] = TinyTask,
+    loader: Callable[[], Iterable[Any]] = make_loader,
+    **options: Any,
+) -> type:
+    """The tests that a plugin has to pass, as a class for pytest.
+
+    `TestConformance = conformance("wandb", mode="offline")` in a test file is all.
+
+    Args:
+        plugin: its name, once it is installed; or its class.
+        plugins: others that it cannot do without.
+        synchronises: how often it waits for the device in each step, as its documentation says.
+        skip: for a check (`constructs_with_defaults`) or a scenario of `survives` (`a dry run`),
+            why it is not for this plugin.
+        task: makes what is trained, for a plugin that is not for every task.
+        loader: makes its batches.
+        options: those of the plugin.
+
+    Raises:
+        PluginError: there is no such plugin, option, check or scenario.
+    """
+    subject = Subject.of(
+        plugin, options, beside=plugins, synchronises=synchronises, skip=skip or {},
+        task=task, loader=loader, tests=str(sys._getframe(1).f_globals.get("__name__")),
+    )  # fmt: skip
+    bases: list[type] = [Conformance]
+    if getattr(subject.looked_at, "observer", False) is True:
+        bases.insert(0, _OfObservers)
+    if subject.is_logger:
+        bases.insert(0, _OfLoggers)
+    if subject.listens("provide_accelerator"):
+        bases.insert(0, _OfAccelerators)
+    made = type("Conformance", tuple(bases), {"subject": subject})
+    checks = [name.removeprefix("test_") for name in dir(made) if name.startswith("test_")]
+    for name in subject.skip:
+        if name not in checks and name not in SCENARIOS:
+            known = [*checks, *SCENARIOS]
+            raise PluginError(
+                f"conformance(skip={{{name!r}: ...}}): no such check{nearest(name, known)} "
+                f"There are {', '.join(known)}"
+            )
+    return made
+
+
+class Conformance:
+    """What is asked of every plugin."""
+
+    subject: ClassVar[Subject]
+    directory: ClassVar[Path | None] = None
+
+    @pytest.fixture(autouse=True)
+    def _apart(
+        self,
+        request: pytest.FixtureRequest,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path_factory: pytest.TempPathFactory,
+    ) -> None:
+        """Work where nothing is, and let nothing from outside say which plugins are on."""
+        check = request.node.originalname.removeprefix("test_")
+        if reason := self.subject.skip.get(check):
+            pytest.skip(reason)
+        # One for all tests of a plugin: a client's data base takes its time to be made.
+        kind = type(self)
+        if kind.directory is None:
+            kind.directory = tmp_path_factory.mktemp("conformance")
+        monkeypatch.chdir(kind.directory)
+        for name in os.environ:
+            if name.startswith("TRAINBUS_"):
+                monkeypatch.delenv(name)
+
+    @pytest.fixture
+    def empty(
+        self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    ) -> Path:
+        """A directory to see what is written; the plugin's own fixtures write to others."""
+        directory = tmp_path_factory.mktemp("empty")
+        monkeypatch.chdir(directory)
+        return directory
+
+    @pytest.fixture
+    def lab(self) -> Iterator[Lab]:
+        """Trainers with the plugin."""
+        grad = torch.is_grad_enabled()
+        yield Lab(self.subject)
+        torch.set_grad_enabled(grad)
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Make a test of each scenario that has something for the plugin."""
+        if "scenario" in metafunc.fixturenames:
+            played = [
+                name
+                for name, scenario in SCENARIOS.items()
+                if scenario.records or not self.subject.only_logs
+            ]
+            metafunc.parametrize("scenario", played)
+        if "step" in metafunc.fixturenames:
+            steps = {"inside an epoch": 7, "between epochs": 5}
+            if self.subject.only_logs:
+                del steps["between epochs"]
+            metafunc.parametrize("step", steps.values(), ids=steps.keys())
+
+    # --- as it is made -------------------------------------------------------------------------
+
+    def test_constructs_with_defaults(self, empty: Path) -> None:
+        """It is made without options, but those without a default; and only made."""
+        subject = self.subject
+        parameters = schema(subject.target)
+        needed = [key for key, each in parameters.items() if each.default is each.empty]
+        if missing := [key for key in needed if key not in subject.options]:
+            subject.fail(f"needs the option {missing[0]!r}: conformance(..., {missing[0]}=...)")
+        untyped = [key for key in parameters if key not in types_of(subject.target)]
+        if untyped:
+            subject.fail(
+                f"has the option {untyped[0]!r} without a type; its values could not be checked"
+            )
+        threads = threading.active_count()
+        plugin = subject.make({key: subject.options[key] for key in needed})
+        Bus().register(plugin, manager.name_of(plugin))
+        if list(empty.iterdir()) or threading.active_count() != threads:
+            subject.fail("writes files or starts threads in __init__; wait until a run starts")
+
+    def test_imports_no_sdk(self) -> None:
+        """Its module imports only trainbus and the standard library."""
+        subject = self.subject
+        target = subject.target
+        module = str(getattr(target, "__module__", None) or getattr(target, "__name__", ""))
+        if module == subject.tests:
+            pytest.skip("it is defined in the tests themselves")
+        done = subprocess.run(
+            [sys.executable, "-c", _IMPORT, module],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode == 3:
+            pytest.skip(f"the module {module!r} is no installed one")
+        if done.returncode:
+            subject.fail(f"cannot be imported in a process of its own:\n{done.stderr}")
+        requires = (subject.found.distribution.requires or ()) if subject.found else ()
+        needed = {text.replace("-", "_") for text in requires if text.startswith("trainbus")}
+        allowed = {module.partition(".")[0], "trainbus", *sys.stdlib_module_names}
+        foreign = [
+            name
+            for name in sorted(set(done.stdout.split()) - allowed)
+            if not any(text.startswith(name) for text in needed)
+        ]
+        if foreign:
+            subject.fail(
+                f"imports {', '.join(foreign)} with its module; import it in the hook that "
+                "needs it, and for annotations under `if TYPE_CHECKING`"
+            )
+
+    # --- what it survives ----------------------------------------------------------------------
+
+    def test_survives(self, lab: Lab, scenario: str) -> None:
+        """It fails in no run, whatever happens in it, and puts back what it changed."""
+        if reason := self.subject.skip.get(scenario):
+            pytest.skip(reason)
+        SCENARIOS[scenario].play(lab)
+
+    def test_survives_odd_records(self, lab: Lab) -> None:
+        """Numbers, names and values that a service may choke on end nothing."""
+        trainer = lab.trainer()
+        log_odd_things(trainer)
+        lab.fit(trainer)
+        # A logger may say of a record that its service cannot take it.
+        lab.ended("completed", allowed="leaves something out")
+
+    def test_adds_no_synchronisation(self, lab: Lab) -> None:
+        """Between the first and the last step of an epoch it does not wait for the device."""
+        subject = self.subject
+        without, _ = _waits(Lab(subject, absent=True))
+        places, steps = _waits(lab)
+        added = places - without
+        if added.total() > subject.synchronises * steps:
+            listing = "\n".join(f"{count} times: {place}" for place, count in added.most_common())
+            allowed = f", not {subject.synchronises * steps}" if subject.synchronises else ""
+            subject.fail(
+                f"waits for the device {added.total()} times in {steps} steps{allowed}; "
+                f"run.log takes tensors:\n{listing}"
+            )
+
+    def test_closes_twice(self, lab: Lab) -> None:
+        """The end of a run may come twice."""
+        run = lab.fit(lab.trainer())
+        plugin = lab.plugin
+        bus = Bus()
+        bus.register(plugin, lab.name)
+        for _ in range(2):
+            if bus.on_run_end:
+                bus.on_run_end(run, run.status)
+            if callable(close := getattr(plugin, "close", None)):
+                close()
+        if bus.errors:
+            self.subject.fail("does not close twice:\n" + "\n".join(bus.errors))
+        lab.ended("completed")
+
+    def test_keeps_its_state_through_a_checkpoint(self, lab: Lab, step: int) -> None:
+        """A run that was interrupted and resumed ends as one that was not: weights and state."""
+        lab.fit(lab.trainer("checkpoint", run_dir="whole"))
+        whole, state = lab.weights, lab.state
+        lab.ended("completed")
+
+        trainer = lab.trainer("checkpoint", run_dir="parts")
+        _interrupt_after(trainer, step)
+        with pytest.raises(KeyboardInterrupt):
+            lab.fit(trainer)
+        lab.ended("interrupted")
+        run = lab.fit(lab.trainer("checkpoint", run_dir="parts"), resume="auto")
+        lab.ended("completed")
+        assert run.global_step > step, "the run was not resumed"
+
+        if different := [name for name in whole if not _same(whole[name], lab.weights[name])]:
+            self.subject.fail(
+                f"trains other weights after a resume ({', '.join(different)}): what it needs to "
+                "go on belongs into state_dict() and load_state_dict()"
+            )
+        if isinstance(lab.plugin, Stateful) and not _same(state, lab.state):
+            self.subject.fail(
+                f"has another state after a resume:\n{lab.state}\nwithout one it has:\n{state}"
+            )
+
+    def test_works_on_another_rank(
+        self, lab: Lab, empty: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """In a process that is not the first it works, prints nothing, and an observer writes no
+        file.
+        """
+        trainer = lab.trainer("-manifest", run_dir="runs")
+
+        @trainer.on("run_start", tryfirst=True)
+        def be_second(run: Run) -> None:
+            run.rank, run.world_size = 1, 2
+
+        capsys.readouterr()
+        lab.fit(trainer)
+        lab.ended("completed")
+        if printed := capsys.readouterr().out:
+            self.subject.fail(f"prints in a process that is not the first: {printed!r:.200}")
+        plugin = lab.plugin
+        looks_on = getattr(plugin, "observer", False) and not getattr(plugin, "all_ranks", False)
+        if looks_on and (written := sorted(each.name for each in empty.rglob("*"))):
+            self.subject.fail(
+                f"writes in a process that is not the first: {', '.join(written)}; mark the "
+                "listener @hookimpl(rank_zero=True)"
+            )
+
+
+class _OfObservers:
+    """What is asked of a plugin that says `observer = True`."""
+
+    subject: ClassVar[Subject]
+
+    def test_changes_nothing(self, lab: Lab) -> None:
+        """Weights and metrics are those of a run without it."""
+        without = Lab(self.subject, absent=True)
+        metrics = without.fit(without.trainer()).metrics
+        mine = lab.fit(lab.trainer()).metrics
+        lab.ended("completed")
+        if not _same(without.weights, lab.weights):
+            self.subject.fail("is an observer, and the weights are others with it")
+        if not _same(metrics, {name: mine.get(name) for name in metrics}):
+            self.subject.fail("is an observer, and the metrics are others with it")
+
+
+class _OfLoggers:
+    """What is asked of a plugin that is handed records."""
+
+    subject: ClassVar[Subject]
+
+    def test_takes_every_record(self, lab: Lab) -> None:
+        """All that was logged is delivered, and the run is ended."""
+        trainer = lab.trainer()
+
+        @trainer.on("fit_start")
+        def tell(run: Run) -> None:
+            run.log_params({"seed": 1, "optimizer": {"name": "sgd", "nesterov": False}})
+            run.log_tags({"team": "vision"})
+            run.log_artifact("note", "it *works*", "text")
+            run.log_artifact("table", [{"a": 1, "b": "x"}], "table")
+
+        run = lab.fit(trainer)
+        lab.ended("completed")
+        with JournalFile.open(run.dir / FILE_NAME) as journal:
+            position, _, ended = journal.logger(lab.name)
+            last = journal.last
+        if not ended or position != last:
+            self.subject.fail(f"has {position} of {last} records; ended is {ended}")
+
+    def test_begins_and_ends_many_times(self, lab: Lab, tmp_path: Path) -> None:
+        """One object serves run after run, and the end of one may come twice."""
+        lab.trainer()
+        bus = Bus()
+        bus.register(lab.plugin, lab.name)
+        hooks = bus.loggers[lab.name]
+        for number in range(2):
+            directory = tmp_path / f"run-{number}"
+            directory.mkdir()
+            run = RunInfo("TinyTask", directory.name, directory, time(), {})
+            _call(hooks, "on_log_start", run)
+            _call(hooks, "on_metrics", run, 1, {"train/loss": 1.0}, time())
+            _call(hooks, "on_log_flush", run)
+            _call(hooks, "on_log_end", run, "completed")
+            _call(hooks, "on_log_end", run, "completed")
+
+
+class _OfAccelerators:
+    """What is asked of a plugin that provides a device."""
+
+    subject: ClassVar[Subject]
+
+    def test_provides_an_accelerator(self, lab: Lab) -> None:
+        """It has a name, places modules and nested batches, and keeps random states."""
+        lab.trainer()  # skips where the device is absent
+        offered = lab.plugin.provide_accelerator()
+        if offered is None:
+            pytest.skip("it provides no accelerator here")
+        if not offered.name or not isinstance(offered.name, str):
+            self.subject.fail(f"provides an accelerator whose name is {offered.name!r}")
+        offered.select(None)
+        module = offered.place_module(torch.nn.Linear(2, 2))
+        batch = offered.place_batch({"x": (torch.ones(2, 2), ["text"])})
+        places = {module.weight.device.type, batch["x"][0].device.type}
+        if places != {offered.device.type}:
+            self.subject.fail(f"says {offered.device}, and places on {', '.join(places)}")
+        if batch["x"][1] != ["text"]:
+            self.subject.fail("changes what is no tensor in a batch")
+        state = offered.random_state()
+        drawn = [torch.rand(2, device=offered.device).tolist()]
+        offered.set_random_state(state)
+        drawn.append(torch.rand(2, device=offered.device).tolist())
+        if drawn[0] != drawn[1]:
+            self.subject.fail("does not put back the random state of its device")
+        offered.synchronize()
+        offered.free_memory()
+
+
+# --- what the tests share ------------------------------------------------------------------------
+
+_IMPORT = """
+import importlib.util, sys
+import trainbus, trainbus.plugins
+from trainbus import PluginError, hookimpl, hookspec
+before = set(sys.modules)
+try:
+    spec = importlib.util.find_spec(sys.argv[1])
+except ImportError:
+    spec = None
+if spec is None:
+    sys.exit(3)
+importlib.import_module(sys.argv[1])
+print(*{name.partition(".")[0] for name in set(sys.modules) - before})
+"""
+
+
+def _waits(lab: Lab) -> tuple[Counter[str], int]:
+    """What waits for a device between the first and the last step of a fit of one epoch."""
+    waiting = Waiting()
+    steps = 0
+    trainer = lab.trainer(epochs=1)
+    last = len(list(lab.loader())) - 1
+
+    @trainer.on("train_batch_start", tryfirst=True)
+    def begin() -> None:
+        waiting.on = True
+
+    @trainer.on("train_batch_end", trylast=True)
+    def end(run: Run) -> None:
+        nonlocal steps
+        steps += 1
+        if run.batch_index == last:
+            waiting.on = False
+
+    with waiting.watching():
+        lab.fit(trainer)
+    lab.ended("completed")
+    return waiting.places, steps
+
+
+def _interrupt_after(trainer: Trainer, step: int) -> None:
+    """End a run by Ctrl-C in the batch that makes this step, as the signal's handler does."""
+
+    @trainer.on("after_optimizer_step", tryfirst=True)
+    def ask(run: Run) -> None:
+        if run.global_step == step:
+            run.interrupt(KeyboardInterrupt())
+
+
+def _call(hooks: Mapping[str, Callable[..., Any]], name: str, *arguments: Any) -> None:
+    if hook := hooks.get(name):
+        hook(*arguments)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two states are equal, to the last bit."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and torch.equal(one.cpu(), other.cpu())
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
+        return math.isnan(other)
+    return bool(one == other)

@@ -1,0 +1,56 @@
+"""Something to train that takes milliseconds, and has what plugins stumble over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from trainbus.run import Run
+from trainbus.task import Task
+
+
+class TinyTask(Task):
+    """Four numbers to one of three classes: a `body` with a norm and dropout, and a `head`."""
+
+    hparams = {"hidden": 8, "lr": 0.05}  # noqa: RUF012 (as `Task` declares it)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Scores, batch x 3, of inputs, batch x 4."""
+        scores: Tensor = self.head(self.body(inputs))
+        return scores
+
+    def training_step(self, batch: Any, run: Run) -> Tensor:
+        """The cross entropy, logged as `loss`."""
+        inputs, target = batch
+        loss = functional.cross_entropy(self(inputs), target)
+        run.log(loss=loss)
+        return loss
+
+    def validation_step(self, batch: Any, run: Run) -> Tensor:
+        """Scores; `loss` and `accuracy` are logged."""
+        inputs, target = batch
+        scores: Tensor = self(inputs)
+        accuracy = (scores.argmax(dim=1) == target).float().mean()
+        run.log(loss=functional.cross_entropy(scores, target), accuracy=accuracy)
+        return scores
+
+    def configure_optimizer(self) -> torch.optim.Optimizer:
+        """SGD with momentum, which has a state."""
+        return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
+
+
+def make_loader(batches: int = 5, size: int = 4, shuffle: bool = True) -> DataLoader[Any]:
+    """A loader of batches for `TinyTask`: (size x 4 floats, size classes), always the same data."""
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(batches * size, 4, generator=generator)
+    target = inputs[:, :3].argmax(dim=1)
+    return DataLoader(TensorDataset(inputs, target), batch_size=size, shuffle=shuffle)
