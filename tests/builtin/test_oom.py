@@ -202,6 +202,17 @@ def test_a_task_that_steps_by_itself_passes_the_error_on_with_a_note():
     assert task.sizes == [8] * 4
 
 
+def test_a_task_that_steps_by_itself_is_told_why_its_batches_cannot_be_cut():
+    class Manual(Small):
+        def training_step(self, batch, run):
+            loss = super().training_step(batch, run)
+            run.backward(loss)
+            run.optimizer_step()
+
+    with pytest.raises(UsageError, match="the task steps by itself, so its batches cannot be cut"):
+        fit(Manual(), batches(), [OOM(parts=2)])
+
+
 def test_a_loop_of_ones_own_is_left_alone():
     task, other = Small(), Small()
     for net, plugins in ((task, [OOM(parts=2)]), (other, [])):

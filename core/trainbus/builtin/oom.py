@@ -115,11 +115,12 @@ class OOM:
                 run.batch, run.batch_size = piece, max(1, round(size * weight))
                 if number == len(pieces):
                     break
-                loss = loss_of(run.task, self._through_bus(run, "training_step"))
+                made = self._through_bus(run, "training_step")
                 if run.manual:
                     raise UsageError(
                         "oom: the task steps by itself, so its batches cannot be cut; switch it off"
                     )
+                loss = loss_of(run.task, made)
                 run.loss, run.loss_to_backward = loss.detach(), loss * weight / run.window
                 done = done + loss.detach() * weight
                 del loss  # the graph is not needed during the next part

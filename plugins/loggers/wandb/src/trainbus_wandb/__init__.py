@@ -100,14 +100,16 @@ class Wandb:
         self._remote = begin(run, self.mode, self.offline_fallback, about, self._settings)
         self._remote.define_metric("*", step_metric=STEP)
         self._row = max(0, self._remote.starting_step - 1)
+        if not (self._remote.offline or self._remote.disabled):
+            # A process that was killed may have left records that were never uploaded.
+            run.record = min(run.record, self._row)
 
     @hookimpl
-    def on_log_flush(self, run: RunInfo) -> None:
+    def on_log_flush(self) -> None:
         """Wait until what was handed over is in the client's file, from where it is uploaded."""
         self._remote.status()  # answered behind all that was sent before; raises without client
         if not self._remote.disabled:
             sleep(2 * _WRITE_SECONDS)
-            run.state["row"] = self._row
 
     @hookimpl
     def on_log_end(self, status: str) -> None:

@@ -90,14 +90,7 @@ def _tell(run: RunInfo, remote: Run, problem: str) -> None:
         run.header["wandb"] = f"offline; {why}later: {_sync_offline(remote)}"
     else:
         run.header["wandb"] = str(remote.url)
-        row = run.state.get("row", 0)
-        if row and remote.starting_step <= row:
-            logger.warning(
-                "plugin 'wandb': the server lacks the newest records of the process before this "
-                "one, which ended before they were uploaded; send its files with: %s",
-                _sync(run.state["dir"]),
-            )
-    run.state |= {"id": remote.id, "dir": remote.settings.sync_dir}
+    run.state["id"] = remote.id
 
 
 def finish(remote: Run, status: str) -> None:
