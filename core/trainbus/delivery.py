@@ -25,6 +25,8 @@ _BATCH = 1000
 _COMMIT_SECONDS = 1.0
 #: Seconds between attempts: the first, and the longest.
 _BACK_OFF = (0.25, 15.0)
+#: When the run is over, nobody waits longer than so many seconds for a logger that only fails.
+_LAST_PATIENCE = 15.0
 
 
 @dataclass
@@ -200,11 +202,12 @@ class Delivery:
 
     def _attempt(self, act: Callable[[], None], ending: bool) -> None:
         """Do it, again and again if it fails; sets the logger aside when that lasts too long."""
-        started, tries, pause = monotonic(), 0, _BACK_OFF[0]
+        started, tries, pause, patience = monotonic(), 0, _BACK_OFF[0], self.patience
         while not self._abandoned:
-            if not ending and self._status is not None:
-                pause = _BACK_OFF[0]  # the run is over: no time to lose
-            ending = self._status is not None
+            if self._status is not None and not ending:  # the run is over: no time to lose
+                started, pause, ending = monotonic(), _BACK_OFF[0], True
+            if ending and not self.info.replay:
+                patience = min(self.patience, _LAST_PATIENCE)
             tries += 1
             try:
                 act()
@@ -213,7 +216,7 @@ class Delivery:
             except Exception as error:
                 logger.debug("%s", self.who, exc_info=error)
                 seconds = monotonic() - started
-                if seconds + pause > self.patience or (ending and self.failure is not None):
+                if seconds + pause > patience or (ending and self.failure is not None):
                     self._set_aside(error, tries, seconds)
                     return
                 self._pause(pause)
@@ -268,7 +271,7 @@ class Delivery:
                     break
         finally:
             if done != self.position and not self._abandoned:
-                self._guarded("what was handed over", self._call, "on_log_flush")
+                self._guarded("", self._call, "on_log_flush")
                 self.position = done
                 self._keep()
 
@@ -289,12 +292,13 @@ class Delivery:
         hook(self.info, artifact)
 
     def _guarded(self, what: str, act: Callable[..., Any], *arguments: Any) -> None:
-        """Call; a record that the logger rejects is told of once for each `what`."""
+        """Call; a record that the logger rejects is told of once for each `what`, or message."""
         try:
             act(*arguments)
         except RecordRejected as error:
-            if what not in self._rejected:
-                self._rejected.add(what)
+            key = what or str(error)
+            if key not in self._rejected:
+                self._rejected.add(key)
                 self._report(f"{self.who} leaves something out: {error}")
 
     def _end(self) -> None:

@@ -16,6 +16,9 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 
+#: The password in an address: `https://name:password@host`.
+_PASSWORD = re.compile(r"(\w://[^/\s:@]*:)[^/\s@]+@")
+
 #: What stands for a key, a token or a password in what is shown or written.
 HIDDEN = "***"
 
@@ -122,6 +125,8 @@ def hide_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _hidden_inside(value: Any) -> Any:
+    if isinstance(value, str):
+        return _PASSWORD.sub(rf"\1{HIDDEN}@", value)
     if isinstance(value, dict):
         return hide_secrets(value)
     if isinstance(value, list):
@@ -147,7 +152,7 @@ def hide_secrets_of(arguments: Sequence[str]) -> list[str]:
             argument = f"{name}={HIDDEN}"
         elif before.startswith("-") and "=" not in before and is_secret(before):
             argument = HIDDEN
-        hidden.append(argument)
+        hidden.append(_PASSWORD.sub(rf"\1{HIDDEN}@", argument))
         before = argument
     return hidden
 

@@ -277,6 +277,15 @@ def test_the_manifest_hides_secrets(in_zoo, told, fit):
     assert "hunter2" not in text
 
 
+def test_the_manifest_hides_the_password_in_an_address(in_zoo, told, monkeypatch, fit):
+    address = "https://me:hunter2@host:5000/x"
+    monkeypatch.setattr(sys, "argv", ["trainbus", "-o", f"typed.label={address}", "demo"])
+    told(options=(f"typed.label={address}",))
+    text, options = written(fit("typed"))
+    assert "hunter2" not in text
+    assert options["typed"]["label"] == "https://me:***@host:5000/x"
+
+
 def test_the_manifest_hides_secrets_that_stood_on_the_command_line(in_zoo, told, monkeypatch, fit):
     monkeypatch.setattr(sys, "argv", ["trainbus", "-o", "vault.api_key=hunter2", "demo"])
     told(options=("vault.api_key=hunter2",))
