@@ -104,6 +104,8 @@ class Delivery:
         self.failure: str | None = None
         #: What went wrong in `on_log_start`.
         self.refusal: BaseException | None = None
+        #: What the newest attempt failed with, for messages.
+        self._trouble = ""
         self._hooks = hooks
         self._journal = journal
         self._report = report
@@ -153,7 +155,7 @@ class Delivery:
         elif self.failure is None:
             self._fail(
                 f"{self.who} was given {seconds:.3g} s to finish and {self.left:,} records are "
-                f"left. Nothing is lost: `{self.mend}` sends them"
+                f"left{self._trouble}. Nothing is lost: `{self.mend}` sends them"
             )
 
     @property
@@ -215,6 +217,7 @@ class Delivery:
                 raise
             except Exception as error:
                 logger.debug("%s", self.who, exc_info=error)
+                self._trouble = f" ({type(error).__name__}: {error})"
                 seconds = monotonic() - started
                 if seconds + pause > patience or (ending and self.failure is not None):
                     self._set_aside(error, tries, seconds)
@@ -222,7 +225,7 @@ class Delivery:
                 self._pause(pause)
                 pause = min(2 * pause, _BACK_OFF[1])
             else:
-                self.failure = None
+                self.failure, self._trouble = None, ""
                 return
 
     def _pause(self, seconds: float) -> None:

@@ -1,0 +1,5 @@
+"""What is asked of every plugin of trainbus, without a connection."""
+
+from trainbus.testing import conformance
+
+TestConformance = conformance("neptune", mode="offline")
