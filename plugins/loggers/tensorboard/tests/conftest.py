@@ -1,4 +1,6 @@
-"""A tiny task, its data, and TensorBoard's own reader."""
+"""A tiny task, its data, a run as a logger sees it, and TensorBoard's own reader."""
+
+import copy
 
 import pytest
 import torch
@@ -6,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.nn import functional
 
-from trainbus import Task
+from trainbus import RunInfo, Task
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +58,10 @@ class Reader(EventAccumulator):
         super().__init__(str(path), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
         self.Reload()
 
+    def points(self):
+        """All scalars: step and value by name."""
+        return {name: self.series(name) for name in self.names()}
+
     def names(self):
         return self.Tags()["scalars"]
 
@@ -66,6 +72,18 @@ class Reader(EventAccumulator):
         """The texts of one name, in the order they were written."""
         events = self.Tensors(f"{name}/text_summary")
         return [event.tensor_proto.string_val[0].decode() for event in events]
+
+
+@pytest.fixture
+def info(tmp_path):
+    """A function that makes a run as a logger sees it, with what its journal remembers."""
+
+    def make(state=None):
+        directory = tmp_path / "runs" / "first"
+        directory.mkdir(parents=True, exist_ok=True)
+        return RunInfo("Line", "first", directory, 1.7e9, {}, copy.deepcopy(state or {}))
+
+    return make
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 from trainbus import Trainer
 from trainbus_tensorboard import TensorBoard
@@ -55,8 +56,14 @@ def wait_for(condition, seconds=60):
     raise TimeoutError
 
 
-def test_scalars_and_the_hparams_page_are_served(make_line, batches):
+def test_scalars_images_texts_and_the_hparams_page_are_served(make_line, batches):
     trainer = Trainer(plugins=[TensorBoard()])
+
+    @trainer.on("train_epoch_end")
+    def show(run):
+        run.log_artifact("a picture", torch.zeros(3, 4, 6), "image")
+        run.log_artifact("a text", "it is *fine*", "text")
+
     task = make_line(width=4, name="größe")
     first = trainer.fit(task, batches, batches)
     trainer.test(task, batches)
@@ -68,6 +75,10 @@ def test_scalars_and_the_hparams_page_are_served(make_line, batches):
         assert set(tags[run]) == {"train/loss", "train/loss_epoch", "valid/loss"}
         points = ask("plugin/scalars/scalars", {"run": run, "tag": "train/loss"})
         assert [step for _, step, _ in points] == [1, 2, 3, 4, 5]
+        (image,) = ask("plugin/images/images", {"run": run, "tag": "a picture", "sample": 0})
+        assert image["step"] == 5
+        (text,) = ask("plugin/text/text", {"run": run, "tag": "a text/text_summary"})
+        assert "it is <em>fine</em>" in text["text"]
         experiment = ask("plugin/hparams/experiment", body={"includeMetrics": True})
         columns = {info["name"] for info in experiment["hparamInfos"]}
         assert columns == {"width", "name", "depth"}

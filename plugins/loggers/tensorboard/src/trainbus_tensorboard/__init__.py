@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainbus import PluginError, hookimpl
-from trainbus_tensorboard.render import render, table
-from trainbus_tensorboard.session import plain, session_end, session_start
+from trainbus_tensorboard import values
+from trainbus_tensorboard.event_file import EventFile, cut
 
 if TYPE_CHECKING:
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from torch.utils.tensorboard import SummaryWriter
-
-    from trainbus import Artifact, Run
+    from trainbus import Artifact, RunInfo
 
 __all__ = ["TensorBoard"]
 
-logger = logging.getLogger("trainbus")
+_OLDEST = "2.17"
 
 
 class TensorBoard:
@@ -30,161 +26,132 @@ class TensorBoard:
     Args:
         dir: the directory that gets one directory for each run. By default the event file of a
             run is in its own directory, under `tensorboard`.
-        flush_secs: seconds after which what was logged is on the disk.
     """
 
     observer = True
 
-    def __init__(self, dir: str | Path | None = None, flush_secs: int = 10) -> None:
-        if flush_secs < 1:
-            raise PluginError(f"TensorBoard(flush_secs={flush_secs}): give at least 1 second")
-        self.dir = dir
-        self.flush_secs = flush_secs
-        self._forget()
-
-    def _forget(self) -> None:
-        #: The run in progress; its writer, once there is something to write.
-        self._run: Run | None = None
-        self._writer: SummaryWriter | None = None
-        #: What is known of the run, by name, under "params" and "tags".
-        self._notes: dict[str, dict[str, Any]] = {"params": {}, "tags": {}}
-        self._session_open = False
+    def __init__(self, dir: str | Path | None = None) -> None:
+        self.dir = None if dir is None else Path(dir).expanduser()
 
     # --- the life of a run ---------------------------------------------------------------------
 
-    @hookimpl(rank_zero=True)
-    def on_run_start(self, run: Run) -> None:
-        """Import the SDK and say how to look at the run. Raises `PluginError` without the SDK."""
+    @hookimpl
+    def on_log_start(self, run: RunInfo) -> None:
+        """Check the SDK and the directory, and say how to look at the run."""
+        _check_sdk()
+        # A replay does not know the options of the run's trainer.
+        if self.dir is not None:
+            run.state["dir"] = str(self.dir.absolute())
+        elsewhere = Path(run.state["dir"]) if "dir" in run.state else None
+        directory = run.dir / "tensorboard" if elsewhere is None else elsewhere / run.id
         try:
-            import torch.utils.tensorboard  # noqa: F401
-        except ImportError as error:
-            raise PluginError(
-                f"plugin 'tensorboard' cannot import its SDK: {error}: "
-                "pip install 'tensorboard>=2.17'"
-            ) from error
-        self._forget()
-        self._run = run
-        if not run.dry_run:
-            parent = run.trainer.run_dir if self.dir is None else self.dir
-            run.header["tensorboard"] = f"tensorboard --logdir {shlex.quote(str(parent))}"
+            directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=directory):  # an event file comes with the first event
+                pass
+            # What came behind the last flush that counts is delivered again: take it back.
+            if "file" in run.state:
+                cut(directory / run.state["file"], run.state["size"])
+        except OSError as error:
+            raise PluginError(f"plugin 'tensorboard' cannot write to {directory}: {error}") from (
+                error
+            )
+        # A new file, since a server may have read more of the old one than is left of it.
+        self._file = EventFile(directory)
+        self._moment = run.started
+        self._step = 0
+        #: What the row of the HParams page begins with, and whether it has begun.
+        self._params: dict[str, Any] = run.state.get("params", {})
+        self._begun: bool = run.state.get("begun", False)
+        self._remember(run)
+        parent = elsewhere or run.dir.parent
+        run.header["tensorboard"] = f"tensorboard --logdir {shlex.quote(_shown(parent))}"
 
-    @hookimpl(rank_zero=True)
-    def on_fit_start(self, run: Run) -> None:
-        """Open the event file, so that a directory that cannot be written stops the run here."""
-        if not run.dry_run:
-            self._open(run)
-
-    @hookimpl(rank_zero=True)
-    def on_exception(self) -> None:
-        """Put what was logged on the disk at once."""
-        if self._writer is not None:
-            self._writer.flush()
-
-    @hookimpl(rank_zero=True)
-    def on_run_end(self, status: str) -> None:
-        """Say how the run ended, and close the file."""
-        writer, self._run, self._writer = self._writer, None, None
-        if writer is None:
-            return
+    @hookimpl
+    def on_log_flush(self, run: RunInfo) -> None:
+        """Put what was handed over on the disk."""
         try:
-            self._open_session(writer)
-            if self._session_open:
-                _add(writer, session_end(status))
-        finally:
-            writer.close()
+            self._file.flush()
+        except BaseException:
+            self._begun = run.state["begun"]
+            raise
+        self._remember(run)
+
+    @hookimpl
+    def on_log_end(self, run: RunInfo, status: str) -> None:
+        """Say how the run ended."""
+        self._begin_row(run)
+        self.on_log_flush(run)
+        if self._begun:
+            # Behind what is remembered: if the run goes on, it ends another time, in another way.
+            self._file.add([values.row_ends(status, self._moment)], 0, self._moment)
+            self._file.flush()
+
+    def _remember(self, run: RunInfo) -> None:
+        run.state |= {"file": self._file.path.name, "size": self._file.size, "begun": self._begun}
+        run.state["params"] = {} if self._begun else self._params
 
     # --- records -------------------------------------------------------------------------------
 
-    @hookimpl(rank_zero=True)
-    def on_params(self, run: Run, params: Mapping[str, Any]) -> None:
-        """Parameters: a text at once, and a row of the HParams page with the first metric."""
-        self._note(run, "params", plain(params))
+    @hookimpl
+    def on_params(self, run: RunInfo, params: Mapping[str, Any]) -> None:
+        """Parameters: a text, and a row of the HParams page with the first metric."""
+        params = values.plain(params)
+        self._params |= params
+        self._note("params", params)
 
-    @hookimpl(rank_zero=True)
-    def on_tags(self, run: Run, tags: Mapping[str, str]) -> None:
+    @hookimpl
+    def on_tags(self, run: RunInfo, tags: Mapping[str, str]) -> None:
         """Tags, as a text."""
-        self._note(run, "tags", tags)
+        self._note("tags", tags)
 
-    @hookimpl(rank_zero=True)
-    def on_metrics(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
+    @hookimpl
+    def on_metrics(
+        self, run: RunInfo, step: int, metrics: Mapping[str, float], time: float
+    ) -> None:
         """Numbers, as scalars: one event for all that belong to a step."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        with self._writing(run) as writer:
-            if run is self._run:
-                self._open_session(writer)
-            values = [Summary.Value(tag=name, simple_value=metrics[name]) for name in metrics]
-            _add(writer, Summary(value=values), step)
+        self._begin_row(run)
+        self._step, self._moment = step, time
+        self._file.add(
+            [Summary.Value(tag=name, simple_value=metrics[name]) for name in metrics], step, time
+        )
 
-    @hookimpl(rank_zero=True)
-    def on_artifact(self, run: Run, artifact: Artifact) -> None:
-        """An image (figure, image), or a text (text, table, and what a file or model is)."""
-        try:
-            content = render(artifact)
-        except Exception as error:  # its value is at fault, not this plugin: go on with the next
-            report = f"tensorboard: {artifact.kind} {artifact.name!r} is left out: {error}"
-            run.errors.append(report)
-            logger.warning("%s", report)
-            return
-        with self._writing(run) as writer:
-            if isinstance(content, str):
-                writer.add_text(artifact.name, content, artifact.step)
-            else:
-                writer.add_image(artifact.name, content, artifact.step, dataformats="HWC")
+    @hookimpl
+    def on_artifact(self, run: RunInfo, artifact: Artifact) -> None:
+        """Figures and images as images; all else as a text."""
+        self._step, self._moment = artifact.step, artifact.time
+        self._file.add([values.of_artifact(artifact)], artifact.step, artifact.time)
 
-    # --- writing -------------------------------------------------------------------------------
-
-    def _new_writer(self, run: Run) -> SummaryWriter:
-        from torch.utils.tensorboard import SummaryWriter
-
-        path = run.dir / "tensorboard" if self.dir is None else Path(self.dir) / run.dir.name
-        try:
-            # Metrics come in bursts: a long queue, so that training does not wait for the disk.
-            return SummaryWriter(str(path), max_queue=1000, flush_secs=self.flush_secs)
-        except OSError as error:
-            raise PluginError(f"plugin 'tensorboard' cannot write to {path}: {error}") from error
-
-    def _open(self, run: Run) -> SummaryWriter:
-        if self._writer is None:
-            self._writer = self._new_writer(run)
-            for topic, items in self._notes.items():
-                _write_notes(self._writer, topic, items, run.global_step)
-        return self._writer
-
-    @contextmanager
-    def _writing(self, run: Run) -> Iterator[SummaryWriter]:
-        """The writer of the run, or, after the run's end, one more for this record."""
-        if run is self._run:
-            yield self._open(run)
-        else:
-            with self._new_writer(run) as writer:
-                yield writer
-
-    def _note(self, run: Run, topic: str, items: Mapping[str, Any]) -> None:
-        """Keep what describes a run. It alone makes no file: a run may log nothing else."""
-        if run is self._run:
-            self._notes[topic].update(items)
-            items = self._notes[topic]
-            if self._writer is None:
-                return
-        with self._writing(run) as writer:
-            _write_notes(writer, topic, items, run.global_step)
-
-    def _open_session(self, writer: SummaryWriter) -> None:
-        """Begin the run's row of the HParams page. TensorBoard reads its first version only."""
-        if self._notes["params"] and not self._session_open:
-            _add(writer, session_start(self._notes["params"]))
-            self._session_open = True
-
-
-def _write_notes(writer: SummaryWriter, topic: str, items: Mapping[str, Any], step: int) -> None:
-    if items:
+    def _note(self, topic: str, items: Mapping[str, Any]) -> None:
         rows = [{"name": name, "value": value} for name, value in items.items()]
-        writer.add_text(topic, table(rows), step)
-        writer.flush()
+        self._file.add([values.text(topic, values.table(rows))], self._step, self._moment)
+
+    def _begin_row(self, run: RunInfo) -> None:
+        """Begin the run's row, with all parameters. TensorBoard reads its first version only."""
+        if self._params and not self._begun:
+            self._file.add([values.row_begins(self._params, run.started)], 0, run.started)
+            self._begun = True
 
 
-def _add(writer: SummaryWriter, summary: Summary, step: int = 0) -> None:
-    """Write a summary of several values, which `SummaryWriter` has no method for."""
-    file_writer: Any = writer.file_writer
-    file_writer.add_summary(summary, step)
+def _check_sdk() -> None:
+    who, mend = (
+        "plugin 'tensorboard' (trainbus-tensorboard)",
+        f"pip install 'tensorboard>={_OLDEST}'",
+    )
+    try:
+        import tensorboard
+        from packaging.version import Version
+        from tensorboard.compat.proto import event_pb2  # noqa: F401
+    except ImportError as error:
+        raise PluginError(f"{who} cannot import its SDK: {error}: {mend}") from error
+    if Version(tensorboard.__version__) < Version(_OLDEST):
+        raise PluginError(f"{who} finds tensorboard {tensorboard.__version__}: {mend}")
+
+
+def _shown(path: Path) -> str:
+    """A path as one would type it here."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path.absolute())
