@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainbus.errors import RecordRejected
+from trainbus.journal import plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +61,7 @@ def capture(artifact: Artifact) -> Artifact:
     elif artifact.kind == "text":
         value = str(value).encode()
     elif artifact.kind == "table":
-        value = json.dumps(_rows(value), default=_plain).encode()
+        value = json.dumps(_rows(value), default=plain).encode()
     else:
         value = Path(value).absolute()
     return replace(artifact, value=value)
@@ -142,11 +143,6 @@ def _rows(table: Any) -> list[dict[str, Any]]:
     if not isinstance(table, (list, tuple)) or not all(isinstance(row, Mapping) for row in table):
         raise ValueError(f"{type(table).__name__} is no list of mappings, nor a data frame")
     return [{str(key): value for key, value in row.items()} for row in table]
-
-
-def _plain(value: Any) -> Any:
-    """A cell that JSON has no word for: a number of torch or NumPy, or a text."""
-    return value.item() if getattr(value, "ndim", None) == 0 else str(value)
 
 
 def _png_of(image: Any) -> bytes:

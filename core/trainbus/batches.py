@@ -90,7 +90,7 @@ def batch_size(batch: Any) -> int:
     """Samples in a batch: the length of the first tensor with a dimension in it, else 1."""
     first = batch[0] if type(batch) in (tuple, list) and batch else batch
     if type(first) is Tensor and first.ndim:  # the usual case, without a walk
-        return first.shape[0]
+        return first.size(0)
     for tensor in tensors(batch):
         if tensor.ndim:
             return tensor.shape[0]

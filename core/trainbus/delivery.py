@@ -23,6 +23,8 @@ logger = logging.getLogger("trainbus")
 _BATCH = 1000
 #: Seconds after which a logger's position is written down, also inside a batch.
 _COMMIT_SECONDS = 1.0
+#: Seconds between two flushes of a logger that keeps up.
+_PACE = 0.5
 #: Seconds between attempts: the first, and the longest.
 _BACK_OFF = (0.25, 15.0)
 #: When the run is over, nobody waits longer than so many seconds for a logger that only fails.
@@ -189,13 +191,19 @@ class Delivery:
         return True
 
     def _deliver(self) -> None:
+        next_flush = 0.0
         while not self._abandoned:
             self._wake.clear()
             ending = self._status is not None
             if self.failure is None or ending:
                 records = self._journal.after(self.position, _BATCH)
                 if records:
+                    early = next_flush - monotonic()
+                    if early > 0 and len(records) < _BATCH and not ending:
+                        self._pause(early)
+                        continue
                     self._attempt(partial(self._send, records), ending)
+                    next_flush = monotonic() + _PACE
                     continue
                 if ending:
                     self._attempt(self._end, ending)

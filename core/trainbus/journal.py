@@ -178,7 +178,7 @@ class JournalFile:
                         if not body:
                             continue
                 else:
-                    text = json.dumps(body, default=str)
+                    text = json.dumps(body, default=plain)
                     body = json.loads(text)  # as every later reader has it
                     if kind in told:
                         known = told[kind]
@@ -387,6 +387,11 @@ class JournalFile:
     def _rows(self, query: str, *values: Any) -> list[Any]:
         with self._lock, _explained(self.path, "cannot read"):
             return self._connection.execute(query, values).fetchall()
+
+
+def plain(value: Any) -> Any:
+    """What JSON has no word for: a number of torch or NumPy as a number, all else as a text."""
+    return value.item() if getattr(value, "ndim", None) == 0 else str(value)
 
 
 @contextmanager

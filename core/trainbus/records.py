@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
-from time import monotonic, time
+from time import time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,37 +53,32 @@ class Records:
         self._outer: list[_Pass] = []
 
     def add(
-        self, metrics: Mapping[str, Any], stage: str, step: int, weight: int, averaged: bool
+        self, name: str, value: Any, stage: str, step: int, weight: int, averaged: bool, now: float
     ) -> None:
-        """Take values: numbers, tensors of one element, or objects with `compute` and `reset`.
+        """Take a value: a number, a tensor of one element, or an object with `compute` and `reset`.
+
+        `Run.log` puts numbers of the host into `pending` itself.
 
         Args:
-            metrics: by name; a name without a slash gets the stage in front.
+            name: without a slash it gets the stage in front.
+            value: what was logged.
             stage: the stage at work.
-            step: the optimizer step that they belong to.
-            weight: samples that they stand for.
-            averaged: whether they are a part of the mean over the present pass.
+            step: the optimizer step that it belongs to.
+            weight: samples that it stands for.
+            averaged: whether it is a part of the mean over the present pass.
+            now: when it was logged, in seconds since the epoch.
         """
-        pending = self.pending
-        if not pending:
-            self.due_time = monotonic() + self.max_seconds
-        now = time()
-        for name in metrics:
-            value = metrics[name]
-            away = False
-            if isinstance(value, Tensor):
-                if value.is_cpu:  # its number is at hand, and costs less than a copy
-                    value = _number_of(name, stage, value)
-                else:
-                    # A copy, since `loss *= 2` after the call would change what was logged.
-                    value = _scalar(name, stage, value).detach().clone()
-                    away = True
-            elif type(value) is not float:
-                if hasattr(value, "compute") and hasattr(value, "reset"):
-                    self._meters[_full(name, stage)] = value
-                    continue
-                value = _number(_full(name, stage), value)
-            pending.append((name, value, away, stage, step, weight, averaged, now))
+        away = False
+        if isinstance(value, Tensor):
+            # A copy, since `loss *= 2` after the call would change what was logged.
+            value = _scalar(_full(name, stage), value).detach().clone()
+            away = True
+        elif hasattr(value, "compute") and hasattr(value, "reset"):
+            self._meters[_full(name, stage)] = value
+            return
+        else:
+            value = _number(_full(name, stage), value)
+        self.pending.append((name, value, away, stage, step, weight, averaged, now))
 
     def mark(self) -> int:
         """Where the records stand, for `retract`."""
@@ -214,21 +208,16 @@ def _to_host(pending: list[Pending]) -> list[float]:
 
 
 def _full(name: str, stage: str) -> str:
-    return name if "/" in name else f"{stage}/{name}"
+    """The name with its stage; half a surrogate pair, which no file can hold, becomes `?`."""
+    full = name if "/" in name else f"{stage}/{name}"
+    return full.encode(errors="replace").decode()
 
 
-def _number_of(name: str, stage: str, value: Tensor) -> float:
-    try:
-        return value.item()
-    except RuntimeError:  # it has several elements, or none
-        return _scalar(name, stage, value).item()
-
-
-def _scalar(name: str, stage: str, value: Tensor) -> Tensor:
+def _scalar(name: str, value: Tensor) -> Tensor:
     if value.numel() != 1:
         raise UsageError(
-            f"run.log({_full(name, stage)}=...): a tensor of shape {tuple(value.shape)}; log one "
-            "number, its mean for example"
+            f"run.log({name}=...): a tensor of shape {tuple(value.shape)}; log one number, its "
+            "mean for example"
         )
     return value.reshape(())
 

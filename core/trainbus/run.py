@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from trainbus import batches, weights
 from trainbus.artifacts import ARTIFACT_KINDS, Artifact, ArtifactKind
@@ -19,6 +20,7 @@ from trainbus.records import Records
 if TYPE_CHECKING:
     from trainbus.accelerator import Accelerator
     from trainbus.holds import Hold
+    from trainbus.plugins import Loaded
     from trainbus.task import Task
     from trainbus.trainer import Trainer
 
@@ -45,10 +47,7 @@ class Run(Loop):
         self.header: dict[str, str] = {
             "device": f"{accelerator.device} ({why})",
             "precision": self.precision or "as the model has it",
-            "plugins": ", ".join(
-                f"{each.name} {each.version} ({each.why})".replace("  ", " ")
-                for each in trainer.loaded
-            ),
+            "plugins": _listed(trainer.loaded),
         }
 
         self._records = Records(self)
@@ -119,18 +118,29 @@ class Run(Loop):
         in other stages the mean over the pass, weighted by samples. Values are numbers, tensors of
         one element, or objects with `compute` and `reset` (torchmetrics), asked when the pass ends.
         """
-        averaging = self._averaging
-        weight = 1
+        if metrics is not None:
+            more = {**({metrics: value} if isinstance(metrics, str) else metrics), **more}
+        # In each step of a training: what can be done later is, and no function is called for what
+        # is logged most. In the midst of a step a call costs more than what it does.
+        weight, averaging, stage, step = 1, self._averaging, self.stage, self._log_step
         if averaging:
             if (size := self._batch_size) is None:
                 size = self._batch_size = batches.batch_size(self.batch)
             weight = size
-        if metrics is not None:
-            if isinstance(metrics, str):
-                metrics = {metrics: value}
-            self._records.add(metrics, self.stage, self._log_step, weight, averaging)
-        if more:
-            self._records.add(more, self.stage, self._log_step, weight, averaging)
+        records = self._records
+        pending = records.pending
+        if not pending:
+            records.due_time = time.monotonic() + records.max_seconds
+        now = time.time()
+        for name in more:
+            value = more[name]
+            kind = type(value)
+            if kind is Tensor and value.is_cpu and not value.ndim:
+                value = value.item()  # it is at hand, and costs less than a copy
+            elif kind is not float:
+                records.add(name, value, stage, step, weight, averaging, now)
+                continue
+            pending.append((name, value, False, stage, step, weight, averaging, now))
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Tell the loggers what describes this run: plain values by name."""
@@ -220,3 +230,12 @@ class Run(Loop):
     def flush(self) -> None:
         """Fetch what was logged and hand it to the loggers now."""
         self._records.fetch()
+
+
+def _listed(loaded: Iterable[Loaded]) -> str:
+    """`journal, manifest (built in); progress 0.1.0 (Trainer)`: the core's own have its version."""
+    names: dict[str, list[str]] = {}
+    for each in loaded:
+        version = "" if each.distribution == "trainbus" else each.version
+        names.setdefault(each.why, []).append(f"{each.name} {version}".strip())
+    return "; ".join(f"{', '.join(those)} ({why})" for why, those in names.items())

@@ -244,6 +244,22 @@ def test_a_prediction_that_logs_nothing_opens_no_logger(memory, line, loader, tm
     assert list(tmp_path.iterdir()) == []
 
 
+def test_parameters_alone_are_no_reason_to_open_a_logger(memory, line, loader, tmp_path):
+    line.hparams = {"width": 4}
+    list(Trainer(plugins=[memory]).predict(line, loader))
+    assert memory.calls == [] and list(tmp_path.iterdir()) == []
+    trainer = Trainer(plugins=[memory])
+    trainer.on("predict_end")(lambda run: run.log(seen=1.0))
+    list(trainer.predict(line, loader))
+    assert [call[0] for call in memory.calls] == ["start", "params", "metrics", "end"]
+
+
+def test_a_fast_run_does_not_flush_a_logger_all_the_time(memory, line, make_loader):
+    run = Trainer(plugins=[memory, Journal(seconds=0.01)]).fit(line, make_loader(300))
+    assert len(memory.steps("train/loss")) == run.global_step == 300
+    assert len(memory.flushed) <= 6, "once in half a second, and at the end"
+
+
 def test_a_dry_run_opens_no_logger(memory, line, loader):
     Trainer(plugins=[memory], dry_run=2).fit(line, loader)
     assert memory.calls == []

@@ -213,6 +213,45 @@ def test_a_hundred_megabytes_are_kept_by_path_and_checksum(memory, line, loader,
     assert sum(each.stat().st_size for each in run.dir.rglob("*")) < 1_000_000
 
 
+def test_what_a_run_logs_when_it_is_over_is_kept_for_a_replay(memory, line, loader, read, caplog):
+    run = Trainer(plugins=[memory]).fit(line, loader)
+    run.log_artifact("late", "words", "text")
+    run.log_tags({"late": "yes"})
+    journal = read(run)
+    assert [each.body["name"] for each in journal.records("artifact")] == ["late"]
+    assert journal.tags() == {"late": "yes"}
+    assert memory.of("artifact") == [] and journal.logger("memory").position < journal.last
+    assert "logged when the run was over: kept in" in caplog.text
+
+
+def test_what_another_run_logs_is_not_in_this_runs_journal(line, loader, read):
+    trainer = Trainer()
+    first = trainer.fit(line, loader)
+    trainer.on("fit_end")(lambda run: first.log_tags({"whose": "first"}))
+    second = trainer.fit(line, loader)
+    assert read(first).tags() == {"whose": "first"}
+    assert read(second).tags() == {}
+
+
+def test_numbers_of_torch_and_numpy_stay_numbers_as_parameters(line, loader, read):
+    numpy = pytest.importorskip("numpy")
+    line.hparams = {"a": torch.tensor(5), "b": numpy.float32(0.5), "c": Path("x"), "d": [1, None]}
+    assert read(Trainer().fit(line, loader)).params() == {
+        "a": 5,
+        "b": 0.5,
+        "c": "x",
+        "d": [1, None],
+    }
+
+
+def test_a_name_that_no_file_can_hold_loses_nothing(line, loader, read):
+    trainer = Trainer()
+    trainer.on("fit_end")(lambda run: run.log({"half \udc00": 1.0}))
+    run = trainer.fit(line, loader)
+    assert run.errors == []
+    assert list(read(run).series("train/half ?").values) == [1.0]
+
+
 # --- when it is on the disk ----------------------------------------------------------------------
 
 

@@ -251,7 +251,7 @@ def filled(disk):
 @pytest.mark.parametrize("background", [False, True])
 def test_a_full_disk_ends_the_run_and_keeps_the_state_of_before(line, loader, disk, background):
     keep = Checkpoint(every_steps=1, background=background)
-    trainer = Trainer(plugins=["-manifest", keep, filled(disk)], run_dir=disk)
+    trainer = Trainer(plugins=["-manifest", "-journal", keep, filled(disk)], run_dir=disk)
     with pytest.raises(CheckpointError, match=r"cannot write the checkpoint .*step-0000000[23]"):
         trainer.fit(line, loader)
     (directory,) = disk.glob("*/checkpoints")
@@ -264,7 +264,9 @@ def test_a_full_disk_lets_the_run_go_on_where_that_was_asked_for(
     line, loader, disk, caplog, background
 ):
     keep = Checkpoint(every_steps=1, on_error="warn", background=background)
-    run = Trainer(plugins=["-manifest", keep, filled(disk)], run_dir=disk).fit(line, loader)
+    run = Trainer(plugins=["-manifest", "-journal", keep, filled(disk)], run_dir=disk).fit(
+        line, loader
+    )
     assert run.status == "completed"
     assert states(run) == ["step-00000005"], "the disk had room again at the end"
     assert "the run goes on (the newest state is step-00000001)" in caplog.text
@@ -279,7 +281,7 @@ def test_a_best_that_could_not_be_written_is_not_the_best(line, loader, disk):
                 fill(disk / "filling")
 
     keep = Checkpoint(monitor="valid/loss", on_error="warn")
-    trainer = Trainer(epochs=2, plugins=["-manifest", keep, Fill()], run_dir=disk)
+    trainer = Trainer(epochs=2, plugins=["-manifest", "-journal", keep, Fill()], run_dir=disk)
     run = trainer.fit(line, loader, loader)
     assert keep.best_path(run).name == "best-00000005"
     checkpoint.check(run.dir / "checkpoints" / "best")

@@ -6,16 +6,15 @@ import logging
 import os
 import platform
 import sys
-import threading
 import time as clock
+import weakref
 from collections.abc import Generator, Mapping
-from contextlib import suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from trainbus import artifacts, delivery
-from trainbus.errors import JournalError, PluginError, together
+from trainbus.builtin.writer import Writer, kept
+from trainbus.errors import PluginError, together
 from trainbus.journal import FILE_NAME, EntryTuple, JournalFile, RecordKind
 from trainbus.markers import hookimpl
 from trainbus.options import hide_secrets_of
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from trainbus.run import Run
 
 logger = logging.getLogger("trainbus")
-
-#: Entries that wait in memory at most, when the journal cannot be written (the disk is full).
-_MAX_WAITING = 100_000
 
 
 class Journal:
@@ -66,13 +62,18 @@ class Journal:
         self._writer: Writer | None = None
         self._wanted = False
         self._deliveries: list[delivery.Delivery] = []
+        #: The run at work, by identity: what another one logs is not this one's.
+        self._run: weakref.ref[Run] | None = None
+        #: Parameters and tags of a run that has logged nothing else yet.
+        self._held: list[EntryTuple] = []
 
     # --- the run -------------------------------------------------------------------------------
 
     @hookimpl(trylast=True)
     def on_run_start(self, run: Run) -> None:
         """Open the journal and the loggers, so that what they lack is known before step 0."""
-        self._writer, self._deliveries = None, []
+        self._writer, self._deliveries, self._held = None, [], []
+        self._run = weakref.ref(run)
         loggers = self._loggers(run)
         # Half of what is allowed passes before numbers are fetched, half before they are written.
         run.fetch_within(self.seconds / 2, max(1, self.records // 2))
@@ -168,7 +169,7 @@ class Journal:
         run.flush()  # what other listeners of this event logged
         writer, self._writer = self._writer, None
         deliveries, self._deliveries = self._deliveries, []
-        self._wanted = False
+        self._run, self._wanted = None, False
         if writer is None:
             return
         interruption = run.interruption
@@ -188,10 +189,7 @@ class Journal:
     @hookimpl
     def on_metrics(self, run: Run, step: int, metrics: Mapping[str, float], time: float) -> None:
         """Put them into the queue."""
-        if (writer := self._writer) is not None:
-            writer.put(("metrics", time, step, metrics))
-        else:
-            self._put(run, "metrics", time, step, metrics)
+        self._put(run, "metrics", time, step, metrics)
 
     @hookimpl
     def on_params(self, run: Run, params: Mapping[str, Any]) -> None:
@@ -223,138 +221,30 @@ class Journal:
     def _put(
         self, run: Run, kind: RecordKind, time: float, step: int, body: Mapping[str, Any]
     ) -> None:
-        writer = self._writer
-        if writer is None:
-            if not self._wanted:
-                return
+        entry = (kind, time, step, body)
+        if self._run is None or self._run() is not run:
+            self._keep_late(run, entry)
+        elif self._writer is not None:
+            self._writer.put(entry)
+        elif self._wanted and kind in ("params", "tags"):
+            self._held.append(entry)  # alone they are no reason to make a directory
+        elif self._wanted:
             writer = self._open(run)
-        writer.put((kind, time, step, body))
+            for held in [*self._held, entry]:
+                writer.put(held)
 
-
-class Writer:
-    """The thread that writes the journal: what waits in its queue, once in `seconds`.
-
-    Args:
-        file: the journal.
-        deliveries: told when there are new records.
-        report: told what goes wrong, in one line.
-        seconds: between two writes.
-        records: values that wait at most, unless they cannot be written.
-    """
-
-    def __init__(
-        self,
-        file: JournalFile,
-        deliveries: list[delivery.Delivery],
-        report: Any,
-        seconds: float,
-        records: int,
-    ) -> None:
-        self.file = file
-        self._deliveries = deliveries
-        self._report = report
-        self._seconds = seconds
-        self._records = max(1, records)
-        #: Entries, and events that are set once what was put before them is written.
-        self._queue: SimpleQueue[EntryTuple | threading.Event] = SimpleQueue()
-        #: Taken from the queue, and not written yet.
-        self._waiting: list[EntryTuple] = []
-        #: Values put into the queue since it was emptied.
-        self._values = 0
-        self._wake = threading.Event()
-        self._stopped = False
-        self._failing = False
-        self._dropped = 0
-        self._thread: threading.Thread | None = None
-
-    def put(self, entry: EntryTuple) -> None:
-        """Have it written soon."""
-        self._queue.put(entry)
-        self._values += len(entry[3])
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="trainbus-journal", daemon=True)
-            self._thread.start()
-        elif self._values >= self._records:
-            self._wake.set()
-
-    def flush(self, seconds: float = 10.0) -> None:
-        """Have all that was put written now, and wait for it; no longer than so many seconds."""
-        if self._thread is not None:
-            written = threading.Event()
-            self._queue.put(written)
-            self._wake.set()
-            written.wait(seconds)
-
-    def stop(self) -> None:
-        """Write all that waits, and end the thread."""
-        self._stopped = True
-        if self._thread is not None:
-            self._queue.put(threading.Event())
-            self._wake.set()
-            self._thread.join()
-        if self._waiting or self._dropped:
-            lost = len(self._waiting) + self._dropped
-            self._report(f"{lost:,} records could not be written to {self.file.path}")
-
-    def _work(self) -> None:
-        queue, waiting = self._queue, self._waiting
-        while not self._stopped or not queue.empty():
-            taken = [queue.get()]
-            if not self._stopped:
-                self._wake.wait(self._seconds)
-            self._wake.clear()
-            self._values = 0
-            with suppress(Empty):
-                while True:
-                    taken.append(queue.get_nowait())
-            waiting += [each for each in taken if not isinstance(each, threading.Event)]
-            self._write()
-            for each in taken:
-                if isinstance(each, threading.Event):
-                    each.set()
-            if (more := len(waiting) - _MAX_WAITING) > 0:
-                self._dropped += more
-                del waiting[-more:]
-
-    def _write(self) -> None:
-        try:
-            while self._waiting:
-                count = self._next()
-                entries = self._waiting[:count]
-                self.file.append([kept for entry in entries if (kept := self._kept(entry))])
-                _, _, step, body = entries[-1]
-                if body.get("event") == "resume":
-                    self.file.go_back(step)
-                del self._waiting[:count]
-                self._failing = False
-        except (JournalError, OSError) as error:
-            if not self._failing:
-                self._failing = True
-                self._report(f"{error}; what is logged waits in memory until it can be written")
-        for each in self._deliveries:
-            each.notify()
-
-    def _next(self) -> int:
-        """How many entries are written next: up to an artifact, which takes long, or a return."""
-        for count, (kind, _, _, body) in enumerate(self._waiting):
-            if kind == "artifact":
-                return max(1, count)
-            if kind == "event" and body["event"] == "resume":
-                return count + 1
-        return len(self._waiting)
-
-    def _kept(self, entry: EntryTuple) -> EntryTuple | None:
-        kind, time, step, body = entry
-        if kind != "artifact":
-            return entry
-        artifact = body["artifact"]
-        try:
-            return kind, time, step, artifacts.keep(artifact, self.file.path.parent)
-        except OSError as error:
-            if not isinstance(artifact.value, Path):  # ours to write
-                raise
-            self._report(f"{artifact.kind} {artifact.name!r} is left out: {error}")
-            return None
+    def _keep_late(self, run: Run, entry: EntryTuple) -> None:
+        """Keep what a run logs when it is over; its loggers have ended."""
+        path = run.dir / FILE_NAME if run.has_dir else None
+        if path is None or not path.exists():
+            return
+        with JournalFile.create(path) as file:
+            entry = kept(entry, path.parent)
+            file.append([entry])
+        logger.warning(
+            "logged when the run was over: kept in %s, and sent to a logger by `trainbus replay`. "
+            "Log in `on_fit_end` or `on_run_end` at the latest", path,
+        )  # fmt: skip
 
 
 def _of_rank(rank: int) -> str:

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainbus.accelerator import Accelerator
 from trainbus.records import Records
+from trainbus.run import Run
 
 #: Operators whose result, or its size, depends on values.
 _OPERATORS = ("_local_scalar_dense", "equal", "nonzero", "masked_select")
@@ -63,7 +64,8 @@ class Waiting:
                 break
             frame = frame.f_back
         module, code = str(frame.f_globals.get("__name__")), frame.f_code
-        if module in ("trainbus.records", "trainbus.loop"):  # `run.log`; and what fetches in time
+        # `run.log`, and what fetches in time.
+        if module in ("trainbus.records", "trainbus.loop") or code is Run.log.__code__:
             return
         where = f"{Path(code.co_filename)}:{frame.f_lineno} ({code.co_name})"
         self.places[f"{where} {what}"] += 1

@@ -174,12 +174,19 @@ class Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+class Away(torch.Tensor):
+    """A tensor that says that it is not in the host's memory, as those of a GPU do."""
+
+    is_cpu = False
+
+
 def test_no_number_is_fetched_to_be_shown(terminal, line, batches, monkeypatch):
     def metrics(run):
         raise AssertionError("the device is waited for")
 
     monkeypatch.setattr(Run, "metrics", property(metrics))
     trainer = Trainer(epochs=2, plugins=[terminal.progress(), "-nonfinite"])
+    batches = [batch.as_subclass(Away) for batch in batches]
     with Waits():
         run = trainer.fit(line, batches, batches)
     assert run.errors == []
