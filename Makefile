@@ -45,7 +45,7 @@ bench: .venv-bench/installed
 	.venv-bench/bin/python benchmarks/startup.py --peers
 	.venv-bench/bin/python benchmarks/checkpoint.py
 	.venv-bench/bin/python benchmarks/builtin.py
-	.venv-bench/bin/python benchmarks/logging.py --peers
+	.venv-bench/bin/python benchmarks/records.py --peers
 
 docs: $(VENV)/installed-demo
 	$(BIN)/trainbus hooks --markdown > docs/hooks.md

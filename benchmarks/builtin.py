@@ -37,7 +37,7 @@ class Small(Task):
 
 def seconds(plugins):
     """Of one epoch, without the start and the end of the run."""
-    trainer = Trainer(plugins=["-manifest", *plugins])
+    trainer = Trainer(plugins=["-journal", "-manifest", *plugins])
     clock = []
     trainer.on("train_epoch_start")(lambda: clock.append(perf_counter()))
     trainer.on("train_epoch_end", tryfirst=True)(lambda: clock.append(perf_counter()))

@@ -182,7 +182,7 @@ class Idle:
 
 def trainbus_arms(run_dir: str) -> list[Arm]:
     """All ways to train with trainbus, made anew for each segment as a user would."""
-    off = ["-manifest", "-nonfinite"]
+    off = ["-journal", "-manifest", "-nonfinite"]
 
     def trainer(count: int) -> Trainer:
         return Trainer(plugins=[*off, *(Idle(i) for i in range(count))], accelerator="cpu")

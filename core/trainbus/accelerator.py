@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import sys
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
 from trainbus import batches, seeding
 from trainbus.errors import UsageError, nearest
+from trainbus.markers import hookimpl
+
+if TYPE_CHECKING:
+    from trainbus.run import Run
+
+#: Where a step of the loop ends: with a batch whose gradients wait for those of the next, with an
+#: optimizer's step, before what was logged is fetched, before a state is saved.
+Boundary = Literal["micro_step", "optimizer_step", "log", "save"]
 
 #: In the messages of allocators that have no exception of their own.
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
@@ -35,13 +46,24 @@ class Accelerator:
         """Why it cannot be used here, or None when it can."""
         return None
 
+    def device_count(self) -> int:
+        """How many of them this process can use."""
+        return 1 if self.device.type == "cpu" else torch.accelerator.device_count()
+
+    def process_group_backend(self) -> str:
+        """The backend of `torch.distributed` for tensors on this device."""
+        return torch.distributed.get_default_backend_for_device(self.device)
+
     def select(self, index: int | None) -> None:
-        """Use the device of this index from now on; without one, that which torch uses now."""
+        """Use the device of this index from now on; without one, that which torch uses now.
+
+        A process among several of one machine asks for that of its local rank.
+        """
         if self.device.type == "cpu":
             if index:
                 raise UsageError(f"devices=[{index}]: the CPU is one device, with index 0")
             return
-        count = torch.accelerator.device_count()
+        count = self.device_count()
         if index is None:
             index = torch.accelerator.current_device_index()
         if not 0 <= index < count:
@@ -69,6 +91,54 @@ class Accelerator:
         """Put back what `random_state` gave."""
         seeding.set_random_state(state, self.device)
 
+    # --- precision and speed -------------------------------------------------------------------
+
+    def dtypes(self) -> frozenset[torch.dtype]:
+        """The floating-point types that it computes in."""
+        return frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
+
+    def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
+        """A context in which operators that bear it compute in `dtype`."""
+        return torch.autocast(self.device.type, dtype)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """A new scaler of losses, for a type with a small range (float16)."""
+        return torch.amp.GradScaler(self.device.type)
+
+    def step_boundary(self, boundary: Boundary) -> None:
+        """A step of the loop ends; for devices that gather operations and run them together.
+
+        It is called in steps only where a subclass has it.
+        """
+
+    def compile_backend(self) -> str:
+        """The backend of `torch.compile` that is for this device."""
+        return "inductor"
+
+    def peak_flops(self, dtype: torch.dtype) -> float | None:
+        """Floating-point operations that it can make in a second, or None where that is not known.
+
+        Args:
+            dtype: the type that matrices are multiplied in.
+        """
+        return None
+
+    # --- memory --------------------------------------------------------------------------------
+
+    def memory_stats(self) -> dict[str, int]:
+        """Bytes by name: `allocated` now, `peak` since the start, and what else it tells.
+
+        On the CPU they are those of the process.
+        """
+        if self.device.type == "cpu":
+            return _process_memory()
+        stats = torch.accelerator.memory
+        return {
+            "allocated": stats.memory_allocated(self.device),
+            "reserved": stats.memory_reserved(self.device),
+            "peak": stats.max_memory_allocated(self.device),
+        }
+
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether an error says that there was not enough memory."""
         if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
@@ -84,6 +154,44 @@ class Accelerator:
         """Wait until the device has done all it was given."""
         if self.device.type != "cpu":
             torch.accelerator.synchronize(self.device)
+
+
+def _process_memory() -> dict[str, int]:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return {}
+    # In kilobytes, but on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    statm = Path("/proc/self/statm")
+    now = int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else peak
+    return {"allocated": now, "peak": peak}
+
+
+class Boundaries:
+    """Tells an accelerator where steps end; a listener like others, where there is need of it."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._tell = accelerator.step_boundary
+
+    @hookimpl(trylast=True)
+    def on_train_batch_end(self, run: Run) -> None:
+        """After a batch, with or without an optimizer's step."""
+        self._tell("optimizer_step" if run.stepped else "micro_step")
+
+    @hookimpl(trylast=True)
+    def on_validation_batch_end(self) -> None:
+        """After a batch without one."""
+        self._tell("micro_step")
+
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+
+    @hookimpl(wrapper=True, tryfirst=True)
+    def save_checkpoint(self) -> Generator[None, bool, bool]:
+        """Before a state is saved."""
+        self._tell("save")
+        return (yield)
 
 
 class Current(Accelerator):
@@ -124,10 +232,13 @@ def choose(wanted: str | Accelerator, offered: Sequence[Accelerator]) -> tuple[A
             )
         claimed[each.name] = candidates[each.name] = each
     if wanted == "auto":
-        usable = [each for each in candidates.values() if each.unavailable() is None]
+        reasons = {name: each.unavailable() for name, each in candidates.items()}
+        usable = [each for name, each in candidates.items() if reasons[name] is None]
         best = max(usable, key=lambda each: each.priority)
-        others = [each.name for each in candidates.values() if each is not best]
-        return best, f"auto, before {', '.join(others)}" if others else "auto, the only one"
+        others = [each.name for each in usable if each is not best]
+        missing = [f"{name} is not available: {why}" for name, why in reasons.items() if why]
+        why = f"auto, before {', '.join(others)}" if others else "auto, the only one"
+        return best, "; ".join([why, *missing])
     if wanted not in candidates:
         raise UsageError(
             f"accelerator={wanted!r} is not known here{nearest(wanted, candidates)} "

@@ -88,8 +88,10 @@ def is_empty(loader: Iterable[Any], stage: str) -> UsageError:
 
 def batch_size(batch: Any) -> int:
     """Samples in a batch: the length of the first tensor with a dimension in it, else 1."""
-    first = batch[0] if type(batch) in (tuple, list) and batch else batch
-    if type(first) is Tensor and first.ndim:  # the usual case, without a walk
+    first = batch
+    if type(batch) in (tuple, list, dict) and batch:  # the usual cases, without a walk
+        first = next(iter(batch.values() if type(batch) is dict else batch))
+    if type(first) is Tensor and first.ndim:
         return first.size(0)
     for tensor in tensors(batch):
         if tensor.ndim:

@@ -98,6 +98,8 @@ class Records:
         pending, self.pending = self.pending, []
         self._fetched += len(pending)
         run, sums, latest, full_names = self._run(), self._sums, self.latest, self._full_names
+        if run is not None:
+            run.accelerator.step_boundary("log")
         listened = run is not None and run.bus.on_metrics is not None
         every = self._every
         told: dict[str, float] = {}

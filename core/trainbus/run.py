@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -119,19 +119,26 @@ class Run(Loop):
         one element, or objects with `compute` and `reset` (torchmetrics), asked when the pass ends.
         """
         if metrics is not None:
-            more = {**({metrics: value} if isinstance(metrics, str) else metrics), **more}
+            if isinstance(metrics, str):
+                more[metrics] = value
+            else:
+                more = {**metrics, **more}
         # In each step of a training: what can be done later is, and no function is called for what
         # is logged most. In the midst of a step a call costs more than what it does.
         weight, averaging, stage, step = 1, self._averaging, self.stage, self._log_step
         if averaging:
             if (size := self._batch_size) is None:
-                size = self._batch_size = batches.batch_size(self.batch)
+                batch = self.batch
+                first = batch[0] if type(batch) in (tuple, list) and batch else batch
+                usual = type(first) is Tensor and first.ndim
+                size = first.size(0) if usual else batches.batch_size(batch)
+                self._batch_size = size
             weight = size
         records = self._records
         pending = records.pending
         if not pending:
-            records.due_time = time.monotonic() + records.max_seconds
-        now = time.time()
+            records.due_time = monotonic() + records.max_seconds
+        now = time()
         for name in more:
             value = more[name]
             kind = type(value)
@@ -156,7 +163,7 @@ class Run(Loop):
             raise UsageError(f"kind={kind!r}: an artifact is one of {', '.join(ARTIFACT_KINDS)}")
         if kind in ("file", "model") and not Path(value).exists():
             raise UsageError(f"log_artifact({name!r}): there is no file {str(value)!r}")
-        self.fire("on_artifact", Artifact(name, kind, value, self._log_step, time.time()))
+        self.fire("on_artifact", Artifact(name, kind, value, self._log_step, time()))
 
     def mark_log(self) -> int:
         """Where the log stands, for `retract_log`."""

@@ -20,7 +20,7 @@ from torch import nn
 from trainbus import accelerator as accelerators
 from trainbus import plugins as plugin_manager
 from trainbus import run_dirs, seeding
-from trainbus.accelerator import Accelerator
+from trainbus.accelerator import Accelerator, Boundaries
 from trainbus.actions import Actions
 from trainbus.batches import Limited, describe, size
 from trainbus.bus import Bus
@@ -295,7 +295,7 @@ class Trainer:
         algorithms = torch.are_deterministic_algorithms_enabled()
         only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
         modes = [(module, module.training) for module in task.modules()]
-        listening = False
+        registered: list[Member] = []
         unmute: Callable[[], None] | None = None
         run: Run | None = None
         self._running_now = True
@@ -308,9 +308,13 @@ class Trainer:
                 run.continue_in(path, held)
             if run.dry_run:
                 unmute = bus.mute("record")
+            listeners = []
             if listens(task, bus.hooks):
-                bus.register(task, "task", type(task).__name__)
-                listening = True
+                listeners.append(Member("task", task, type(task).__name__))
+            if type(chosen).step_boundary is not Accelerator.step_boundary:
+                listeners.append(Member("accelerator", Boundaries(chosen), chosen.name))
+            bus.register_all(listeners)
+            registered = listeners
             # Between predictions signals are the consumer's.
             with nullcontext() if stage == "predict" else deferred(run.interrupt):
                 yield from self._lifetime(run)
@@ -320,8 +324,8 @@ class Trainer:
                     module.training = mode
             if self.deterministic:
                 torch.use_deterministic_algorithms(algorithms, warn_only=only_warn)
-            if listening:
-                bus.unregister("task")
+            for member in registered:
+                bus.unregister(member.name)
             if unmute is not None:
                 unmute()
                 while self._unfreed:
