@@ -8,11 +8,12 @@ EDITABLE = $(foreach folder,$(1),-e $(folder))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow torture lint format bench docs clean
+.PHONY: help demo test test-slow test-xla torture lint format bench docs clean
 
 help:
 	@echo "make demo       train a classifier of handwritten digits"
 	@echo "make test       run the tests (make test-slow: the long ones)"
+	@echo "make test-xla   run the tests of the plugin xla with torch_xla, on the CPU (7 GB)"
 	@echo "make torture    kill and resume a training more than a hundred times"
 	@echo "make lint       check style and types (make format: mend the style)"
 	@echo "make bench      measure the overhead beside other trainers"
@@ -27,6 +28,10 @@ test: $(VENV)/installed-dev
 
 test-slow: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow
+
+test-xla: .venv-xla/installed $(VENV)/installed-dev
+	PJRT_DEVICE=CPU OMP_NUM_THREADS=1 .venv-xla/bin/python -m pytest plugins/accelerators/xla/tests
+	PYTHONPATH=.venv-xla/torch_tpu $(BIN)/python -m pytest plugins/accelerators/xla/tests/test_torch_tpu.py
 
 torture: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/state/torture.py
@@ -46,12 +51,14 @@ bench: .venv-bench/installed
 	.venv-bench/bin/python benchmarks/checkpoint.py
 	.venv-bench/bin/python benchmarks/builtin.py
 	.venv-bench/bin/python benchmarks/records.py --peers
+	.venv-bench/bin/python benchmarks/amp.py
+	.venv-bench/bin/python benchmarks/profiler.py
 
 docs: $(VENV)/installed-demo
 	$(BIN)/trainbus hooks --markdown > docs/hooks.md
 
 clean:
-	rm -rf .venv .venv-bench
+	rm -rf .venv .venv-bench .venv-xla
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -64,6 +71,15 @@ $(VENV)/installed-demo: $(VENV)/bin/python pyproject.toml constraints.txt $(PLUG
 
 $(VENV)/installed-dev: $(VENV)/installed-demo
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]' $(call EDITABLE,$(dir $(PLUGINS)))
+	@touch $@
+
+.venv-xla/installed: pyproject.toml $(PLUGINS)
+	@echo "Installing torch_xla into .venv-xla (about two minutes, 7 GB), and torch_tpu (0.8 GB)"
+	$(PYTHON) -m venv .venv-xla
+	.venv-xla/bin/pip install -q torch==2.9.0 torch_xla==2.9.0 numpy pytest -e . \
+		$(call EDITABLE,plugins/accelerators/xla plugins/accelerators/amp plugins/loggers/tensorboard)
+	.venv-xla/bin/pip install -q --no-deps --target .venv-xla/torch_tpu torch_tpu==0.2.0 libtpu \
+		absl-py portpicker frozendict immutabledict pyzmq
 	@touch $@
 
 .venv-bench/installed: pyproject.toml constraints.txt benchmarks/peers.txt $(PLUGINS)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,7 +30,11 @@ class Accelerator:
     """A device in the terms of `torch.accelerator`: the CPU, and any other that torch reports.
 
     A plugin offers a subclass through `provide_accelerator`. Each method has a default that is
-    correct for every device that torch itself knows.
+    correct for the CPU, and for every device that torch itself knows.
+
+    Args:
+        device: a type of device, as `torch.device` takes it.
+        index: which of them; the loop asks by `select` before anything is placed.
     """
 
     #: By what name `Trainer(accelerator=...)` asks for it; the type of its device by default.
@@ -43,8 +47,17 @@ class Accelerator:
         self.device = torch.device(device) if index is None else torch.device(device, index)
 
     def unavailable(self) -> str | None:
-        """Why it cannot be used here, or None when it can."""
-        return None
+        """Why it cannot be used here, or None when it can.
+
+        A device that `torch.accelerator` does not report (one of torch_xla) needs a probe of its
+        own. It is asked for each run: it has to be quick, and to change nothing.
+        """
+        if self.device.type == "cpu":
+            return None
+        found = torch.accelerator.current_accelerator(check_available=True)
+        if found is not None and found.type == self.device.type:
+            return None
+        return f"torch {torch.__version__} finds no {self.device.type} device on this machine"
 
     def device_count(self) -> int:
         """How many of them this process can use."""
@@ -57,7 +70,8 @@ class Accelerator:
     def select(self, index: int | None) -> None:
         """Use the device of this index from now on; without one, that which torch uses now.
 
-        A process among several of one machine asks for that of its local rank.
+        Raises:
+            UsageError: there is no device of this index.
         """
         if self.device.type == "cpu":
             if index:
@@ -70,6 +84,21 @@ class Accelerator:
             raise UsageError(f"devices=[{index}]: {self.name} has {count}, counted from 0")
         torch.accelerator.set_device_index(index)
         self.device = torch.device(self.device.type, index)
+
+    def select_for_rank(self, local_rank: int) -> None:
+        """Use the device that belongs to a process, given its rank among those of this machine.
+
+        Processes share the CPU; of all else each has one of its own, so with too few it is an
+        error.
+        """
+        if self.device.type == "cpu":
+            return self.select(None)
+        if local_rank >= (count := self.device_count()):
+            raise UsageError(
+                f"{local_rank + 1} processes or more on this machine, and {count} of {self.name}: "
+                "start one process for each device"
+            )
+        return self.select(local_rank)
 
     def place_module(self, module: nn.Module) -> nn.Module:
         """The module on the device."""
@@ -95,10 +124,19 @@ class Accelerator:
 
     def dtypes(self) -> frozenset[torch.dtype]:
         """The floating-point types that it computes in."""
-        return frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
+        known = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
+        # Not in every torch that the core works with, and not every backend answers.
+        tell = getattr(torch.accelerator, "get_device_capability", None)
+        if self.device.type != "cpu" and tell is not None:
+            with suppress(RuntimeError, ValueError, KeyError):
+                known &= tell(self.device)["supported_dtypes"]
+        return frozenset(known)
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
-        """A context in which operators that bear it compute in `dtype`."""
+        """A context in which operators that bear it compute in `dtype`.
+
+        Raises `RuntimeError`, torch's own, for a device that has no autocast.
+        """
         return torch.autocast(self.device.type, dtype)
 
     def scaler(self) -> torch.amp.GradScaler:
@@ -128,22 +166,26 @@ class Accelerator:
     def memory_stats(self) -> dict[str, int]:
         """Bytes by name: `allocated` now, `peak` since the start, and what else it tells.
 
-        On the CPU they are those of the process.
+        On the CPU they are those of the process. Empty where nothing is known.
         """
         if self.device.type == "cpu":
             return _process_memory()
         stats = torch.accelerator.memory
-        return {
-            "allocated": stats.memory_allocated(self.device),
-            "reserved": stats.memory_reserved(self.device),
-            "peak": stats.max_memory_allocated(self.device),
-        }
+        try:
+            return {
+                "allocated": stats.memory_allocated(self.device),
+                "reserved": stats.memory_reserved(self.device),
+                "peak": stats.max_memory_allocated(self.device),
+            }
+        except RuntimeError:  # not every backend's allocator counts
+            return {}
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether an error says that there was not enough memory."""
         if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
             return True
-        return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+        text = str(error).lower()
+        return isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
 
     def free_memory(self) -> None:
         """Give memory that nothing uses any more back to the device."""
@@ -195,12 +237,12 @@ class Boundaries:
 
 
 class Current(Accelerator):
-    """The accelerator that this build of torch reports, whatever it is."""
+    """The accelerator that this build of torch is for, whatever it is, or the CPU."""
 
     priority = 10
 
     def __init__(self) -> None:
-        found = torch.accelerator.current_accelerator(check_available=True)
+        found = torch.accelerator.current_accelerator()
         super().__init__(found.type if found is not None else "cpu")
 
 
@@ -212,38 +254,80 @@ def choose(wanted: str | Accelerator, offered: Sequence[Accelerator]) -> tuple[A
         offered: those of plugins; the CPU and what torch reports are always there.
 
     Raises:
-        UsageError: unknown, unavailable, or offered by two plugins under one name.
+        UsageError: unknown, not installed, not available, or offered by two plugins under one name.
     """
+    candidates = _candidates(offered)
+    reasons = {name: each.unavailable() for name, each in candidates.items()}
+    usable = [each for name, each in candidates.items() if reasons[name] is None]
     if isinstance(wanted, Accelerator):
         if reason := wanted.unavailable():
-            raise UsageError(f"accelerator={wanted.name!r} is not available: {reason}")
+            raise UsageError(_unavailable(wanted.name, reason, usable))
         return wanted, "given as an object"
     if not isinstance(wanted, str):
         raise UsageError(f"accelerator={wanted!r}: give a name, 'auto', or an Accelerator")
+    if wanted == "auto":
+        return _best(usable, {each.name: reasons[each.name] for each in offered})
+    if wanted not in candidates:
+        raise UsageError(_unknown(wanted, candidates, usable))
+    if reason := reasons[wanted]:
+        raise UsageError(_unavailable(wanted, reason, usable))
+    return candidates[wanted], "asked for by name"
+
+
+def _candidates(offered: Sequence[Accelerator]) -> dict[str, Accelerator]:
+    """All there is by name; what a plugin offers takes the place of the core's of that name."""
     candidates: dict[str, Accelerator] = {"cpu": Accelerator()}
     current = Current()
     candidates.setdefault(current.name, current)
     claimed: dict[str, Accelerator] = {}
     for each in offered:
+        if not isinstance(each, Accelerator):
+            raise UsageError(
+                f"provide_accelerator returned {each!r:.80}; return a trainbus.Accelerator or None"
+            )
         if other := claimed.get(each.name):
             raise UsageError(
                 f"two plugins offer the accelerator {each.name!r}: "
-                f"{type(other).__module__} and {type(each).__module__}; switch one off"
+                f"{_where(other)} and {_where(each)}; switch one off"
             )
         claimed[each.name] = candidates[each.name] = each
-    if wanted == "auto":
-        reasons = {name: each.unavailable() for name, each in candidates.items()}
-        usable = [each for name, each in candidates.items() if reasons[name] is None]
-        best = max(usable, key=lambda each: each.priority)
-        others = [each.name for each in usable if each is not best]
-        missing = [f"{name} is not available: {why}" for name, why in reasons.items() if why]
-        why = f"auto, before {', '.join(others)}" if others else "auto, the only one"
-        return best, "; ".join([why, *missing])
-    if wanted not in candidates:
-        raise UsageError(
-            f"accelerator={wanted!r} is not known here{nearest(wanted, candidates)} "
-            f"Available: {', '.join(sorted(candidates))}"
-        )
-    if reason := candidates[wanted].unavailable():
-        raise UsageError(f"accelerator={wanted!r} is not available: {reason}")
-    return candidates[wanted], "asked for by name"
+    return candidates
+
+
+def _where(accelerator: Accelerator) -> str:
+    return f"{type(accelerator).__module__}.{type(accelerator).__qualname__}"
+
+
+def _best(
+    usable: Sequence[Accelerator], offered: Mapping[str, str | None]
+) -> tuple[Accelerator, str]:
+    """The usable one of the highest priority, and why; what plugins offer in vain is told, too."""
+    missing = [f"{name} is not available: {why}" for name, why in offered.items() if why]
+    if not usable:  # a plugin took the place of the CPU
+        raise UsageError(f"accelerator='auto': {'; '.join(missing)}")
+    best = max(usable, key=lambda each: each.priority)
+    others = [each.name for each in usable if each is not best]
+    why = f"auto, before {', '.join(others)}" if others else "auto, the only one"
+    return best, "; ".join([why, *missing])
+
+
+def _unavailable(name: str, reason: str, usable: Sequence[Accelerator]) -> str:
+    return f"accelerator={name!r} is not available: {reason}. {_listed(usable)}"
+
+
+def _unknown(name: str, candidates: Mapping[str, object], usable: Sequence[Accelerator]) -> str:
+    """The message for a name that nobody offers; a plugin of that name may be there for it."""
+    from trainbus.discovery import discover, known_distributions
+
+    what = f"accelerator={name!r} is not known here"
+    if found := discover().get(name):
+        what += f"; the plugin of that name ({found.origin}) is not active: plugins=[{name!r}]."
+    elif distribution := known_distributions().get(name):
+        what += f"; for the plugin of that name, pip install {distribution}, plugins=[{name!r}]."
+    else:
+        what += nearest(name, candidates)
+    return f"{what} {_listed(usable)}"
+
+
+def _listed(usable: Sequence[Accelerator]) -> str:
+    return f"Available: {', '.join(sorted(each.name for each in usable))}"

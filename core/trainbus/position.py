@@ -77,7 +77,7 @@ def _rest(run: Loop, done: int) -> Iterator[Any]:
     """The batches of a loader that was positioned, up to the limit of the pass."""
     if run.trainer.limit_batches is None or run.batches_in_pass is None:
         return iter(run.loader)
-    return islice(iter(run.training_loader), run.batches_in_pass - done)
+    return islice(iter(run.loader), run.batches_in_pass - done)
 
 
 def _set_generators(loader: Iterable[Any], states: list[torch.Tensor]) -> None:

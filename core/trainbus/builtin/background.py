@@ -70,7 +70,8 @@ class Background:
 
         def copy(tensor: Tensor) -> Tensor:
             place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
-            if tensor.numel() and place in copies:  # tied weights stay tied
+            # Tied weights stay tied. Some devices tell no address.
+            if tensor.numel() and tensor.data_ptr() and place in copies:
                 return copies[place]
             target = next(before, None)
             if target is None or (target.shape, target.dtype) != (tensor.shape, tensor.dtype):

@@ -29,6 +29,8 @@ def _tell(context: click.Context, parameter: click.Parameter, value: Any) -> Non
         told = replace(told, disabled=told.disabled or bool(value))
     elif parameter.name == "plugin":
         told = replace(told, plugins=(*told.plugins, *value))
+    elif parameter.name == "profile":
+        told = replace(told, plugins=(*told.plugins, *(["profiler"] if value else [])))
     else:
         told = replace(told, options=(*told.options, *value))
     manager.command_line.set(told)
@@ -180,6 +182,12 @@ class Fit(click.Command):
     metavar="[=best|=PATH]",
     help="Continue the newest checkpoint in run_dir, if there is one; or the best, or that of a "
     "path.",
+)
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Tell where the time goes and what to mend first: the same as -p profiler.",
+    **_TOLD,
 )
 @selects_plugins
 @click.option("-h", "--help", "wants_help", is_flag=True, help="Show all that can be set.")

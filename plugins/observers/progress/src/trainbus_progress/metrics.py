@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from trainbus.errors import nearest
 
-_EVALUATED = ("valid/", "test/", "predict/")
+#: What is no metric of the training: that of other stages, and what a profile tells.
+_ASIDE = ("valid/", "test/", "predict/", "profile/")
 #: What the core appends to the name of a metric of the training steps for its mean of the epoch.
 _MEAN = "_epoch"
 
@@ -29,7 +30,7 @@ def trained(
         is_mean = plain != name
         has_mean = name + _MEAN in metrics
         fits = is_mean or not has_mean if means else not is_mean
-        if fits and not name.startswith(_EVALUATED) and _wanted(plain, names):
+        if fits and not name.startswith(_ASIDE) and _wanted(plain, names):
             chosen[plain] = value
     return chosen
 

@@ -1,0 +1,145 @@
+"""Batches that are copied on a stream of their own, and read ahead where that is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, MutableMapping
+from copy import copy
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from trainbus import batches
+
+
+class Copy(NamedTuple):
+    """A batch on its way, and what says that it has arrived; nothing, if it needs no waiting."""
+
+    batch: Any
+    arrived: torch.cuda.Event | None
+
+
+class SideStream:
+    """A stream for copies to a device, beside that of the computation."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def begin(self, batch: Any) -> Copy:
+        """Begin to copy a batch; the host goes on at once."""
+        tensors = plain_tensors(batch)
+        if tensors is None:  # something with a `to` of its own, whose tensors are not known
+            return Copy(batches.move(batch, self.device), None)
+        if all(tensor.device == self.device for tensor in tensors):
+            return Copy(batch, None)
+        with torch.cuda.stream(self.stream):
+            return Copy(_moved(batch, self.device), self.stream.record_event())
+
+    def hand_over(self, sent: Copy) -> Any:
+        """The batch, for the present stream, which waits for it; the host does not."""
+        if sent.arrived is None:
+            return sent.batch
+        present = torch.cuda.current_stream(self.device)
+        present.wait_event(sent.arrived)
+        for tensor in plain_tensors(sent.batch) or ():
+            # It belongs to the other stream, which would use its memory again as soon as the last
+            # name is gone, and not when the computation has read it.
+            tensor.record_stream(present)
+        return sent.batch
+
+
+class Ahead:
+    """A loader whose next batch is on its way while the present one is trained on.
+
+    What else is asked of it (`batch_sampler`, `set_epoch`, `start_at`) is asked of the loader.
+    """
+
+    def __init__(self, loader: Iterable[Any], side: SideStream) -> None:
+        self.loader = loader
+        self._side = side
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":  # a copy that is not filled yet
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        side = self._side
+        ahead: Copy | None = None
+        for batch in self.loader:
+            present, ahead = ahead, side.begin(batch)
+            if present is not None:
+                yield side.hand_over(present)
+        if ahead is not None:
+            yield side.hand_over(ahead)
+
+
+def may_read_ahead(loader: Iterable[Any]) -> bool:
+    """Whether a batch may be read before the one in front of it was trained on.
+
+    Only where nothing in this process tells the difference: with worker processes, whose random
+    numbers are their own. In this process a random augmentation would draw before the dropout
+    that comes first, and a loader with a `state_dict` would save that it had given what was not
+    trained on; a resumed run would miss the one and lose the other.
+    """
+    inner = loader.loader if isinstance(loader, batches.Limited) else loader
+    return (
+        isinstance(inner, DataLoader) and inner.num_workers > 0 and not hasattr(inner, "state_dict")
+    )
+
+
+def plain_tensors(batch: Any) -> list[Tensor] | None:
+    """The tensors of a nested batch; None when it has some that are out of sight.
+
+    Such are those of objects with a method `to` of their own, and of sparse and nested tensors.
+    """
+    found: list[Tensor] = []
+    return found if _gather(batch, found) else None
+
+
+def _gather(batch: Any, found: list[Tensor]) -> bool:
+    if type(batch) is Tensor:
+        found.append(batch)
+        return batch.layout is torch.strided and not batch.is_nested
+    if isinstance(batch, Tensor) or callable(getattr(batch, "to", None)):
+        return False
+    values: Iterable[Any] = ()
+    if isinstance(batch, MutableMapping):
+        values = batch.values()
+    elif is_dataclass(batch) and not isinstance(batch, type):
+        values = [getattr(batch, field.name) for field in fields(batch)]
+    elif isinstance(batch, (tuple, list)):
+        values = batch
+    return all(_gather(value, found) for value in values)
+
+
+def _moved(batch: Any, device: torch.device) -> Any:
+    """A batch of plain tensors, rebuilt on the device; those of the host go through pinned memory.
+
+    A copy from there holds that memory until it is done, also when the tensor is gone before.
+    """
+    if isinstance(batch, Tensor):
+        return batch.to(device) if batch.is_cuda else _pinned(batch).to(device, non_blocking=True)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_moved(value, device) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(_moved(value, device) for value in batch)
+    if isinstance(batch, MutableMapping):
+        moved = copy(batch)
+        for key, value in batch.items():
+            moved[key] = _moved(value, device)
+        return moved
+    if is_dataclass(batch) and not isinstance(batch, type):
+        values = {f.name: _moved(getattr(batch, f.name), device) for f in fields(batch) if f.init}
+        return replace(batch, **values)
+    return batch
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    return tensor if tensor.is_pinned() else tensor.pin_memory()
