@@ -108,6 +108,14 @@ class Accelerator:
         """The batch on the device: nested, of any type, without waiting for the copy."""
         return batch if self.device.type == "cpu" else batches.move(batch, self.device)
 
+    def fetch(self, tensors: Sequence[torch.Tensor]) -> list[float]:
+        """The numbers of tensors of this device, each of one element: what was logged.
+
+        The device is waited for, once. They are of one type.
+        """
+        numbers: list[float] = torch.stack(list(tensors)).tolist()
+        return numbers
+
     def wrap_loader(self, loader: Iterable[Any]) -> Iterable[Any]:
         """The loader as the loop is to read it (prefetching, for example)."""
         return loader

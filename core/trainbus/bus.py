@@ -43,8 +43,9 @@ class Bus:
         self._namespaces: set[object] = set()
         self._wrappers: dict[str, Wrappers] = {}
         self._timings: dict[tuple[str, str], Timing] | None = None
+        self._timers = 0
         self._muted: frozenset[Kind] = frozenset()
-        #: Listeners that failed: (plugin, hook), or (plugin, "") for all of a plugin.
+        #: Listeners that failed or pause: (plugin, hook), or (plugin, "") for all of a plugin.
         self._set_aside: set[tuple[str, str]] = set()
         self._add_hookspecs(hookspecs, Member("core", None, core=True))
         self._compile()
@@ -315,6 +316,19 @@ class Bus:
 
         return unmute
 
+    def pause(self, plugin: str, *hooks: str) -> None:
+        """Call the listeners that a plugin has of these hooks no more, for the rest of the run.
+
+        For a plugin that finds at the start of a run that it has nothing to do there.
+        """
+        for hook in hooks:
+            if hook not in self._hooks:
+                raise PluginError(
+                    f"{self.who(plugin)}: no hook {hook!r}{nearest(hook, self._hooks)}"
+                )
+        self._set_aside.update((plugin, hook) for hook in hooks)
+        self._compile()
+
     # --- failures ------------------------------------------------------------------------------
 
     def _failed(self, listener: Listener, error: Exception) -> bool:
@@ -343,7 +357,7 @@ class Bus:
         return False
 
     def recall(self) -> None:
-        """Forget the failures of an earlier run and call the plugins that it set aside again."""
+        """Forget the failures of an earlier run and call again what it set aside or paused."""
         self.errors = []
         if self._set_aside:
             self._set_aside.clear()
@@ -352,13 +366,25 @@ class Bus:
     # --- time ----------------------------------------------------------------------------------
 
     def enable_timings(self) -> Callable[[], None]:
-        """Measure every listener from now on; returns the function that ends it."""
-        self._timings = {}
-        self._compile()
+        """Measure every listener from now on; returns the function that ends it.
+
+        Several may measure at once, and share what was measured since the first began.
+        """
+        self._timers += 1
+        if self._timings is None:
+            self._timings = {}
+            self._compile()
+        ended = False
 
         def disable() -> None:
-            self._timings = None
-            self._compile()
+            nonlocal ended
+            if ended:
+                return
+            ended = True
+            self._timers -= 1
+            if not self._timers:
+                self._timings = None
+                self._compile()
 
         return disable
 

@@ -26,12 +26,32 @@ _DUE: dict[Cadence, str] = {
 
 @dataclass(slots=True)
 class Timing:
-    """Time spent in one plugin's listener of one hook."""
+    """Time spent in one plugin's listener of one hook, without that of listeners it calls."""
 
     plugin: str
     hook: str
     calls: int = 0
     seconds: float = 0.0
+
+    def add(self, began: tuple[float, float], calls: int = 1) -> None:
+        """Count a call that began at what `begin` gave."""
+        global _nested
+        started, before = began
+        spent = perf_counter() - started
+        self.seconds += spent - _nested
+        self.calls += calls
+        _nested = before + spent
+
+
+#: Seconds of the listeners that were called by the one at hand.
+_nested = 0.0
+
+
+def begin() -> tuple[float, float]:
+    """The time at which a listener is called, and what its caller spent in others before."""
+    global _nested
+    before, _nested = _nested, 0.0
+    return perf_counter(), before
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,6 +138,17 @@ def compile_hook(
     return wrappers.around(flat) if wrappers.listeners else flat
 
 
+def _define(name: str, lines: Sequence[str], scope: dict[str, Any]) -> Callable[..., Any]:
+    """Compile generated lines and return the function of that name."""
+    source = "\n".join(lines) + "\n"
+    filename = f"<trainbus hook {name}>"
+    # Known to linecache, so that a traceback through the generated lines shows them.
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    exec(compile(source, filename, "exec"), scope)
+    function: Callable[..., Any] = scope[name]
+    return function
+
+
 def _write(
     hook: Hook,
     listeners: Sequence[Listener],
@@ -128,7 +159,7 @@ def _write(
 
     Its own names begin with `_tb_`, so that a hook's arguments may have any other name.
     """
-    scope: dict[str, Any] = {"_tb_failed": failed, "_tb_clock": perf_counter}
+    scope: dict[str, Any] = {"_tb_failed": failed, "_tb_begin": begin}
     lines = [f"def {hook.name}({', '.join(hook.arguments)}):"]
     if hook.kind == "contribution":
         lines.append("    _tb_results = []")
@@ -142,13 +173,7 @@ def _write(
             indent += "    "
         lines += [indent + line for line in _call(hook, listener, i, timing is not None)]
     lines.append("    return _tb_results" if hook.kind == "contribution" else "    return None")
-    source = "\n".join(lines) + "\n"
-    filename = f"<trainbus hook {hook.name}>"
-    # Known to linecache, so that a traceback through the generated lines shows them.
-    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-    exec(compile(source, filename, "exec"), scope)
-    function: Callable[..., Any] = scope[hook.name]
-    return function
+    return _define(hook.name, lines, scope)
 
 
 def _call(hook: Hook, listener: Listener, i: int, timed: bool) -> list[str]:
@@ -165,16 +190,18 @@ def _call(hook: Hook, listener: Listener, i: int, timed: bool) -> list[str]:
             f"    if _tb_failed(_tb_listener{i}, _tb_error):",
             "        raise",
         ]
-    if timed:
-        lines = [
-            "_tb_started = _tb_clock()",
-            "try:",
-            *("    " + line for line in lines),
-            "finally:",
-            f"    _tb_timing{i}.seconds += _tb_clock() - _tb_started",
-            f"    _tb_timing{i}.calls += 1",
-        ]
-    return lines
+    return _timed(lines, i) if timed else lines
+
+
+def _timed(lines: Sequence[str], i: int) -> list[str]:
+    """The lines with their time added to that of listener `i`."""
+    return [
+        f"_tb_began{i} = _tb_begin()",
+        "try:",
+        *("    " + line for line in lines),
+        "finally:",
+        f"    _tb_timing{i}.add(_tb_began{i})",
+    ]
 
 
 class Wrappers:
@@ -194,38 +221,55 @@ class Wrappers:
         self.hook = hook
         self.listeners = listeners
         self._failed = failed
-        self._starts = [self._start(listener) for listener in listeners]
         self._timings = (
             None
             if timing is None
             else {(each.plugin, each.hook): timing(each) for each in listeners}
         )
+        lines = [line for i in range(len(listeners)) for line in self._opening(i)]
+        self._open = self._write("_tb_opened", lines)
 
-    def _start(self, listener: Listener) -> Callable[..., Any]:
-        """A function of the hook's arguments that makes the generator, or None when not due."""
-        condition = listener.condition(self.hook.cadence) or "True"
-        arguments = ", ".join(self.hook.arguments)
-        source = f"lambda {arguments}: {listener.call('_tb_call')} if {condition} else None"
-        start: Callable[..., Any] = eval(source, {"_tb_call": listener.function})
-        return start
+    def _opening(self, i: int) -> list[str]:
+        """The lines that run wrapper `i`, where it is due, up to its `yield`."""
+        listener = self.listeners[i]
+        lines = [
+            "try:",
+            f"    _tb_generator = {listener.call(f'_tb_call{i}')}",
+            "    next(_tb_generator)",
+            "except Exception as _tb_error:",
+            f"    _tb_fails(_tb_listener{i}, _tb_error)",
+            "else:",
+            f"    _tb_opened.append((_tb_listener{i}, _tb_generator))",
+        ]
+        if self._timings is not None:
+            lines = _timed(lines, i)
+        if condition := listener.condition(self.hook.cadence):
+            lines = [f"if {condition}:", *("    " + line for line in lines)]
+        return lines
+
+    def _write(self, first: str, lines: Sequence[str], **scope: Any) -> Callable[..., Any]:
+        """A function of the hook's arguments, with lines that name the wrappers by number."""
+        for i, listener in enumerate(self.listeners):
+            scope[f"_tb_call{i}"], scope[f"_tb_listener{i}"] = listener.function, listener
+            if self._timings is not None:
+                scope[f"_tb_timing{i}"] = self._timings[listener.plugin, listener.hook]
+        scope |= {"_tb_fails": self._fails, "_tb_close": self.close, "_tb_begin": begin}
+        arguments = ", ".join(filter(None, [first, *self.hook.arguments]))
+        body = ["    " + line for line in lines] or ["    pass"]
+        return _define(self.hook.name, [f"def {self.hook.name}({arguments}):", *body], scope)
 
     def around(self, inner: Callable[..., Any]) -> Callable[..., Any]:
         """A function that calls `inner` between the two halves."""
-        names = self.hook.arguments
-
-        def wrapped(*arguments: Any, **keywords: Any) -> Any:
-            if keywords:
-                arguments = (*arguments, *(keywords[name] for name in names[len(arguments) :]))
-            opened: Opened = []
-            try:
-                self._open(opened, arguments)
-                result = inner(*arguments)
-            except BaseException as error:
-                return self.close(opened, None, error)
-            return self.close(opened, result)
-
-        wrapped.__name__ = self.hook.name
-        return wrapped
+        lines = [
+            "_tb_opened = []",
+            "try:",
+            *("    " + line for i in range(len(self.listeners)) for line in self._opening(i)),
+            f"    _tb_result = _tb_inner({', '.join(self.hook.arguments)})",
+            "except BaseException as _tb_error:",
+            "    return _tb_close(_tb_opened, None, _tb_error)",
+            "return _tb_close(_tb_opened, _tb_result)",
+        ]
+        return self._write("", lines, _tb_inner=inner)
 
     def open(self, *arguments: Any) -> Opened:
         """Run each wrapper up to its `yield`, the outermost first.
@@ -235,40 +279,28 @@ class Wrappers:
         """
         opened: Opened = []
         try:
-            self._open(opened, arguments)
+            self._open(opened, *arguments)
         except BaseException as error:
             self.close(opened, None, error)
             raise SkipBatch from error
         return opened
 
-    def _open(self, opened: Opened, arguments: tuple[Any, ...]) -> None:
-        for listener, start in zip(self.listeners, self._starts, strict=True):
-            started = perf_counter() if self._timings is not None else 0.0
-            try:
-                generator = start(*arguments)
-                if generator is None:
-                    continue
-                try:
-                    next(generator)
-                except StopIteration:
-                    raise RuntimeError(
-                        f"wrapper of {self.hook.name} ended without a `yield`"
-                    ) from None
-            except Exception as error:
-                if self._failed(listener, error):
-                    raise
-                continue
-            opened.append((listener, generator))
-            if self._timings is not None:
-                timing = self._timings[listener.plugin, listener.hook]
-                timing.calls += 1
-                timing.seconds += perf_counter() - started
+    def _fails(self, listener: Listener, error: Exception) -> None:
+        """Raise the error of a wrapper that did not come to its `yield`, or go on without it."""
+        if isinstance(error, StopIteration):
+            error = RuntimeError(f"wrapper of {self.hook.name} ended without a `yield`")
+            error.__suppress_context__ = True
+        if self._failed(listener, error):
+            raise error
 
     def close(self, opened: Opened, result: Any, error: BaseException | None = None) -> Any:
         """Give the result, or the error, to each open wrapper, the innermost first."""
+        timings = self._timings
         while opened:
             listener, generator = opened.pop()
-            started = perf_counter() if self._timings is not None else 0.0
+            # There is none where it was opened before times were taken.
+            timing = timings.get((listener.plugin, listener.hook)) if timings else None
+            began = begin() if timing is not None else None
             try:
                 if error is None:
                     generator.send(result)
@@ -283,9 +315,8 @@ class Wrappers:
                     pass  # it went through
                 elif not isinstance(raised, Exception) or self._failed(listener, raised):
                     error = raised
-            key = (listener.plugin, listener.hook)
-            if self._timings is not None and key in self._timings:
-                self._timings[key].seconds += perf_counter() - started
+            if timing is not None and began is not None:
+                timing.add(began, calls=0)
         if error is not None:
             raise error
         return result

@@ -105,7 +105,7 @@ class Records:
         told: dict[str, float] = {}
         weights: dict[str, float] = {}
         present, since = pending[0][4], pending[0][7]
-        for item, number in zip(pending, _to_host(pending), strict=True):
+        for item, number in zip(pending, _numbers(pending, run), strict=True):
             short, _, _, stage, step, weight, averaged, now = item
             name = full_names.get((short, stage))
             if name is None:
@@ -191,7 +191,7 @@ class Records:
         self._sums, self._meters = self._outer.pop()
 
 
-def _to_host(pending: list[Pending]) -> list[float]:
+def _numbers(pending: list[Pending], run: Run | None) -> list[float]:
     """The pending values as numbers, with one transfer for each device and type of tensor."""
     numbers = [item[1] for item in pending]
     groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
@@ -202,8 +202,12 @@ def _to_host(pending: list[Pending]) -> list[float]:
                 groups[key].append(i)
             else:
                 groups[key] = [i]
-    for indices in groups.values():
-        fetched = torch.stack([numbers[i] for i in indices]).tolist()
+    for (device, _), indices in groups.items():
+        tensors = [numbers[i] for i in indices]
+        if run is not None and run.device.type == device.type:
+            fetched = run.accelerator.fetch(tensors)
+        else:
+            fetched = torch.stack(tensors).tolist()
         for i, number in zip(indices, fetched, strict=True):
             numbers[i] = number
     return numbers

@@ -25,6 +25,8 @@ logger = logging.getLogger("trainbus")
 
 #: What is built around the model has the converted one inside.
 _OUTSIDE = ["compile", "distributed"]
+_NOTHING = nullcontext()
+_STAGES = ("train", "validation", "test", "predict")
 
 
 class AMP:
@@ -52,6 +54,8 @@ class AMP:
         self._inside: Callable[[], AbstractContextManager[Any]] = nullcontext
         #: Where autocast is to be off during a backward that is called from inside a step.
         self._device_type: str | None = None
+        #: torch's own function: to import torch in each step would cost more than to ask.
+        self._is_autocast_on: Callable[[str], bool] = lambda _: False
         self._batch_type: torch.dtype | None = None
 
     @property
@@ -74,6 +78,7 @@ class AMP:
         run.precision = used.name
         run.header["precision"] = f"{used.name} ({used.meaning})"
         self._scaling = self._device_type = self._batch_type = None
+        self._is_autocast_on = torch.is_autocast_enabled
         if used.autocast:
             self._inside = partial(run.accelerator.autocast, used.dtype)
             if torch.amp.is_autocast_available(run.device.type):
@@ -86,6 +91,22 @@ class AMP:
             scaler = run.accelerator.scaler()
             if scaler.is_enabled():  # a device may need none
                 self._scaling = Scaling(scaler)
+        run.bus.pause("amp", *self._idle())
+
+    def _idle(self) -> list[str]:
+        """The hooks at which there is nothing to do in this run: in each step they would cost."""
+        idle = []
+        if self._batch_type is None:
+            idle += [f"on_{stage}_batch_start" for stage in _STAGES]
+        if self._inside is nullcontext:
+            idle += ["training_step", "validation_step", "predict_step"]
+        if self._scaling is None:
+            idle += ["on_before_optimizer_step"]
+            if self._device_type is None:
+                idle += ["backward"]
+        if self._device_type is None:
+            idle += ["optimizer_step"]
+        return idle
 
     @hookimpl(wrapper=True, trylast=True, after=_OUTSIDE)
     def configure_model(self, run: Run) -> Generator[None, nn.Module, nn.Module]:
@@ -142,14 +163,15 @@ class AMP:
     @hookimpl
     def backward(self, run: Run) -> bool | None:
         """Differentiate the scaled loss; outside of autocast, which a backward is not made for."""
-        within = self._within_autocast()
-        if self._scaling is None and not within:
+        within = run.manual and self._within_autocast()
+        scaling = self._scaling
+        if scaling is None and not within:
             return None
         loss = run.loss_to_backward
         assert loss is not None
-        with _off(self._device_type) if within else nullcontext():
-            if self._scaling is not None:
-                loss = self._scaling.scale(loss, run.optimizers)
+        with _off(self._device_type) if within else _NOTHING:
+            if scaling is not None:
+                loss = scaling.scale(loss, run.optimizers)
             loss.backward(inputs=run.backward_inputs)  # type: ignore[no-untyped-call]
         return True
 
@@ -178,11 +200,7 @@ class AMP:
 
     def _within_autocast(self) -> bool:
         """Whether a task or a loop differentiates and steps by itself, in the midst of a step."""
-        if self._device_type is None:
-            return False
-        import torch
-
-        return torch.is_autocast_enabled(self._device_type)
+        return self._device_type is not None and self._is_autocast_on(self._device_type)
 
     # --- checkpoints ---------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -127,6 +127,10 @@ class TorchXLA(Accelerator):
                 if tensor.ndim and tensor.device == self.device:
                     mark(tensor, self._mesh, ("data", *[None] * (tensor.ndim - 1)))
         return batch
+
+    def fetch(self, tensors: Sequence[Tensor]) -> list[float]:
+        """The numbers of tensors of one element, without a graph for each count of them."""
+        return [tensor.item() for tensor in self._xla._XLAC._xla_get_cpu_tensors(list(tensors))]
 
     def to_host(self, parts: Mapping[str, Any], where: str) -> dict[str, Any]:
         """The parts of a checkpoint with all tensors on the CPU, fetched together."""
