@@ -15,12 +15,37 @@ def own_directory(tmp_path, monkeypatch):
     """Each test works in an empty directory."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
+    SLEPT.clear()
+
+
+#: How long each sleep really took, by how long it was asked to: more on a busy machine.
+SLEPT = {}
 
 
 def rest(seconds):
     """Sleep; not at all for 0 seconds, which would let other processes run."""
     if seconds:
+        began = time.perf_counter()
         time.sleep(seconds)
+        SLEPT.setdefault(round(seconds * 1e3), []).append(time.perf_counter() - began)
+
+
+@pytest.fixture
+def sleep():
+    """Sleep so many seconds, so that `takes` knows of it."""
+    return rest
+
+
+@pytest.fixture
+def takes():
+    """Whether a part took, in the mean, what its sleeps really took: both in milliseconds."""
+
+    def check(measured, asked):
+        usual = SLEPT[asked][1:]  # the first batch is told apart
+        really = sum(usual) / len(usual) * 1e3
+        return 0.95 * really <= measured < 1.1 * really + 1
+
+    return check
 
 
 class Line(Task):
@@ -32,7 +57,7 @@ class Line(Task):
         self.seconds = forward
         self.step_seconds = step
         if backward:
-            self.linear.weight.register_hook(lambda _gradient: time.sleep(backward))
+            self.linear.weight.register_hook(lambda _gradient: rest(backward))
 
     def training_step(self, batch, run):
         rest(self.seconds)
@@ -84,7 +109,7 @@ class Sleeper:
 
     @hookimpl
     def on_train_batch_end(self):
-        time.sleep(self.seconds)
+        rest(self.seconds)
 
 
 @pytest.fixture

@@ -11,11 +11,6 @@ from trainbus.testing import MemoryLog
 from trainbus_profiler import Profiler
 
 
-def takes(measured, asked):
-    """Milliseconds of a part that sleeps: at least as long as asked, longer on a busy machine."""
-    return asked <= measured < 5 * asked
-
-
 @pytest.fixture
 def profiler():
     """The timeline alone: no trace, no memory, no count of operations."""
@@ -28,7 +23,7 @@ def per_batch(profiler, part):
     return usual.parts[part] / usual.batches * 1e3
 
 
-def test_each_part_has_its_time(profiler, make_line, make_batches):
+def test_each_part_has_its_time(profiler, takes, make_line, make_batches):
     task = make_line(forward=0.003, backward=0.004, step=0.005)
     Trainer(plugins=[profiler]).fit(task, make_batches(seconds=0.006))
     assert takes(per_batch(profiler, "data"), 6)
@@ -51,7 +46,7 @@ def test_the_parts_add_up_to_the_wall_time(profiler, make_line, make_batches, ma
 
 
 def test_a_slow_listener_is_told_with_its_plugin_and_hook(
-    profiler, make_line, make_batches, make_sleeper
+    profiler, takes, make_line, make_batches, make_sleeper
 ):
     Trainer(plugins=[profiler, make_sleeper(0.004)]).fit(make_line(), make_batches())
     steps = profiler.profile.of("steps")
@@ -107,7 +102,7 @@ def test_the_first_batch_is_told_apart(profiler, make_line, make_batches):
     assert profiler.profile.of("steps").seconds < 0.1
 
 
-def test_a_task_that_steps_by_itself(profiler, make_line, make_batches, make_sleeper):
+def test_a_task_that_steps_by_itself(profiler, takes, sleep, make_line, make_batches, make_sleeper):
     class Manual(make_line):
         def training_step(self, batch, run):
             run.backward(super().training_step(batch, run))
@@ -116,7 +111,7 @@ def test_a_task_that_steps_by_itself(profiler, make_line, make_batches, make_sle
     class Inside:
         @hookimpl
         def on_after_loss(self):
-            time.sleep(0.002)
+            sleep(0.002)
 
     task = Manual(forward=0.003, backward=0.004, step=0.005)
     Trainer(plugins=[profiler, Inside()]).fit(task, make_batches())
@@ -126,7 +121,7 @@ def test_a_task_that_steps_by_itself(profiler, make_line, make_batches, make_sle
     assert takes(per_batch(profiler, "listeners"), 2)
 
 
-def test_a_loop_by_hand(profiler, make_line, make_batches):
+def test_a_loop_by_hand(profiler, takes, make_line, make_batches):
     task = make_line(forward=0.003, step=0.002)
     trainer = Trainer(plugins=[profiler])
     with trainer.open(task) as run:
@@ -137,11 +132,12 @@ def test_a_loop_by_hand(profiler, make_line, make_batches):
     assert takes(per_batch(profiler, "optimizer"), 2)
 
 
-def test_accumulated_batches_share_the_step(profiler, make_line, make_batches):
+def test_accumulated_batches_share_the_step(profiler, takes, make_line, make_batches):
     trainer = Trainer(accumulate=2, plugins=[profiler])
     trainer.fit(make_line(step=0.004), make_batches(21))
     assert profiler.profile.of("steps").batches == 20
-    assert takes(per_batch(profiler, "optimizer"), 2)
+    # 11 steps in the 20 batches after the first one, which makes none.
+    assert takes(per_batch(profiler, "optimizer") * 20 / 11, 4)
 
 
 def test_the_directory_has_the_table_and_the_numbers(profiler, make_line, make_batches):
