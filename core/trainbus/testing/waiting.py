@@ -67,6 +67,8 @@ class Waiting:
         # `run.log`, and what fetches in time.
         if module in ("trainbus.records", "trainbus.loop") or code is Run.log.__code__:
             return
+        if code.co_name == "fetch" and isinstance(frame.f_locals.get("self"), Accelerator):
+            return  # for the records
         where = f"{Path(code.co_filename)}:{frame.f_lineno} ({code.co_name})"
         self.places[f"{where} {what}"] += 1
 

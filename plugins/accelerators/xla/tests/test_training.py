@@ -67,6 +67,19 @@ def test_after_the_first_steps_no_graph_is_compiled_and_nothing_is_read(make_tas
     assert counts.graphs[5] == counts.graphs[7]
 
 
+def test_fetching_another_number_of_values_compiles_nothing(make_task, make_loader):
+    counts = Counts()
+    trainer = Trainer(plugins=["xla", counts], accelerator="xla", epochs=4)
+
+    @trainer.on("train_batch_end", tryfirst=True)
+    def read_now_and_then(run):
+        if run.global_step in (18, 19, 22, 29):  # 1, 3 and 7 steps after the last time
+            run.flush()
+
+    trainer.fit(make_task(), make_loader())
+    assert counts.graphs[17] == counts.graphs[-1], counts.graphs
+
+
 def test_a_learning_rate_that_changes_compiles_nothing(make_task, make_loader):
     counts, trainer = Counts(), None
     trainer = Trainer(plugins=["xla", counts], accelerator="xla", epochs=2)

@@ -130,7 +130,7 @@ class TorchXLA(Accelerator):
 
     def fetch(self, tensors: Sequence[Tensor]) -> list[float]:
         """The numbers of tensors of one element, without a graph for each count of them."""
-        return [tensor.item() for tensor in self._xla._XLAC._xla_get_cpu_tensors(list(tensors))]
+        return super().fetch(self._xla._XLAC._xla_get_cpu_tensors(list(tensors)))
 
     def to_host(self, parts: Mapping[str, Any], where: str) -> dict[str, Any]:
         """The parts of a checkpoint with all tensors on the CPU, fetched together."""
