@@ -347,7 +347,7 @@ class Trainer:
             if run.precision is not None and run.claimed("precision") is None:
                 raise UsageError(
                     f"precision={run.precision!r}: no active plugin provides it; install and name "
-                    "one that does, or leave it out"
+                    "one that does (plugins=['amp'], for example), or leave it out"
                 )
             yield run
             for event in run.open_events[::-1]:
