@@ -15,8 +15,9 @@ from trainbus.calls import TRAINER, Calls, target_of, targets
 from trainbus.discovery import AUTOLOAD_GROUP, discover
 from trainbus.errors import PluginError, TrainbusError, UsageError, nearest
 from trainbus.options import HIDDEN, Given, as_toml, hide_secrets, shown, unknown_option, validated
-from trainbus.plugins import Loaded, Request
+from trainbus.plugins import Loaded
 from trainbus.project import from_table
+from trainbus.selection import DEFAULTS, Request, command_line, select
 from trainbus.sources import Sources
 
 KEYS = ("task", "data", "trainer", "plugins", "options", "pythonpath")
@@ -137,7 +138,7 @@ class Config:
         """Plugins that are not there, and options that they do not have, as sources tell it."""
         try:
             project = manager.project_in_use()
-            selection = manager.select((), project)
+            selection = select((), project)
             given = manager.given_options(project, selection)
         except PluginError as error:
             return [error]
@@ -272,10 +273,10 @@ class Config:
         self, from_there: Any, loaded: Sequence[Loaded]
     ) -> tuple[list[str], dict[str, Any]]:
         """The wishes that are left of all that were said, and the options with their values."""
-        if manager.command_line.get().disabled:
-            return [f"-{name}" for name in (*discover(AUTOLOAD_GROUP), *manager.DEFAULTS)], {}
+        if command_line.get().disabled:
+            return [f"-{name}" for name in (*discover(AUTOLOAD_GROUP), *DEFAULTS)], {}
         project = manager.project_in_use()
-        selection = manager.select((), project)
+        selection = select((), project)
         names = []
         for request in selection.active.values():
             item = str(request.item)

@@ -21,6 +21,7 @@ import trainbus
 from trainbus import discovery
 from trainbus import plugins as manager
 from trainbus.cli import main
+from trainbus.selection import CommandLine, command_line
 
 SOURCES = Path(__file__).with_name("sources")
 
@@ -214,13 +215,13 @@ def in_office(office: Environment, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 @pytest.fixture
 def told() -> Iterator[Callable[..., None]]:
     """`told("-good", options=[...])`: what the command line said."""
-    before = manager.command_line.get()
+    before = command_line.get()
 
     def tell(*plugins: str, options: tuple[str, ...] = (), disabled: bool = False) -> None:
-        manager.command_line.set(manager.CommandLine(plugins, options, disabled))
+        command_line.set(CommandLine(plugins, options, disabled))
 
     yield tell
-    manager.command_line.set(before)
+    command_line.set(before)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from trainbus import PluginError, Trainer
-from trainbus import plugins as manager
+from trainbus import selection as chosen
 
 #: From the farthest to the nearest, as `why` calls them.
 LEVELS = ("trainbus.toml", "Trainer", "TRAINBUS_PLUGINS", "command line")
@@ -27,7 +27,7 @@ def wish(tmp_path, monkeypatch, told):
                 monkeypatch.setenv("TRAINBUS_PLUGINS", item)
             else:
                 told(item)
-        return manager.select(argument)
+        return chosen.select(argument)
 
     return select
 
@@ -39,7 +39,7 @@ def test_each_level_can_switch_a_plugin_on(in_zoo, wish, level):
 
 def test_pyproject_can_switch_a_plugin_on(in_zoo, tmp_path):
     (tmp_path / "pyproject.toml").write_text('[tool.trainbus]\nplugins = ["good"]')
-    assert manager.select().active["good"].why == str(tmp_path / "pyproject.toml")
+    assert chosen.select().active["good"].why == str(tmp_path / "pyproject.toml")
 
 
 @pytest.mark.parametrize("name", ["trainbus-good", "trainbus_good", "Trainbus.Good"])
@@ -68,18 +68,18 @@ def test_a_default_can_be_switched_off(in_zoo, load):
 
 
 def test_switching_off_by_distribution_means_all_of_its_plugins(in_zoo):
-    selection = manager.select(["costs", "energy", "-acme-hooks"])
+    selection = chosen.select(["costs", "energy", "-acme-hooks"])
     assert {"costs", "energy"} <= set(selection.blocked)
 
 
 def test_the_last_word_of_one_list_counts(in_zoo):
-    assert "good" in manager.select(["-good", "good"]).active
-    assert "good" in manager.select(["good", "-good"]).blocked
+    assert "good" in chosen.select(["-good", "good"]).active
+    assert "good" in chosen.select(["good", "-good"]).blocked
 
 
 def test_several_names_in_the_environment_stand_between_commas(in_zoo, monkeypatch):
     monkeypatch.setenv("TRAINBUS_PLUGINS", " good, -manifest ,,costs")
-    selection = manager.select()
+    selection = chosen.select()
     assert {"good", "costs"} <= set(selection.active)
     assert "manifest" in selection.blocked
 

@@ -17,6 +17,7 @@ from trainbus import plugins as manager
 from trainbus.cli.run_verbs import in_directory, runs
 from trainbus.discovery import one_scan
 from trainbus.errors import TrainbusError
+from trainbus.selection import command_line
 from trainbus.version import __version__
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def _tell(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     """Add what was given to what the trainers of this process are told."""
-    told = manager.command_line.get()
+    told = command_line.get()
     if parameter.name == "no_plugins":
         told = replace(told, disabled=told.disabled or bool(value))
     elif parameter.name == "plugin":
@@ -33,7 +34,7 @@ def _tell(context: click.Context, parameter: click.Parameter, value: Any) -> Non
         told = replace(told, plugins=(*told.plugins, *(["profiler"] if value else [])))
     else:
         told = replace(told, options=(*told.options, *value))
-    manager.command_line.set(told)
+    command_line.set(told)
 
 
 _TOLD: dict[str, Any] = {"is_eager": True, "expose_value": False, "callback": _tell}
@@ -285,7 +286,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command; a user's mistake is one message and exit status 2."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
-    told = manager.command_line.get()
+    told = command_line.get()
     try:
         with one_scan():
             status = trainbus(given, prog_name="trainbus", standalone_mode=False)
@@ -310,4 +311,4 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("`trainbus --debug ...` shows where it was raised", err=True)
         sys.exit(1)
     finally:
-        manager.command_line.set(told)
+        command_line.set(told)

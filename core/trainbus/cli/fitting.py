@@ -15,6 +15,7 @@ import click
 from trainbus import plugins as manager
 from trainbus.config import Config
 from trainbus.errors import TrainbusError
+from trainbus.selection import command_line
 
 if TYPE_CHECKING:
     from trainbus.run import Run
@@ -29,7 +30,7 @@ def fit(path: Path, settings: Sequence[str], resume: str | None) -> None:
         resume: as in `Trainer.fit`.
     """
     config = Config(path, settings)
-    manager.command_line.set(replace(manager.command_line.get(), config=config.project))
+    command_line.set(replace(command_line.get(), config=config.project))
     config.check()
     runs: list[Run] = []
     with config.importable():

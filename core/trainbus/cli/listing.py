@@ -11,11 +11,12 @@ from trainbus import discovery
 from trainbus import plugins as manager
 from trainbus.cli import text
 from trainbus.errors import PluginError
+from trainbus.selection import select
 
 
 def show_plugins(as_json: bool) -> None:
     """Every plugin that is installed or switched on, and in what state it is."""
-    selection = manager.select()
+    selection = select()
     installed = {**discovery.discover(), **discovery.discover(discovery.AUTOLOAD_GROUP)}
     rows = []
     for name, found in sorted(installed.items()):
@@ -40,7 +41,7 @@ def show_plugins(as_json: bool) -> None:
 
 def show_why(as_json: bool) -> None:
     """Who switched each plugin on or off: the last word on its name."""
-    selection = manager.select()
+    selection = select()
     rows = [[name, "on", request.why] for name, request in selection.active.items()]
     rows += [[name, "off", why] for name, why in selection.blocked.items()]
     _table(("name", "is", "because of"), sorted(rows), as_json)

@@ -12,7 +12,7 @@ from typing import Any
 
 from trainbus.cli import text
 from trainbus.cli.plots import COLORS, Chart, Line, Plot, thinned
-from trainbus.cli.run_tables import differing
+from trainbus.cli.run_comparison import differing
 from trainbus.cli.stored import flat
 
 #: Points of a line that are drawn.

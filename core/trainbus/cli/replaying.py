@@ -20,7 +20,7 @@ from trainbus.discovery import one_scan
 from trainbus.errors import JournalError, PluginError, UsageError
 from trainbus.holds import hold
 from trainbus.journal import JournalFile
-from trainbus.plugins import Request
+from trainbus.selection import Request, name_of, select
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def load(to: str) -> Logger:
     """
     with one_scan():
         project = manager.project_in_use()
-        selection = manager.select((), project)
-        name = manager.name_of(to)
+        selection = select((), project)
+        name = name_of(to)
         selection.switch(name, Request(to, "--to"), on=True)
         given = manager.given_options(project, selection).get(name, {})
         loaded = manager.load_one(name, selection.active[name], given)

@@ -77,7 +77,7 @@ def list_(
     as_json: bool,
 ) -> None:
     """List runs, the newest first, and their metrics."""
-    from trainbus.cli import run_tables
+    from trainbus.cli import run_list
 
     if lowest and highest:
         raise UsageError("give --lowest or --highest, not both")
@@ -85,7 +85,7 @@ def list_(
         if not each.is_dir() and len(each.parts) == 1:
             near = nearest(str(each), runs.commands)
             raise UsageError(f"{str(each)!r} is neither a directory nor a verb of runs{near}")
-    run_tables.show_list(
+    run_list.show_list(
         [*parents, *([parent] if parent else [])] or [Path(_DIRECTORY)],
         metrics,
         "lowest" if lowest else "highest" if highest else None,
@@ -104,11 +104,11 @@ def show(name: str, parent: Path, metrics: tuple[str, ...], as_json: bool) -> No
 
     Its parameters, tags, metrics, artifacts and events, and what its loggers lack.
     """
-    from trainbus.cli import run_tables
+    from trainbus.cli import run_details
     from trainbus.cli.stored import opened
 
     with opened([name], parent) as (run,):
-        run_tables.show_run(run, metrics, as_json)
+        run_details.show_run(run, metrics, as_json)
 
 
 @runs.command()
@@ -121,11 +121,11 @@ def compare(names: tuple[str, ...], parent: Path, metrics: tuple[str, ...], as_j
 
     Shows parameters that differ, and the last and the best values of metrics.
     """
-    from trainbus.cli import run_tables
+    from trainbus.cli import run_comparison
     from trainbus.cli.stored import opened
 
     with opened(names, parent) as stored:
-        run_tables.show_comparison(stored, metrics, as_json)
+        run_comparison.show_comparison(stored, metrics, as_json)
 
 
 @runs.command()

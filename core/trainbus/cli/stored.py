@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,12 +14,20 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import Any, Literal
 
 from trainbus.errors import JournalError, UsageError, nearest
 from trainbus.holds import at_work
 from trainbus.journal import FILE_NAME, JournalFile, Record
 from trainbus.series import Series
+
+Order = Literal["lowest", "highest"]
+
+_BETTER_LOW = {"error", "loss", "mae", "mse", "nll", "perplexity", "ppl", "rmse", "wer"}
+_BETTER_HIGH = {
+    "acc", "accuracy", "auc", "auroc", "bleu", "dice", "f1", "iou", "map", "precision", "psnr",
+    "r2", "recall", "reward", "score", "ssim", "top1", "top5",
+}  # fmt: skip
 
 
 class StoredRun:
@@ -316,3 +325,12 @@ def labels(runs: Sequence[StoredRun]) -> list[str]:
     """What to call runs beside each other: their ids, or their paths where ids are the same."""
     ids = [run.id for run in runs]
     return ids if len(set(ids)) == len(ids) else [str(run.dir) for run in runs]
+
+
+def better(name: str) -> Order | None:
+    """Whether lower or higher values of a metric are better, as far as its name tells."""
+    words = {*re.split(r"[^a-z0-9]+", name.lower())}
+    low, high = words & _BETTER_LOW, words & _BETTER_HIGH
+    if bool(low) == bool(high):
+        return None
+    return "lowest" if low else "highest"

@@ -22,6 +22,7 @@ from trainbus.markers import hookimpl, spec_options
 from trainbus.options import Given, build, schema, unknown_option
 from trainbus.registration import marker
 from trainbus.run import Run
+from trainbus.selection import name_of
 from trainbus.state import Stateful
 from trainbus.task import Task
 from trainbus.trainer import Trainer
@@ -135,7 +136,7 @@ class Lab:
             mine: list[str | object] = []
         else:
             self.plugin = self.subject.make()
-            self.name = manager.name_of(self.plugin)
+            self.name = name_of(self.plugin)
             mine = [self.plugin]
             settings = _with_accelerator(self.plugin) | settings
         self._before = _process()

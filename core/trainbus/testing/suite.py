@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
 import sys
@@ -10,24 +9,21 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from time import time
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor
 
-from trainbus import plugins as manager
 from trainbus.bus import Bus
-from trainbus.delivery import RunInfo
 from trainbus.errors import PluginError, nearest
-from trainbus.journal import FILE_NAME, JournalFile
 from trainbus.options import schema, types_of
 from trainbus.run import Run
+from trainbus.selection import name_of
 from trainbus.state import Stateful
 from trainbus.task import Task
 from trainbus.testing.lab import Lab, Subject
 from trainbus.testing.records import log_odd_things
+from trainbus.testing.roles import OfAccelerators, OfLoggers, OfObservers, same
 from trainbus.testing.scenarios import SCENARIOS
 from trainbus.testing.tiny import TinyTask, make_loader
 from trainbus.testing.waiting import Waiting
@@ -68,11 +64,11 @@ def conformance(
     )  # fmt: skip
     bases: list[type] = [Conformance]
     if getattr(subject.looked_at, "observer", False) is True:
-        bases.insert(0, _OfObservers)
+        bases.insert(0, OfObservers)
     if subject.is_logger:
-        bases.insert(0, _OfLoggers)
+        bases.insert(0, OfLoggers)
     if subject.listens("provide_accelerator"):
-        bases.insert(0, _OfAccelerators)
+        bases.insert(0, OfAccelerators)
     made = type("Conformance", tuple(bases), {"subject": subject})
     checks = [name.removeprefix("test_") for name in dir(made) if name.startswith("test_")]
     for name in subject.skip:
@@ -158,7 +154,7 @@ class Conformance:
             )
         threads = threading.active_count()
         plugin = subject.make({key: subject.options[key] for key in needed})
-        Bus().register(plugin, manager.name_of(plugin))
+        Bus().register(plugin, name_of(plugin))
         if list(empty.iterdir()) or threading.active_count() != threads:
             subject.fail("writes files or starts threads in __init__; wait until a run starts")
 
@@ -252,12 +248,12 @@ class Conformance:
         lab.ended("completed")
         assert run.global_step > step, "the run was not resumed"
 
-        if different := [name for name in whole if not _same(whole[name], lab.weights[name])]:
+        if different := [name for name in whole if not same(whole[name], lab.weights[name])]:
             self.subject.fail(
                 f"trains other weights after a resume ({', '.join(different)}): what it needs to "
                 "go on belongs into state_dict() and load_state_dict()"
             )
-        if isinstance(lab.plugin, Stateful) and not _same(state, lab.state):
+        if isinstance(lab.plugin, Stateful) and not same(state, lab.state):
             self.subject.fail(
                 f"has another state after a resume:\n{lab.state}\nwithout one it has:\n{state}"
             )
@@ -286,95 +282,6 @@ class Conformance:
                 f"writes in a process that is not the first: {', '.join(written)}; mark the "
                 "listener @hookimpl(rank_zero=True)"
             )
-
-
-class _OfObservers:
-    """What is asked of a plugin that says `observer = True`."""
-
-    subject: ClassVar[Subject]
-
-    def test_changes_nothing(self, lab: Lab) -> None:
-        """Weights and metrics are those of a run without it."""
-        without = Lab(self.subject, absent=True)
-        metrics = without.fit(without.trainer()).metrics
-        mine = lab.fit(lab.trainer()).metrics
-        lab.ended("completed")
-        if not _same(without.weights, lab.weights):
-            self.subject.fail("is an observer, and the weights are others with it")
-        if not _same(metrics, {name: mine.get(name) for name in metrics}):
-            self.subject.fail("is an observer, and the metrics are others with it")
-
-
-class _OfLoggers:
-    """What is asked of a plugin that is handed records."""
-
-    subject: ClassVar[Subject]
-
-    def test_takes_every_record(self, lab: Lab) -> None:
-        """All that was logged is delivered, and the run is ended."""
-        trainer = lab.trainer()
-
-        @trainer.on("fit_start")
-        def tell(run: Run) -> None:
-            run.log_params({"seed": 1, "optimizer": {"name": "sgd", "nesterov": False}})
-            run.log_tags({"team": "vision"})
-            run.log_artifact("note", "it *works*", "text")
-            run.log_artifact("table", [{"a": 1, "b": "x"}], "table")
-
-        run = lab.fit(trainer)
-        lab.ended("completed")
-        with JournalFile.open(run.dir / FILE_NAME) as journal:
-            position, _, ended = journal.logger(lab.name)
-            last = journal.last
-        if not ended or position != last:
-            self.subject.fail(f"has {position} of {last} records; ended is {ended}")
-
-    def test_begins_and_ends_many_times(self, lab: Lab, tmp_path: Path) -> None:
-        """One object serves run after run, and the end of one may come twice."""
-        lab.trainer()
-        bus = Bus()
-        bus.register(lab.plugin, lab.name)
-        hooks = bus.loggers[lab.name]
-        for number in range(2):
-            directory = tmp_path / f"run-{number}"
-            directory.mkdir()
-            run = RunInfo("TinyTask", directory.name, directory, time(), {})
-            _call(hooks, "on_log_start", run)
-            _call(hooks, "on_metrics", run, 1, {"train/loss": 1.0}, time())
-            _call(hooks, "on_log_flush", run)
-            _call(hooks, "on_log_end", run, "completed")
-            _call(hooks, "on_log_end", run, "completed")
-
-
-class _OfAccelerators:
-    """What is asked of a plugin that provides a device."""
-
-    subject: ClassVar[Subject]
-
-    def test_provides_an_accelerator(self, lab: Lab) -> None:
-        """It has a name, places modules and nested batches, and keeps random states."""
-        lab.trainer()  # skips where the device is absent
-        offered = lab.plugin.provide_accelerator()
-        if offered is None:
-            pytest.skip("it provides no accelerator here")
-        if not offered.name or not isinstance(offered.name, str):
-            self.subject.fail(f"provides an accelerator whose name is {offered.name!r}")
-        offered.select(None)
-        module = offered.place_module(torch.nn.Linear(2, 2))
-        batch = offered.place_batch({"x": (torch.ones(2, 2), ["text"])})
-        places = {module.weight.device.type, batch["x"][0].device.type}
-        if places != {offered.device.type}:
-            self.subject.fail(f"says {offered.device}, and places on {', '.join(places)}")
-        if batch["x"][1] != ["text"]:
-            self.subject.fail("changes what is no tensor in a batch")
-        state = offered.random_state()
-        drawn = [torch.rand(2, device=offered.device).tolist()]
-        offered.set_random_state(state)
-        drawn.append(torch.rand(2, device=offered.device).tolist())
-        if drawn[0] != drawn[1]:
-            self.subject.fail("does not put back the random state of its device")
-        offered.synchronize()
-        offered.free_memory()
 
 
 # --- what the tests share ------------------------------------------------------------------------
@@ -426,21 +333,3 @@ def _interrupt_after(trainer: Trainer, step: int) -> None:
     def ask(run: Run) -> None:
         if run.global_step == step:
             run.interrupt(KeyboardInterrupt())
-
-
-def _call(hooks: Mapping[str, Callable[..., Any]], name: str, *arguments: Any) -> None:
-    if hook := hooks.get(name):
-        hook(*arguments)
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two states are equal, to the last bit."""
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.dtype == other.dtype and torch.equal(one.cpu(), other.cpu())
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
-        return math.isnan(other)
-    return bool(one == other)
