@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := $(sort $(wildcard plugins/*/*/pyproject.toml))
-DEMO_PLUGINS := plugins/observers/progress plugins/loggers/tensorboard
+DEMO_PLUGINS := plugins/observers/progress plugins/loggers/tensorboard plugins/training/data \
+	plugins/training/augment plugins/training/learner plugins/applications/vision
 EDITABLE = $(foreach folder,$(1),-e $(folder))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow test-xla torture lint format bench docs clean
+.PHONY: help demo test test-slow test-xla torture lint format bench bench-vision docs clean
 
 help:
 	@echo "make demo       train a classifier of handwritten digits"
@@ -17,11 +18,13 @@ help:
 	@echo "make torture    kill and resume a training more than a hundred times"
 	@echo "make lint       check style and types (make format: mend the style)"
 	@echo "make bench      measure the overhead beside other trainers"
+	@echo "make bench-vision  measure MNIST and augmentation beside fastai and Lightning"
 	@echo "make docs       write the generated pages"
 	@echo "make clean      remove the environments"
 
 demo: $(VENV)/installed-demo
 	$(BIN)/trainbus demo
+	$(BIN)/trainbus demo vision
 
 test: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
@@ -53,6 +56,10 @@ bench: .venv-bench/installed
 	.venv-bench/bin/python benchmarks/records.py --peers
 	.venv-bench/bin/python benchmarks/amp.py
 	.venv-bench/bin/python benchmarks/profiler.py
+
+bench-vision: .venv-bench/installed-vision
+	.venv-bench/bin/python benchmarks/mnist.py
+	.venv-bench/bin/python benchmarks/augment.py
 
 docs: $(VENV)/installed-demo
 	$(BIN)/trainbus hooks --markdown > docs/hooks.md
@@ -87,4 +94,8 @@ $(VENV)/installed-dev: $(VENV)/installed-demo
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/pip install -q -c constraints.txt -e '.[dev]' -r benchmarks/peers.txt \
 		$(call EDITABLE,$(dir $(PLUGINS)))
+	@touch $@
+
+.venv-bench/installed-vision: .venv-bench/installed benchmarks/peers-vision.txt
+	.venv-bench/bin/pip install -q -c constraints.txt -r benchmarks/peers-vision.txt
 	@touch $@

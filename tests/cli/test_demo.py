@@ -44,3 +44,10 @@ def test_the_demo_without_any_plugin_is_silent_and_works():
     assert {path.name for path in run.iterdir()} - {".lock"} == {
         "checkpoints", "weights.pt", "curves.png", "confusion.png"
     }  # fmt: skip
+
+
+def test_a_demo_that_is_not_installed_says_what_is_there():
+    done = demo("visoin")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: there is no demo 'visoin' here; did you mean 'vision'?")
+    assert "Traceback" not in done.stderr

@@ -29,7 +29,7 @@ from trainbus.records import Records
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Languages whose blocks are shown, not run.
-SHOWN = {"text", "sh"}
+SHOWN = {"text", "sh", "py"}
 FENCED = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 
 

@@ -9,14 +9,14 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 from trainbus import plugins as manager
 from trainbus.cli.run_verbs import in_directory, runs
-from trainbus.discovery import one_scan
-from trainbus.errors import TrainbusError
+from trainbus.discovery import discover, known_distributions, one_scan
+from trainbus.errors import TrainbusError, UsageError, nearest
 from trainbus.selection import command_line
 from trainbus.version import __version__
 
@@ -145,15 +145,34 @@ def doctor() -> None:
 
 
 @trainbus.command()
-@click.option("--epochs", type=click.IntRange(1), default=20, show_default=True)
+@click.argument("name", default="digits")
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the data, in place of its own.")
 @click.option("--run-dir", default="runs", show_default=True, metavar="DIRECTORY")
 @click.option("--seed", type=int, default=0, show_default=True)
 @selects_plugins
-def demo(epochs: int, run_dir: str, seed: int) -> None:
-    """Train a classifier of handwritten digits, with progress, curves and the best weights kept."""
-    from trainbus.cli import digits
+def demo(name: str, epochs: int | None, run_dir: str, seed: int) -> None:
+    """Train a classifier of handwritten digits, with progress, curves and the best weights kept.
 
-    digits.train(epochs, run_dir, seed)
+    With NAME, the demo of a distribution: `trainbus demo vision` is that of trainbus-vision.
+    """
+    if name == "digits":
+        from trainbus.cli import digits
+
+        train: Callable[..., None] = digits.train
+    else:
+        train = _demo_of(name)
+    train(run_dir=run_dir, seed=seed, **({} if epochs is None else {"epochs": epochs}))
+
+
+def _demo_of(name: str) -> Callable[..., None]:
+    """The function that a distribution names in the entry-point group `trainbus.demos`."""
+    found = discover("trainbus.demos")
+    if name in found:
+        return cast(Callable[..., None], found[name].load())
+    known = ["digits", *found]
+    mend = known_distributions().get(name)
+    more = f"; for that of {name}, pip install {mend}." if mend else nearest(name, known)
+    raise UsageError(f"there is no demo {name!r} here{more} Demos: {', '.join(known)}")
 
 
 class Fit(click.Command):

@@ -88,7 +88,7 @@ def load(seed: int) -> tuple[Loader, Loader, Loader]:
     )
 
 
-def train(epochs: int, run_dir: str, seed: int) -> None:
+def train(run_dir: str, seed: int, epochs: int = 20) -> None:
     """Fit, keep the best weights, test them, and draw the curves and the confusion matrix."""
     seed_everything(seed)
     training, validation, testing = load(seed)

@@ -1,0 +1,119 @@
+"""Data for the usual tasks: `trainbus_data` with what images need, a size above all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainbus import UsageError
+
+if TYPE_CHECKING:
+    from trainbus_data import Data
+
+Size = int | Sequence[int]
+#: Height and width that photos are brought to, if nothing else is said.
+_SIZE = 224
+
+
+def image_folder(path: str | Path, size: Size = _SIZE, **options: Any) -> Data:
+    """Images in folders that are their classes: `path/CLASS/FILE`, or `path/train/CLASS/FILE`.
+
+    Args:
+        path: the folder.
+        size: height and width that images are brought to, or one number for both.
+        options: those of `trainbus_data.Data.from_folder`: split, label, blocks, batch_size, ...
+    """
+    from trainbus_data import Data
+
+    return Data.from_folder(path, size=size, **options)
+
+
+def image_table(
+    table: Any,
+    image: str | None = None,
+    label: str | Sequence[str] | None = None,
+    size: Size = _SIZE,
+    **options: Any,
+) -> Data:
+    """Images named in a table, each with a label, several labels (`delimiter`), or numbers.
+
+    Args:
+        table: a DataFrame, a mapping of columns, or a CSV or Parquet file.
+        image: the column with the names of the files; the first by default.
+        label: the column with the label; the second by default.
+        size: height and width that images are brought to.
+        options: those of `trainbus_data.Data.from_table`: folder, suffix, delimiter, split, ...
+    """
+    from trainbus_data import Data
+
+    return Data.from_table(table, image, label, size=size, **options)
+
+
+def segmentation(
+    images: str | Path | Sequence[Any],
+    masks: str | Path | Sequence[Any] | Callable[[Any], Any],
+    codes: Sequence[str] | int | None = None,
+    ignore: int | None = None,
+    size: Size | None = _SIZE,
+    **options: Any,
+) -> Data:
+    """Images, each with a mask that holds the code of a class for each pixel.
+
+    Args:
+        images: a list, or a folder, in which all images are taken.
+        masks: a list in the same order; a folder, in which masks are called as their images are,
+            whatever the suffix; or a function of an image's path.
+        codes: names of the classes in the order of their codes, or their number; by default the
+            masks of the training part tell.
+        ignore: a code that counts neither in the loss nor in the metrics.
+        size: height and width that images and masks are brought to; None to leave them as they
+            are.
+        options: those of `trainbus_data.Data.from_lists`: split, batch_size, item_transforms, ...
+
+    Raises:
+        UsageError: an image has no mask.
+    """
+    from trainbus_data import Data, Image, Mask, find_files
+
+    if isinstance(images, (str, Path)):
+        images = find_files(Path(images))
+    if isinstance(masks, (str, Path)):
+        masks = _partners(images, Path(masks))
+    options.setdefault("blocks", (Image(), Mask(codes, ignore)))
+    return Data.from_lists(images, masks, size=size, **options)
+
+
+def keypoints(
+    images: Sequence[Any],
+    points: Sequence[Any] | Callable[[Any], Any],
+    size: Size | None = _SIZE,
+    **options: Any,
+) -> Data:
+    """Images, each with points as (x, y) in pixels of the image as it is given.
+
+    Args:
+        images: paths, arrays, PIL images.
+        points: for each image K x 2 numbers, or a function of an image; a missing point is None or
+            NaN.
+        size: height and width that images are brought to; points follow.
+        options: those of `trainbus_data.Data.from_lists`: split, batch_size, ...
+    """
+    from trainbus_data import Data, Image, Points
+
+    options.setdefault("blocks", (Image(), Points()))
+    return Data.from_lists(images, points, size=size, **options)
+
+
+def _partners(images: Sequence[Any], folder: Path) -> list[Path]:
+    """For each image the file of the same name in a folder."""
+    if not folder.is_dir():
+        raise UsageError(f"masks={str(folder)!r}: there is no such folder")
+    found = {path.stem: path for path in sorted(folder.iterdir()) if path.is_file()}
+    missing = [image for image in images if Path(image).stem not in found]
+    if missing:
+        raise UsageError(
+            f"{len(missing)} of {len(images)} images have no mask in {folder}, {missing[0]} for "
+            f"example; a mask is called as its image is, {Path(missing[0]).stem}.png for example"
+        )
+    return [found[Path(image).stem] for image in images]

@@ -1,0 +1,164 @@
+"""ImageLearner: a learner whose model is made for the images and the target of its data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from trainbus import UsageError
+from trainbus_learner import Learner
+from trainbus_vision.model import ImageModel, groups, image_model
+from trainbus_vision.normalize import channel_stats
+
+#: Images below this height or width are not augmented unless one says so.
+_SMALLEST_AUGMENTED = 64
+#: The highest rate of a cycle that trains from scratch a network with batch norm.
+_SCRATCH_LR = 3e-3
+
+
+class ImageLearner(Learner):
+    """Classifies images, labels their pixels, or finds numbers or points in them.
+
+    The target of the data says which: a category or several, numbers, points; or a mask, for which
+    the model is a U-Net. `summary()` tells what was chosen, and why.
+
+    Args:
+        data: a `Data` of trainbus_data whose input is an image: `mnist(...)`, `image_folder(...)`.
+        arch: a network of torchvision or timm by name, "small_cnn", or a module; see `image_model`.
+        pretrained: start with pretrained weights. None for: if images have at least 64 pixels and
+            the weights are at hand or can be fetched.
+        weights: a file with pretrained weights, in place of those.
+        augment: True for `trainbus_augment.standard()`, a list of its transforms, or False. None
+            for: the standard ones for images of at least 64 pixels, none for smaller ones, of which
+            some (digits, letters) must not be mirrored.
+        head: a module in place of the usual head; "new" and "whole" for a module as `arch`.
+        dropout: of the head.
+        lr: the learning rate; by default 3e-3 where a network with batch norm begins from scratch,
+            else as in `Learner`.
+        plugins: as in `Learner`.
+        options: those of `Learner`: loss, metrics, optimizer, seed, precision, run_dir, ...
+
+    Raises:
+        UsageError: something of it cannot work; says what would.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        arch: str | nn.Module = "resnet18",
+        *,
+        pretrained: bool | None = None,
+        weights: str | Path | None = None,
+        augment: bool | Sequence[Any] | None = None,
+        head: nn.Module | Literal["new", "whole"] | None = None,
+        dropout: float | None = None,
+        lr: Any = None,
+        plugins: Sequence[str | object] = (),
+        **options: Any,
+    ) -> None:
+        images = _images_of(data)
+        channels, size = images.shape[1], (images.shape[2], images.shape[3])
+        if data.target.outputs is None:
+            raise UsageError(
+                f"{data.target!r} does not say how many outputs it needs; ImageLearner makes "
+                "models for categories, numbers, points and masks. Give another target, or a model "
+                "of your own to trainbus_learner.Learner"
+            )
+        model = image_model(
+            arch,
+            data.target.outputs,
+            channels,
+            size,
+            pixels=data.target.kind == "mask",
+            pretrained=pretrained,
+            weights=weights,
+            stats=channel_stats([images]),
+            head=head,
+            dropout=dropout,
+        )
+        augmentation, about = _augmentation(augment, size, plugins)
+        usual = lr is None and not model.pretrained and _has_batch_norm(model)
+        description = model.description
+        super().__init__(
+            data,
+            model,
+            lr=_SCRATCH_LR if usual else lr,
+            groups=groups,
+            pretrained=model.pretrained,
+            model_description=None
+            if description is None
+            else {"builder": "trainbus_vision.model:rebuild", "options": description},
+            plugins=[*augmentation, *plugins],
+            **options,
+        )
+        self.arch = arch if isinstance(arch, str) else type(arch).__name__
+        #: For the plugin `vision`: what the batches of this task are.
+        self.task.recipe = data.recipe
+        self.choices = {
+            "network": f"{self.arch}{' as a U-Net' if data.target.kind == 'mask' else ''} for "
+            f"{channels} x {size[0]} x {size[1]}, {data.target.outputs} outputs",
+            "weights": model.why,
+            "normalization": str(model.normalize)
+            + (" (ImageNet's)" if model.pretrained else " (the data's)"),
+            "augmentation": about,
+            **self.choices,
+        }
+        if usual:
+            self.choices["learning rate"] = (
+                f"{_SCRATCH_LR:g} (usual for a network with batch norm that begins from scratch)"
+            )
+
+
+def _images_of(data: Any) -> Tensor:
+    """The images of a training batch, as the model gets them."""
+    recipe = getattr(data, "recipe", None)
+    if recipe is None:
+        raise UsageError(
+            f"ImageLearner(data={type(data).__name__}): give a Data, which knows what its images "
+            "and targets are: mnist('data'), image_folder('photos'), or one of trainbus_data; with "
+            "loaders of your own there is trainbus_learner.Learner"
+        )
+    if recipe.kinds[0] != "image" or recipe.inputs != 1:
+        raise UsageError(
+            f"ImageLearner needs data with an image as the one input; these have "
+            f"{', '.join(recipe.kinds[: recipe.inputs])}"
+        )
+    images: Tensor = data.one_batch("train")[0]
+    return images
+
+
+def _augmentation(
+    augment: bool | Sequence[Any] | None, size: tuple[int, int], plugins: Sequence[str | object]
+) -> tuple[list[Any], str]:
+    """The plugin that augments, if any, and what to say of it."""
+    named = any(each == "augment" or type(each).__name__ == "Augment" for each in plugins)
+    if named:
+        if augment is not None:
+            raise UsageError("give augment=, or the plugin augment; here are both")
+        return [], "that of the plugin named"
+    if augment is False:
+        return [], "none: augment=False"
+    if augment is None and min(size) < _SMALLEST_AUGMENTED:
+        return [], (
+            f"none: images of {size[0]} x {size[1]} pixels are smaller than {_SMALLEST_AUGMENTED}; "
+            "augment=True augments them"
+        )
+    from trainbus_augment import Augment, standard
+
+    if augment is None or augment is True:
+        why = "" if augment else f"; photos of {size[0]} x {size[1]}: augment=False for none"
+        return [Augment(standard())], (f"the standard one: mirror, turn, enlarge, tilt, light{why}")
+    if not isinstance(augment, Sequence) or isinstance(augment, str):
+        raise UsageError(
+            f"augment={augment!r:.60}: give True, False, or a list of transforms of "
+            "trainbus_augment"
+        )
+    transforms = list(augment)
+    return [Augment(transforms)], ", ".join(map(repr, transforms))[:200]
+
+
+def _has_batch_norm(model: ImageModel) -> bool:
+    return any(isinstance(module, nn.BatchNorm2d) for module in model.modules())

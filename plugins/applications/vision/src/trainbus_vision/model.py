@@ -1,0 +1,216 @@
+"""Models: normalization, a body and a head, made to fit the data; and made again from JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from trainbus import UsageError
+from trainbus_vision.backbones import Backbone, backbone
+from trainbus_vision.body import Body, evaluating
+from trainbus_vision.heads import make_head
+from trainbus_vision.normalize import IMAGENET, Normalize, for_channels
+from trainbus_vision.unet import Unet
+from trainbus_vision.weights import Weights, load_body, read_weights
+
+Stats = tuple[list[float], list[float]]
+
+
+class ImageModel(nn.Module):
+    """Normalize, then a body and a head, or a U-Net: from images to outputs.
+
+    `description` has the JSON values that make it again, without its weights; None if a module was
+    given that only the program knows.
+    """
+
+    def __init__(
+        self,
+        normalize: Normalize,
+        network: nn.Module,
+        pretrained: bool = False,
+        why: str = "",
+        description: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.network = network
+        self.pretrained = pretrained
+        self.why = why
+        self.description = None if description is None else dict(description)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images N x C x height x width, uint8 or floats in [0, 1] -> outputs."""
+        result: Tensor = self.network(self.normalize(images))
+        return result
+
+
+class Classifier(nn.Sequential):
+    """A body and a head."""
+
+    def __init__(self, body: Body, head: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.head = head
+
+
+def groups(model: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters of a model in three parts: the body's first half, its second, the rest.
+
+    The body is halved by the number of its layers that have parameters. A model without a body is
+    one part.
+    """
+    body = next((each for each in model.modules() if isinstance(each, Body)), None)
+    if body is None:
+        return [list(model.parameters())]
+    layers = [list(module.parameters(recurse=False)) for module in body.modules()]
+    layers = [parameters for parameters in layers if parameters]
+    middle = len(layers) // 2
+    own = {id(parameter) for parameter in body.parameters()}
+    return [
+        [parameter for parameters in layers[:middle] for parameter in parameters],
+        [parameter for parameters in layers[middle:] for parameter in parameters],
+        [parameter for parameter in model.parameters() if id(parameter) not in own],
+    ]
+
+
+def image_model(
+    arch: str | nn.Module,
+    outputs: int,
+    channels: int = 3,
+    size: tuple[int, int] = (224, 224),
+    *,
+    pixels: bool = False,
+    pretrained: bool | None = None,
+    weights: str | Path | None = None,
+    stats: Stats | None = None,
+    head: nn.Module | Literal["new", "whole"] | None = None,
+    dropout: float | None = None,
+) -> ImageModel:
+    """A model from images to so many outputs.
+
+    Args:
+        arch: the name of a network, or a module: see `backbone`. A module that gives exactly the
+            outputs is used whole.
+        outputs: for an image, or for each of its pixels.
+        channels: of the images.
+        size: height and width of the images.
+        pixels: whether each pixel has outputs (a U-Net).
+        pretrained: start with pretrained weights; None for: where they help and can be had.
+        weights: a file with pretrained weights.
+        stats: mean and standard deviation of the channels in [0, 1], for weights that are not
+            pretrained; those of ImageNet by default.
+        head: a module in place of the usual head; "new": replace the classifier of a module that
+            was given; "whole": use that module as it is.
+        dropout: of the head; None for 0.5 with pretrained weights. Without them it is 0: the head
+            is then the mean of each map and one linear layer, as networks are trained from scratch.
+
+    Raises:
+        UsageError: the parts do not fit together; says which.
+    """
+    if isinstance(arch, nn.Module) and head in (None, "whole"):
+        given = _whole(arch, channels, size, pixels)
+        if head == "whole" or given == outputs:
+            if weights is not None:
+                name = type(arch).__name__
+                load_body(arch, arch, Weights(read_weights(weights), str(weights)), name)
+            knows = bool(pretrained) or weights is not None
+            return _as_given(arch, given, outputs, channels, knows, stats)
+        if given is not None and _ends_in_outputs(arch):
+            raise UsageError(
+                f"{type(arch).__name__} gives {given} outputs, but the data needs {outputs}; give "
+                f"a module with {outputs}, or replace its classifier: head='new'"
+            )
+    # The program alone knows a module that was given: it cannot be made again from JSON.
+    again = isinstance(arch, str) and not isinstance(head, nn.Module)
+    found = backbone(arch, channels, size, pretrained, weights, maps=pixels)
+    if pixels:
+        if isinstance(head, nn.Module):
+            raise UsageError("head=...: a U-Net has its own; leave head out")
+        network: nn.Module = Unet(found.body, channels, outputs, size)
+    else:
+        if dropout is None:
+            dropout = 0.5 if found.pretrained else 0.0
+        if not isinstance(head, nn.Module):
+            head = make_head(found.body, outputs, dropout)
+        network = Classifier(found.body, head)
+    mean, std = for_channels(_stats(found, stats), channels)
+    description = {
+        "arch": arch,
+        "outputs": outputs,
+        "channels": channels,
+        "size": list(size),
+        "pixels": pixels,
+        "dropout": dropout,
+        "pretrained": found.pretrained,
+    }
+    return ImageModel(
+        Normalize(mean, std),
+        network,
+        found.pretrained,
+        found.why,
+        description if again else None,
+    )
+
+
+def rebuild(*, pretrained: bool, size: list[int], **options: Any) -> ImageModel:
+    """The model that `ImageModel.description` describes, with weights of chance: an export's."""
+    model = image_model(**options, size=(size[0], size[1]), pretrained=False)
+    model.pretrained = pretrained
+    return model
+
+
+def _stats(found: Backbone, stats: Stats | None) -> Any:
+    if found.stats is not None:
+        return found.stats
+    return stats or IMAGENET
+
+
+def _whole(model: nn.Module, channels: int, size: tuple[int, int], pixels: bool) -> int | None:
+    """How many outputs a module gives by itself, or None if it gives something else."""
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is not None and first.in_channels != channels:
+        raise UsageError(
+            f"{type(model).__name__} takes images of {first.in_channels} channels, the data has "
+            f"{channels}: give a module for {channels}, or read the images with "
+            f"Image({first.in_channels})"
+        )
+    try:
+        with evaluating(model):
+            given = model(torch.zeros(1, channels, *size))
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"{type(model).__name__} cannot take images of {channels} x {size[0]} x {size[1]}: "
+            f"{error}"
+        ) from None
+    shape = tuple(getattr(given, "shape", ()))
+    if pixels:
+        return shape[1] if len(shape) == 4 and shape[2:] == size else None
+    return shape[1] if len(shape) == 2 else None
+
+
+def _as_given(
+    model: nn.Module,
+    given: int | None,
+    outputs: int,
+    channels: int,
+    pretrained: bool,
+    stats: Stats | None,
+) -> ImageModel:
+    if given != outputs:
+        shown = "something else" if given is None else f"{given}"
+        raise UsageError(
+            f"{type(model).__name__} gives {shown} outputs, but the data needs {outputs}"
+        )
+    mean, std = for_channels(IMAGENET if pretrained else stats or IMAGENET, channels)
+    return ImageModel(Normalize(mean, std), model, pretrained, "the module as it was given")
+
+
+def _ends_in_outputs(model: nn.Module) -> bool:
+    """Whether its last layer is a linear one: the end of a classifier, and not of a body."""
+    leaves = [module for module in model.modules() if not list(module.children())]
+    with_weights = [leaf for leaf in leaves if list(leaf.parameters(recurse=False))]
+    return bool(with_weights) and isinstance(with_weights[-1], nn.Linear)

@@ -1,0 +1,156 @@
+"""ImageLearner: every kind of target is learned, and what was chosen is said."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from trainbus import UsageError, hookimpl
+from trainbus_learner import load
+from trainbus_vision import ImageLearner, mnist
+
+OFF = ["-progress", "-journal", "-manifest"]
+KINDS = {
+    "category": ("accuracy", 0.9),
+    "categories": (None, None),
+    "number": (None, None),
+    "mask": ("pixel_accuracy", 0.9),
+    "points": (None, None),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_target_is_learned(make_data, kind):
+    learner = ImageLearner(make_data(kind), "small_cnn", seed=0, plugins=OFF)
+    before = learner.validate()["loss"]
+    learner.fine_tune(12, lr=1e-2)
+    after = learner.validate()
+    assert after["loss"] < before / 3
+    metric, least = KINDS[kind]
+    assert metric is None or after[metric] >= least
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_target_is_predicted_and_shown(make_data, kind):
+    learner = ImageLearner(make_data(kind), "small_cnn", plugins=OFF)
+    prediction = learner.predict(torch.zeros(3, 16, 16, dtype=torch.uint8))
+    assert prediction.value.shape == make_data(kind).one_batch()[1].shape[1:]
+    learner.show_batch(2).savefig("batch.png")
+    learner.show_results(2).savefig("results.png")
+
+
+def test_a_file_of_another_size_and_kind_is_predicted(write_idx):
+    write_idx(Path("data"))
+    learner = ImageLearner(mnist("data"), "small_cnn", plugins=OFF)
+    Image.new("RGB", (90, 50)).save("seven.png")
+    assert learner.predict("seven.png").label in learner.data.vocab
+
+
+def test_what_was_chosen_is_said(make_data):
+    learner = ImageLearner(make_data(), "resnet18", plugins=OFF)
+    summary = learner.summary()
+    assert "resnet18 for 3 x 16 x 16, 2 outputs" in summary
+    assert "from scratch: images of 16 x 16" in summary
+    assert "none: images of 16 x 16 pixels are smaller than 64" in summary
+    assert "0.003 (usual for a network with batch norm" in summary
+
+
+def test_photos_are_augmented_in_training_and_small_images_are_not(make_data):
+    photos = ImageLearner(make_data(size=64), "small_cnn", plugins=OFF)
+    small = ImageLearner(make_data(), "small_cnn", plugins=OFF)
+    assert [type(each).__name__ for each in photos.plugins[:1]] == ["Augment"]
+    assert small.plugins == OFF
+    photos.fine_tune(1)
+
+
+def test_augmentation_is_what_one_says(make_data):
+    from trainbus_augment import Flip
+
+    data = make_data(size=64)
+    none = ImageLearner(data, "small_cnn", augment=False, plugins=OFF)
+    flip = ImageLearner(data, "small_cnn", augment=[Flip(0.5)], plugins=OFF)
+    assert none.plugins == OFF
+    assert "Flip" in flip.choices["augmentation"]
+    with pytest.raises(UsageError, match="augment="):
+        ImageLearner(data, "small_cnn", augment="flip")
+    with pytest.raises(UsageError, match="both"):
+        ImageLearner(data, "small_cnn", augment=True, plugins=["augment"])
+
+
+def test_pretrained_weights_are_fine_tuned_behind_a_frozen_phase(make_data, offline):
+    from torchvision import models
+
+    class Watch:
+        plugin_name = "watch"
+        trained: ClassVar[list[bool]] = []
+
+        @hookimpl
+        def on_train_epoch_start(self, run):
+            self.trained.append(run.task.model.network.body.pieces[0].weight.requires_grad)
+
+    torch.save(models.resnet18().state_dict(), "mine.pth")
+    learner = ImageLearner(
+        make_data(), "resnet18", weights="mine.pth", augment=False, plugins=[*OFF, Watch()]
+    )
+    assert learner.pretrained
+    learner.fine_tune(1)
+    assert Watch.trained == [False, True]
+
+
+def test_a_module_is_an_architecture(make_data):
+    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+    ImageLearner(make_data(), body, plugins=OFF).fine_tune(1)
+
+
+def test_data_that_it_cannot_learn_from_are_refused(make_data):
+    with pytest.raises(UsageError, match="give a Data"):
+        ImageLearner([1, 2], "small_cnn")
+    with pytest.raises(UsageError, match=r"3 outputs.*needs 2"):
+        ImageLearner(make_data(), nn.Sequential(nn.Flatten(), nn.Linear(768, 3)))
+
+
+def test_an_export_is_built_again_by_its_description(make_data):
+    learner = ImageLearner(make_data(), "resnet18", plugins=OFF)
+    image = torch.randint(0, 255, (3, 16, 16), dtype=torch.uint8)
+    learner.export("model")
+    expected = learner.predict(image).probabilities
+    torch.testing.assert_close(load("model").predict(image).probabilities, expected)
+
+
+PROGRAM = """
+import sys, torch
+program = torch.export.load(sys.argv[1]).module()
+torch.save(program(torch.load("images.pt")), "outputs.pt")
+strange = [name for name in sys.modules if name.split(".")[0].startswith("trainbus")]
+sys.exit(", ".join(strange) or 0)
+"""
+
+
+def exported_gives_the_same(learner):
+    """Compare the model with its export, run by a process that has only torch."""
+    images = learner.data.one_batch("valid")[0][:2]
+    torch.save(images, "images.pt")
+    folder = learner.export("model", format="torch.export")
+    file = next(Path(folder).glob("*.pt2"))
+    code = [sys.executable, "-c", PROGRAM, str(file)]
+    done = subprocess.run(code, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    learner.model.eval()
+    with torch.no_grad():
+        expected = learner.model(images)
+    torch.testing.assert_close(torch.load("outputs.pt"), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_export_needs_only_torch(make_data):
+    exported_gives_the_same(ImageLearner(make_data(), "small_cnn", plugins=OFF))
+
+
+@pytest.mark.slow
+def test_a_unet_is_exported_too(make_data):
+    exported_gives_the_same(ImageLearner(make_data("mask"), "resnet18", plugins=OFF))

@@ -1,0 +1,186 @@
+"""Block: one part of an item, and all that follows from what it is."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainbus.errors import nearest
+from trainbus_data.errors import DataError, told
+
+Metric = Any  # a function of (output, target), or an object with update, compute and reset
+
+_MODULES = {
+    "Image": "images",
+    "Mask": "images",
+    "Category": "labels",
+    "Categories": "labels",
+    "Labels": "labels",
+    "Number": "labels",
+    "Points": "geometry",
+    "Boxes": "geometry",
+}
+
+
+class Block:
+    """One part of an item: what it is, how it is read, batched, shown and, as a target, learned.
+
+    A block of one's own needs `kind` and `encode`; a target also `loss` and, if the number is
+    known, `outputs`. `options` are the JSON values that its constructor takes.
+    """
+
+    #: What transforms go by: "image", "mask", "points", "boxes", or anything else.
+    kind: str = "value"
+    #: Of a target, after `setup`: how many numbers a model has to give for one item.
+    outputs: int | None = None
+
+    # --- from what was given to a tensor, and back ---------------------------------------------
+
+    def setup(self, raws: Iterable[Any]) -> None:
+        """Learn from the training part alone (a vocabulary, for example)."""
+
+    def problem(self, raw: Any) -> str | None:
+        """What is wrong with this value, as far as can be said without reading a file."""
+        return None
+
+    def prepare(self) -> None:
+        """Import what `encode` needs: called before worker processes are made."""
+
+    def encode(self, raw: Any) -> Tensor:
+        """The tensor of one part of one item."""
+        raise NotImplementedError(f"{type(self).__name__} has no encode, which reads an item")
+
+    def encode_all(self, raws: Any) -> Tensor:
+        """The tensor of many items at once, for data in memory: N x the shape of one."""
+        values = []
+        for index, raw in enumerate(raws):
+            try:
+                values.append(self.encode(raw))
+            except Exception as error:
+                raise DataError(f"item {index}: {told(error)}") from error
+        if not self.same_shape(values):
+            raise DataError(f"the {self.kind} has not the same shape in all items")
+        return self.batch(values)
+
+    def batch(self, values: Sequence[Tensor]) -> Tensor:
+        """A batch of encoded values, which are of one shape."""
+        return torch.utils.data.default_collate(list(values))  # type: ignore[no-any-return]
+
+    def same_shape(self, values: Sequence[Tensor]) -> bool:
+        """Whether these go into one batch."""
+        return all(value.shape == values[0].shape for value in values)
+
+    def see(self, sizes: tuple[int, int]) -> None:
+        """Learn the size (height, width) of the images that training will see."""
+
+    def decode(self, value: Tensor) -> Any:
+        """What a person is shown for an encoded value."""
+        return value.tolist()
+
+    def draw(self, axes: Any, value: Any, color: str | None = None) -> None:
+        """Draw a value, encoded or decoded, onto matplotlib axes."""
+        shown = self.decode(value) if isinstance(value, Tensor) else value
+        add_title(axes, str(shown), color)
+
+    # --- as a target ---------------------------------------------------------------------------
+
+    def loss(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The loss, a function of (output, target)."""
+        raise DataError(f"{type(self).__name__} as a target has no loss of its own; give loss=...")
+
+    def metrics(self) -> dict[str, Metric]:
+        """New metrics by name: functions of (output, target), or objects with update/compute."""
+        return {}
+
+    def activation(self, output: Tensor) -> Tensor:
+        """Probabilities, or values, from what a model gives."""
+        return output
+
+    def read(self, probabilities: Tensor) -> Tensor:
+        """A prediction shaped like the target, from what `activation` gave."""
+        return probabilities
+
+    def needs(self) -> str:
+        """In words: which outputs a model has to give for this target."""
+        return "any number of outputs" if self.outputs is None else f"{self.outputs} outputs"
+
+    def check_output(self, output: Tensor, of: str = "the model") -> None:
+        """Refuse a model's output for a batch (N x outputs x ...) that cannot fit the target.
+
+        Raises:
+            DataError: it has another number of outputs than the target needs.
+        """
+        given = output.shape[1] if output.ndim > 1 else 1
+        if self.outputs is not None and given != self.outputs:
+            raise DataError(
+                f"{of} gives {given} outputs (shape {tuple(output.shape)}), but the target, "
+                f"{type(self).__name__}, needs {self.needs()}"
+            )
+
+    # --- to keep -------------------------------------------------------------------------------
+
+    def options(self) -> dict[str, Any]:
+        """JSON values that make an equal block of the constructor."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """JSON values: enough to encode and decode in a fresh process."""
+        return {"block": type(self).__name__, **self.options()}
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r:.60}" for name, value in self.options().items())
+        return f"{type(self).__name__}({given})"
+
+
+def block_from_state(state: Mapping[str, Any], known: Sequence[type[Block]] = ()) -> Block:
+    """The block that `Block.state` described; those of one's own are given as `known`.
+
+    Raises:
+        DataError: its class is neither one of this package nor known.
+    """
+    options = dict(state)
+    name = options.pop("block", None)
+    classes = {each.__name__: each for each in known}
+    if name in classes:
+        return classes[name](**options)
+    if name not in _MODULES:
+        raise DataError(
+            f"a block of the class {name!r} is not known{nearest(str(name), _MODULES)} "
+            "Give your own classes as known=[...]"
+        )
+    module = importlib.import_module(f"trainbus_data.{_MODULES[name]}")
+    made: Block = getattr(module, name)(**options)
+    return made
+
+
+def add_title(axes: Any, text: str, color: str | None) -> None:
+    """Write text above the axes, in a further line if there is a title already."""
+    before = axes.get_title()
+    colored = {} if color is None else {"color": color}
+    axes.set_title(f"{before}\n{text}" if before else text, fontsize=9, **colored)
+
+
+def is_missing(raw: Any) -> bool:
+    """Whether a value of a table is none: None, NaN, pandas' NA or NaT, or an empty string."""
+    if raw is None or (isinstance(raw, str) and not raw.strip()):
+        return True
+    if isinstance(raw, (str, bytes, list, tuple, set)) or dimensions(raw):
+        return False
+    try:
+        return bool(raw != raw)
+    except TypeError:  # pandas' NA says neither yes nor no
+        return True
+
+
+def plain(raw: Any) -> Any:
+    """A value without NumPy's or torch's box: one that JSON takes, and that compares by value."""
+    return raw.item() if hasattr(raw, "item") and not dimensions(raw) else raw
+
+
+def dimensions(raw: Any) -> int:
+    """Of an array or a tensor; 0 for what is none."""
+    return int(getattr(raw, "ndim", 0))

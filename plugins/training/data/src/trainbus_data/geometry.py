@@ -1,0 +1,200 @@
+"""Points and boxes, in pixels: x from the left, y from the top, the centre of a pixel at +0.5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainbus_data.blocks import Block, Metric
+from trainbus_data.errors import DataError
+from trainbus_data.metrics import PointDistance
+
+_NAN = float("nan")
+
+
+def _rows(raw: Any, width: int, what: str) -> Tensor:
+    """K x width float32; a None among them is a missing one."""
+    if isinstance(raw, (list, tuple)):
+        raw = [[_NAN] * width if row is None else row for row in raw]
+    values = torch.as_tensor(
+        raw if isinstance(raw, Tensor) else np.asarray(raw, dtype=np.float32)
+    ).float()
+    if values.numel() == 0:
+        return values.reshape(0, width)
+    if values.ndim == 1 and values.numel() % width == 0:
+        values = values.reshape(-1, width)
+    if values.ndim != 2 or values.shape[1] != width:
+        raise DataError(f"{what} of shape {tuple(values.shape)}; they are K x {width}, in pixels")
+    return values
+
+
+class Points(Block):
+    """Points of an image: (K, 2) float32 as (x, y) in pixels, in a batch N x K x 2.
+
+    A missing point is NaN (or None); it counts neither in the loss nor in the metric. A model
+    gives 2 K numbers: coordinates scaled so that -1 is the left (upper) edge of the image and 1
+    the right (lower) one. The loss is the mean squared error of those; `activation` makes pixels.
+
+    Args:
+        count: points of each image, K; by default as many as the first of training has.
+        size: (height, width) of the images that the model sees; by default learned from training.
+    """
+
+    kind = "points"
+
+    def __init__(self, count: int | None = None, size: Sequence[int] | None = None) -> None:
+        self.count = count
+        self.size = None if size is None else (int(size[0]), int(size[1]))
+        self.outputs = None if count is None else 2 * count
+
+    def setup(self, raws: Iterable[Any]) -> None:
+        """Count the points of the first image."""
+        first = next(iter(raws), None)
+        if self.count is None and first is not None:
+            self.count = len(_rows(first, 2, "points"))
+            self.outputs = 2 * self.count
+
+    def see(self, sizes: tuple[int, int]) -> None:
+        """Take the size of the images."""
+        self.size = self.size or sizes
+
+    def problem(self, raw: Any) -> str | None:
+        """No points, or another number of them."""
+        try:
+            self.encode(raw)
+        except (DataError, TypeError, ValueError) as error:
+            return str(error)
+        return None
+
+    def encode(self, raw: Any) -> Tensor:
+        """K x 2 float32."""
+        if raw is None:
+            raise DataError("the points are missing; a single missing point is None or NaN")
+        points = _rows(raw, 2, "points")
+        if self.count is not None and len(points) != self.count:
+            raise DataError(
+                f"{len(points)} points, where {self.count} are expected; a missing one is NaN"
+            )
+        return points
+
+    def encode_all(self, raws: Any) -> Tensor:
+        """N x K x 2 float32."""
+        if isinstance(raws, (Tensor, np.ndarray)) and raws.ndim == 3:
+            return torch.as_tensor(raws).float()
+        return super().encode_all(raws)
+
+    def draw(self, axes: Any, value: Any, color: str | None = None) -> None:
+        """A dot for each point; matplotlib has the centre of a pixel at whole numbers."""
+        points = np.asarray(value.cpu() if isinstance(value, Tensor) else value, dtype=float) - 0.5
+        axes.scatter(
+            points[:, 0], points[:, 1], s=18, c=color or "tab:red", edgecolors="w", linewidths=0.6
+        )
+
+    def _image_size(self) -> tuple[int, int]:
+        if self.size is None:
+            raise DataError(
+                "Points: the size of the images is not known yet; give size=(height, width), or "
+                "let a Data be made with it"
+            )
+        return self.size
+
+    def activation(self, output: Tensor) -> Tensor:
+        """Pixels, N x K x 2, of what a model gives: N x 2K or N x K x 2 in -1..1."""
+        height, width = self._image_size()
+        x, y = output.reshape(len(output), -1, 2).unbind(dim=-1)
+        return torch.stack(((x + 1) * (width / 2), (y + 1) * (height / 2)), dim=-1)
+
+    def loss(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The mean squared error of the scaled coordinates of the points that are there."""
+        return PointLoss(self._image_size())
+
+    def metrics(self) -> dict[str, Metric]:
+        """The mean distance in pixels."""
+        return {"pixel_distance": PointDistance(self.activation)}
+
+    def needs(self) -> str:
+        """Two outputs for each point."""
+        return f"{self.outputs} outputs, x and y of each of {self.count} points"
+
+    def options(self) -> dict[str, Any]:
+        """Count and size."""
+        return {"count": self.count, "size": None if self.size is None else list(self.size)}
+
+
+class PointLoss:
+    """The mean squared error of points scaled to -1..1; missing ones (NaN) do not count.
+
+    Args:
+        size: (height, width) of the images.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        """Of N x 2K or N x K x 2 (scaled) and N x K x 2 (pixels); 0 where no point is there."""
+        points = output.reshape(target.shape)
+        there = ~target.isnan()
+        x, y = target.nan_to_num().unbind(dim=-1)
+        scaled = torch.stack((x * (2 / self.size[1]) - 1, y * (2 / self.size[0]) - 1), dim=-1)
+        errors = torch.where(there, points - scaled, 0.0).square()
+        return errors.sum() / there.sum().clamp(min=1)
+
+    def __repr__(self) -> str:
+        return f"PointLoss(size={self.size})"
+
+
+class Boxes(Block):
+    """Boxes in an image: (K, 4) float32 as (x1, y1, x2, y2) in pixels, in a batch N x K x 4.
+
+    Where an image has fewer boxes than others of its batch, NaN follows. Their labels are a block
+    of their own, `Labels`. There is no loss: it belongs to the model that finds boxes.
+    """
+
+    kind = "boxes"
+
+    def problem(self, raw: Any) -> str | None:
+        """No boxes, or not four numbers each, or corners in the wrong order."""
+        try:
+            self.encode(raw)
+        except (DataError, TypeError, ValueError) as error:
+            return str(error)
+        return None
+
+    def encode(self, raw: Any) -> Tensor:
+        """K x 4 float32."""
+        if raw is None:
+            raise DataError("the boxes are missing; an image without any has an empty list")
+        boxes = _rows(raw, 4, "boxes")
+        if (boxes[:, 2:] < boxes[:, :2]).any():
+            raise DataError("a box whose second corner is not right of and below the first")
+        return boxes
+
+    def same_shape(self, values: Sequence[Tensor]) -> bool:
+        """Any number goes with any other."""
+        return True
+
+    def batch(self, values: Sequence[Tensor]) -> Tensor:
+        """N x K x 4, with NaN where there is none."""
+        return torch.nn.utils.rnn.pad_sequence(list(values), batch_first=True, padding_value=_NAN)
+
+    def decode(self, value: Tensor) -> list[list[float]]:
+        """The boxes that are there."""
+        rows: list[list[float]] = value[~value.isnan().any(dim=1)].tolist()
+        return rows
+
+    def draw(self, axes: Any, value: Any, color: str | None = None) -> None:
+        """A frame for each box."""
+        from matplotlib.patches import Rectangle
+
+        for x1, y1, x2, y2 in self.decode(value) if isinstance(value, Tensor) else value:
+            axes.add_patch(
+                Rectangle(
+                    (x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1,
+                    fill=False, edgecolor=color or "tab:red", linewidth=1.5,
+                )
+            )  # fmt: skip

@@ -1,0 +1,224 @@
+"""Images, and masks that hold a code for each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trainbus_data import decoding
+from trainbus_data.blocks import Block, Metric, is_missing
+from trainbus_data.errors import DataError
+from trainbus_data.metrics import MeanIoU, PixelAccuracy
+
+
+class Image(Block):
+    """An image: uint8, C x H x W, in a batch N x C x H x W.
+
+    It is given as a path, bytes, a PIL image, an array (H x W or H x W x C) or a tensor
+    (C x H x W). Grey is spread to three channels, colours are mixed to one; transparent parts are
+    laid on white, 16 bits scaled to 8, the rotation that a camera noted applied.
+
+    Args:
+        channels: 3 (red, green, blue) or 1 (grey).
+    """
+
+    kind = "image"
+
+    def __init__(self, channels: int = 3) -> None:
+        if channels not in (1, 3):
+            raise DataError(f"Image(channels={channels}): 1 for grey, 3 for colours")
+        self.channels = channels
+
+    def problem(self, raw: Any) -> str | None:
+        """No image given."""
+        return "the image is missing" if is_missing(raw) else None
+
+    def prepare(self) -> None:
+        """Import torchvision, which takes seconds."""
+        decoding.prepare()
+
+    def encode(self, raw: Any) -> Tensor:
+        """Read it: uint8, C x H x W."""
+        return decoding.read_image(raw, self.channels)
+
+    def encode_all(self, raws: Any) -> Tensor:
+        """N x C x H x W of a tensor or array N x H x W, N x C x H x W or N x H x W x C."""
+        if not isinstance(raws, (Tensor, np.ndarray)):
+            return super().encode_all(raws)
+        images = torch.as_tensor(raws)
+        if images.ndim == 3:
+            images = images[:, None]
+        if images.ndim == 4 and images.shape[1] != self.channels:
+            if images.shape[3] == self.channels:
+                images = images.permute(0, 3, 1, 2).contiguous()
+            elif images.shape[1] == 1:
+                images = images.expand(-1, self.channels, -1, -1).contiguous()
+        if images.ndim != 4 or images.shape[1] != self.channels:
+            raise DataError(
+                f"images of shape {tuple(raws.shape)}; Image({self.channels}) takes N x H x W, "
+                f"N x {self.channels} x H x W or N x H x W x {self.channels}"
+            )
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise DataError(f"images of the type {images.dtype}; give uint8, or floats in 0..1")
+        return images
+
+    def decode(self, value: Tensor) -> np.ndarray[Any, Any]:
+        """An array H x W x C, H x W when grey: uint8, or floats cut to 0..1."""
+        image = value.detach().cpu()
+        if image.is_floating_point():
+            image = image.float().clamp(0, 1)
+        return (image[0] if image.shape[0] == 1 else image.permute(1, 2, 0)).numpy()
+
+    def draw(self, axes: Any, value: Any, color: str | None = None) -> None:
+        """Show it."""
+        array = self.decode(value) if isinstance(value, Tensor) else value
+        white = 255 if array.dtype == np.uint8 else 1
+        axes.imshow(array, cmap="gray" if array.ndim == 2 else None, vmin=0, vmax=white)
+        axes.set_axis_off()
+
+    def options(self) -> dict[str, Any]:
+        """The channels."""
+        return {"channels": self.channels}
+
+
+class Mask(Block):
+    """A class for each pixel: int64 codes H x W, in a batch N x H x W.
+
+    It is given as a path, a PIL image, an array or a tensor: a grey image whose values, or a
+    palette image whose indices are the codes. The loss is cross-entropy over the pixels.
+
+    Args:
+        codes: the names of the classes, in the order of their codes, or their number.
+        ignore: a code that counts neither in the loss nor in the metrics (11, "void", in CamVid).
+    """
+
+    kind = "mask"
+    #: What is passed to the loss where nothing is to be ignored.
+    _NOTHING = -100
+
+    def __init__(self, codes: Sequence[str] | int | None = None, ignore: int | None = None) -> None:
+        self.vocab = [str(n) for n in range(codes)] if isinstance(codes, int) else list(codes or ())
+        self.ignore = ignore
+        if self.vocab:
+            self._count()
+
+    def _count(self) -> None:
+        # The code to ignore needs no output where it is the last one.
+        last = len(self.vocab) - 1
+        self.outputs = last if self.ignore == last else len(self.vocab)
+
+    def setup(self, raws: Iterable[Any]) -> None:
+        """Without names: read all masks of the training part for the greatest code."""
+        if self.vocab:
+            return
+        highest = -1
+        for raw in raws:
+            codes = self.encode(raw)
+            if self.ignore is not None:
+                codes = codes[codes != self.ignore]
+            highest = max(highest, int(codes.max()) if codes.numel() else -1)
+        if highest < 1:
+            raise DataError("the masks of the training part hold fewer than two classes")
+        if highest >= 255:
+            raise DataError(
+                f"the greatest code in the masks is {highest}; give codes=[...], and ignore="
+                f"{highest} if it marks what is not to count"
+            )
+        self.vocab = [str(number) for number in range(highest + 1)]
+        self._count()
+
+    def problem(self, raw: Any) -> str | None:
+        """No mask given."""
+        return "the mask is missing" if is_missing(raw) else None
+
+    def encode(self, raw: Any) -> Tensor:
+        """Read it: int64, H x W."""
+        return self._checked(decoding.read_codes(raw))
+
+    def _checked(self, codes: Tensor) -> Tensor:
+        if self.vocab and codes.numel():
+            highest, lowest = int(codes.max()), int(codes.min())
+            if (highest >= len(self.vocab) and highest != self.ignore) or lowest < 0:
+                wrong = highest if lowest >= 0 else lowest
+                raise DataError(
+                    f"the mask holds the code {wrong}, but there are {len(self.vocab)} classes "
+                    f"(0 to {len(self.vocab) - 1}"
+                    + (f", ignored: {self.ignore})" if self.ignore is not None else ")")
+                )
+        return codes
+
+    def encode_all(self, raws: Any) -> Tensor:
+        """N x H x W int64."""
+        if isinstance(raws, (Tensor, np.ndarray)) and raws.ndim == 3:
+            return self._checked(torch.as_tensor(raws).long())
+        return super().encode_all(raws)
+
+    def decode(self, value: Tensor) -> np.ndarray[Any, Any]:
+        """An array H x W of codes."""
+        return value.detach().cpu().numpy()
+
+    def draw(self, axes: Any, value: Any, color: str | None = None) -> None:
+        """Lay the classes over what is there, each in its colour; what is ignored stays clear."""
+        codes = self.decode(value) if isinstance(value, Tensor) else np.asarray(value)
+        shown = np.ma.masked_where(codes == self.ignore, codes)
+        top = max(1, (self.outputs or 2) - 1)
+        axes.imshow(
+            shown, cmap="tab20" if top > 9 else "tab10", alpha=0.55, interpolation="nearest",
+            vmin=0, vmax=19 if top > 9 else 9,
+        )  # fmt: skip
+        axes.set_axis_off()
+
+    def loss(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Cross-entropy over the pixels; probabilities N x C x H x W are targets too."""
+        return PixelLoss(self._NOTHING if self.ignore is None else self.ignore)
+
+    def metrics(self) -> dict[str, Metric]:
+        """The part of the pixels that is right, and the mean IoU, both over the whole pass."""
+        classes = self._classes()
+        return {
+            "pixel_accuracy": PixelAccuracy(self.ignore),
+            "mean_iou": MeanIoU(classes, self.ignore),
+        }
+
+    def activation(self, output: Tensor) -> Tensor:
+        """Softmax over the classes: N x C x H x W."""
+        return output.softmax(dim=-3)
+
+    def read(self, probabilities: Tensor) -> Tensor:
+        """The most probable class of each pixel: N x H x W."""
+        return probabilities.argmax(dim=-3)
+
+    def needs(self) -> str:
+        """One output for each class."""
+        names = ", ".join(map(repr, self.vocab[: self.outputs][:6]))
+        return f"{self.outputs} outputs for each pixel, one for each class ({names}, ...)"
+
+    def _classes(self) -> int:
+        if self.outputs is None:
+            raise DataError("Mask: the number of classes is not known yet; give codes=[...]")
+        return self.outputs
+
+    def options(self) -> dict[str, Any]:
+        """Codes, and which is ignored."""
+        return {"codes": self.vocab or None, "ignore": self.ignore}
+
+
+class PixelLoss:
+    """Cross-entropy over pixels: outputs N x C x H x W, masks N x H x W or probabilities."""
+
+    def __init__(self, ignore: int) -> None:
+        self.ignore = ignore
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        """The mean over the pixels that count; NaN where none does."""
+        if target.is_floating_point():
+            return functional.cross_entropy(output, target)
+        return functional.cross_entropy(output, target, ignore_index=self.ignore)
+
+    def __repr__(self) -> str:
+        return f"PixelLoss(ignore={self.ignore})"

@@ -1,0 +1,326 @@
+"""Where the items of a stage are, and the loaders that make batches of them."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import struct
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from trainbus import Loader
+from trainbus_data.errors import DataError, told
+from trainbus_data.recipe import Recipe
+
+Parts = tuple[Any, ...]
+
+
+class Items:
+    """Raw items by index: `items[i]` gives a raw value for each part, and reads no file.
+
+    Args:
+        things: what the parts are made of: paths, rows, pairs.
+        getters: a function of a thing for each part.
+        root: a folder that is left out of the names of files in messages.
+    """
+
+    def __init__(
+        self,
+        things: Sequence[Any],
+        getters: Sequence[Callable[[Any], Any]],
+        root: Path | None = None,
+    ) -> None:
+        self.things = things
+        self.getters = tuple(getters)
+        self.root = root
+
+    def __len__(self) -> int:
+        return len(self.things)
+
+    def __getitem__(self, index: int) -> Parts:
+        thing = self.things[index]
+        return tuple(getter(thing) for getter in self.getters)
+
+    def part(self, number: int) -> Iterator[Any]:
+        """One part of all items; an error names the item."""
+        getter = self.getters[number]
+        for index, thing in enumerate(self.things):
+            try:
+                yield getter(thing)
+            except Exception as error:
+                raise DataError(f"item {index} ({thing!r:.100}): {told(error)}") from error
+
+    def describe(self, index: int) -> str:
+        """The file of an item, or `item 17`."""
+        try:
+            raw = self.getters[0](self.things[index])
+        except Exception:  # what cannot be had is told by who needs it
+            raw = None
+        if not isinstance(raw, (str, Path)):
+            return f"item {index}"
+        path = Path(raw)
+        inside = self.root is not None and path.is_relative_to(self.root)
+        return str(path.relative_to(self.root) if inside and self.root is not None else path)
+
+
+class Tensors:
+    """Encoded items in memory: for each part a tensor whose first dimension is the items'.
+
+    Args:
+        parts: the tensors.
+        names: the items that they were made of, for messages.
+    """
+
+    def __init__(self, parts: Sequence[Tensor], names: Items | None = None) -> None:
+        self.parts = tuple(parts)
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    def __getitem__(self, index: int) -> Parts:
+        return tuple(part[index] for part in self.parts)
+
+    def describe(self, index: int) -> str:
+        """The file that an item came from, or `item 17`."""
+        return f"item {index}" if self.names is None else self.names.describe(index)
+
+
+class MemoryLoader:
+    """Batches of tensors in memory: each is one indexing operation for each part.
+
+    The order of an epoch is a permutation made of `seed` and the epoch. Tensors on a device give
+    batches on that device, without a copy between them.
+
+    Args:
+        parts: tensors of equal length N.
+        kinds: the kind of each.
+        batch_size: samples in a batch.
+        shuffle: a new order for each epoch.
+        drop_last: leave out a last batch that is not full.
+        seed: of the order.
+        batch_transforms: applied to placed batches by the plugin `data`.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Tensor],
+        kinds: tuple[str, ...],
+        batch_size: int = 64,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+        batch_transforms: Sequence[Any] = (),
+    ) -> None:
+        self.dataset = Tensors(parts)
+        self.kinds = kinds
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.seed = seed
+        self.batch_transforms = tuple(batch_transforms)
+        self.epoch = 0
+        self._skip = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order of this epoch."""
+        self.epoch = epoch
+
+    def start_at(self, batch: int) -> None:
+        """Leave out the batches before this one, once."""
+        self._skip = batch
+
+    def __len__(self) -> int:
+        samples = len(self.dataset)
+        return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        skip, self._skip = self._skip, 0
+        return self._batches(skip)
+
+    def first(self) -> tuple[Tensor, ...]:
+        """The first batch, whatever was to be left out."""
+        return next(self._batches(0))
+
+    def _batches(self, skip: int) -> Iterator[tuple[Tensor, ...]]:
+        parts, size, count = self.dataset.parts, self.batch_size, len(self)
+        if not self.shuffle:
+            for start in range(skip * size, count * size, size):
+                # A copy: a step that writes into its batch must not write into the data.
+                yield tuple([part[start : start + size].clone() for part in parts])
+            return
+        seed = struct.pack("<qq", self.seed, self.epoch)
+        number = int.from_bytes(hashlib.blake2b(seed, digest_size=8).digest(), "little") >> 1
+        generator = torch.Generator().manual_seed(number)
+        order = torch.randperm(len(self.dataset), generator=generator)
+        # On the device of each part, once for the epoch.
+        orders = [torch.split(order.to(part.device), size) for part in parts]
+        for batch in range(skip, count):
+            # index_select copies whole rows; indexing goes from element to element.
+            yield tuple(
+                [part.index_select(0, at[batch]) for part, at in zip(parts, orders, strict=True)]
+            )
+
+
+class ItemLoader(Loader):
+    """Batches of items that are read when they are needed, by worker processes or here.
+
+    Args:
+        items: the raw items.
+        recipe: how they become tensors.
+        training: with the random transforms, in a new order for each epoch; or in order.
+        stage: what messages call it.
+        options: those of `trainbus.Loader`.
+    """
+
+    def __init__(
+        self,
+        items: Items,
+        recipe: Recipe,
+        training: bool = False,
+        stage: str = "train",
+        batch_transforms: Sequence[Any] = (),
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            _Encoded(items, recipe, training, stage),
+            shuffle=training,
+            seed_samples=training,
+            collate_fn=_Collate(items, recipe, stage),
+            **options,
+        )
+        self.items = items
+        self.recipe = recipe
+        self.kinds = recipe.kinds[: len(items.getters)]
+        self.batch_transforms = tuple(batch_transforms)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        if self.num_workers:
+            self.recipe.prepare()
+        with _unseen_by_workers():
+            batches = super().__iter__()
+        for batch in batches:
+            if type(batch) is Failure:
+                # No variable holds the error: it would keep this frame, and so the workers, in a
+                # cycle of references, and PyTorch takes 5 s to end each worker of such a loader.
+                raise batch.error()
+            yield batch
+
+    def first(self) -> tuple[Tensor, ...]:
+        """The first batch, read in this process; whatever was to be left out."""
+        size = self.batch_sampler.batch_size  # type: ignore[union-attr]
+        keys = list(islice(iter(self.order), size))
+        batch: tuple[Tensor, ...] = self.collate_fn([self.dataset[key] for key in keys])
+        return batch
+
+
+@contextmanager
+def _unseen_by_workers() -> Iterator[None]:
+    """Keep the garbage collector of processes that are forked now away from what is there already.
+
+    Else a worker may collect a loader of its parent that an error left in a cycle of references,
+    and PyTorch would then end that loader's workers in the wrong process.
+    """
+    frozen_by_others = gc.get_freeze_count()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen_by_others:
+            gc.unfreeze()
+
+
+class Failure:
+    """An error on its way out of a worker process: its message, and where it came from.
+
+    PyTorch would make a new error of the printed traceback, in which the message is hard to find.
+    """
+
+    def __init__(self, error: DataError) -> None:
+        self.message = str(error)
+        self.trace = "".join(traceback.format_exception(error.__cause__ or error))
+
+    def error(self) -> DataError:
+        """The error, with the traceback of the worker as a note."""
+        error = DataError(self.message)
+        error.add_note(f"in a worker process:\n{self.trace}")
+        return error
+
+
+class _Encoded(Dataset[Any]):
+    """Items as tensors, each with its index."""
+
+    def __init__(self, items: Items, recipe: Recipe, training: bool, stage: str) -> None:
+        self.items = items
+        self.recipe = recipe
+        self.training = training
+        self.stage = stage
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return index, encode_item(self.items, index, self.recipe, self.training, self.stage)
+        except DataError as error:
+            if get_worker_info() is None:
+                raise
+            return Failure(error)
+
+
+class _Collate:
+    """A batch of what `_Encoded` gives."""
+
+    def __init__(self, items: Items, recipe: Recipe, stage: str) -> None:
+        self.items = items
+        self.recipe = recipe
+        self.stage = stage
+
+    def __call__(self, encoded: Sequence[Any]) -> Any:
+        for each in encoded:
+            if type(each) is Failure:
+                return each
+
+        def name(number: int) -> str:
+            return where(self.items, encoded[number][0], self.stage)
+
+        try:
+            return self.recipe.collate([parts for _, parts in encoded], name)
+        except DataError as error:
+            if get_worker_info() is None:
+                raise
+            return Failure(error)
+
+
+def encode_item(items: Items, index: int, recipe: Recipe, training: bool, stage: str) -> Parts:
+    """One item as tensors; an error names the item, its file and the step."""
+    try:
+        raws = items[index]
+    except Exception as error:
+        raise DataError(f"{where(items, index, stage)}: taking its parts: {told(error)}") from error
+    try:
+        return recipe.encode(raws, training)
+    except DataError as error:
+        raise DataError(f"{where(items, index, stage)}: {error}") from error
+
+
+def where(items: Items | Tensors, index: int, stage: str) -> str:
+    """`item 17 of train (ants/17.jpg)`."""
+    name = items.describe(index)
+    more = "" if name == f"item {index}" else f" ({name})"
+    return f"item {index} of {stage}{more}"
+
+
+def default_workers(items: int, batch_size: int) -> int:
+    """Worker processes for items that are read: one for each core, at most 8, none for few."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, 8, items // max(1, batch_size))

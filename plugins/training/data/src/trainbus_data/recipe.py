@@ -1,0 +1,189 @@
+"""Recipe: all that turns raw things into tensors and back."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from trainbus_data.blocks import Block, block_from_state
+from trainbus_data.errors import DataError, told
+from trainbus_data.transforms import (
+    Transform,
+    for_validation,
+    transform_from_state,
+    transform_name,
+    transform_state,
+)
+
+Parts = tuple[Any, ...]
+
+
+class Recipe:
+    """Blocks, how many of them are inputs, and the transforms of items.
+
+    Args:
+        blocks: what the parts of an item are, inputs first.
+        inputs: how many of them a model is given.
+        transforms: of whole items, in order: `t(parts, kinds) -> parts`.
+    """
+
+    def __init__(
+        self, blocks: Sequence[Block], inputs: int = 1, transforms: Sequence[Transform] = ()
+    ) -> None:
+        given: tuple[Any, ...] = tuple(blocks)
+        for block in given:
+            if not isinstance(block, Block):
+                hint = f"; write {block.__name__}()" if isinstance(block, type) else ""
+                raise DataError(f"{block!r} is not a block{hint}")
+        if not 1 <= inputs < len(given):
+            raise DataError(
+                f"inputs={inputs} of {len(given)} blocks; give one input or more, then one "
+                "target or more, as (Image(), Category())"
+            )
+        self.blocks: tuple[Block, ...] = given
+        self.inputs = inputs
+        self.transforms = tuple(transforms)
+        self.validation_transforms = tuple(
+            kept for each in self.transforms if (kept := for_validation(each)) is not None
+        )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of each part."""
+        return tuple(block.kind for block in self.blocks)
+
+    @property
+    def input(self) -> Block:
+        """The first block."""
+        return self.blocks[0]
+
+    @property
+    def target(self) -> Block:
+        """The last block."""
+        return self.blocks[-1]
+
+    def prepare(self) -> None:
+        """Import what reading needs, once, before worker processes would do so each."""
+        for block in self.blocks:
+            block.prepare()
+
+    # --- one item ------------------------------------------------------------------------------
+
+    def steps(self, raws: Parts, training: bool = False) -> Iterator[tuple[str, Parts]]:
+        """Follow one item: the name of each step, and the parts after it.
+
+        Args:
+            raws: a raw value for each block, or for each input alone.
+            training: with the random transforms, or as in validation.
+
+        Raises:
+            DataError: a step failed; the message names it.
+        """
+        blocks = self.blocks[: len(raws)]
+        encoded = []
+        for block, raw in zip(blocks, raws, strict=True):
+            encoded.append(_attempt(f"reading the {block.kind}", block.encode, raw))
+        parts = tuple(encoded)
+        yield "read", parts
+        kinds = tuple(block.kind for block in blocks)
+        for transform in self.transforms if training else self.validation_transforms:
+            name = transform_name(transform)
+            parts = tuple(_attempt(name, transform, parts, kinds))
+            yield name, parts
+
+    def encode(self, raws: Parts, training: bool = False) -> Parts:
+        """One item as tensors, through all steps."""
+        return deque(self.steps(raws, training), maxlen=1)[0][1]
+
+    def encode_input(self, raw: Any) -> Any:
+        """One item without its target, as in validation: a tensor, or a tuple of several inputs."""
+        parts = self.encode(self.input_parts(raw))
+        return parts[0] if self.inputs == 1 else parts
+
+    def input_parts(self, raw: Any) -> Parts:
+        """A raw input as a tuple: as it is where there are several inputs."""
+        if self.inputs == 1:
+            return (raw,)
+        if not isinstance(raw, (tuple, list)) or len(raw) != self.inputs:
+            raise DataError(f"an item has {self.inputs} inputs; give them as a tuple, not {raw!r}")
+        return tuple(raw)
+
+    # --- batches -------------------------------------------------------------------------------
+
+    def collate(
+        self, items: Sequence[Parts], name: Callable[[int], str] = "item {} of the batch".format
+    ) -> tuple[Tensor, ...]:
+        """A batch of encoded items: a tensor for each part.
+
+        Raises:
+            DataError: a part has not the same shape in all; the message names two items.
+        """
+        batch = []
+        for number, block in enumerate(self.blocks[: len(items[0])]):
+            values = [item[number] for item in items]
+            if not block.same_shape(values):
+                raise DataError(_differ(block, values, name))
+            batch.append(block.batch(values))
+        return tuple(batch)
+
+    # --- to keep -------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """JSON values from which `from_state` makes what predictions need.
+
+        Raises:
+            DataError: a transform is a function, which cannot be kept.
+        """
+        return {
+            "inputs": self.inputs,
+            "blocks": [block.state() for block in self.blocks],
+            "transforms": [transform_state(each) for each in self.validation_transforms],
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], known: Sequence[type] = ()) -> Recipe:
+        """The recipe that `state` described.
+
+        Args:
+            state: what `Recipe.state` gave.
+            known: classes of one's own, blocks and transforms, that it names.
+        """
+        blocks = [each for each in known if issubclass(each, Block)]
+        return cls(
+            [block_from_state(each, blocks) for each in state["blocks"]],
+            state["inputs"],
+            [transform_from_state(each, known) for each in state["transforms"]],
+        )
+
+    def __repr__(self) -> str:
+        inputs, targets = self.blocks[: self.inputs], self.blocks[self.inputs :]
+        steps = ", ".join(map(transform_name, self.transforms))
+        return f"Recipe({inputs} -> {targets}" + (f", {steps})" if steps else ")")
+
+
+def _attempt(step: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Call it; an error says which step failed."""
+    try:
+        return function(*args)
+    except Exception as error:
+        raise DataError(f"{step}: {told(error)}") from error
+
+
+def _differ(block: Block, values: Sequence[Tensor], name: Callable[[int], str]) -> str:
+    first = values[0].shape
+    other = next(number for number, value in enumerate(values) if value.shape != first)
+    hint = ""
+    if block.kind in ("image", "mask"):
+        hint = "; bring all to one size, with size=224 or item_transforms=[Resize(224)]"
+    return (
+        f"the {block.kind} is {shape_text(values[0])} in {name(0)}, but "
+        f"{shape_text(values[other])} in {name(other)}, and they are in one batch{hint}"
+    )
+
+
+def shape_text(value: Tensor) -> str:
+    """`3 x 160 x 213`."""
+    return " x ".join(map(str, value.shape)) or "a single value"

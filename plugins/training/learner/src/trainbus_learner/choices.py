@@ -1,0 +1,67 @@
+"""What a learner chooses where nothing was said, and how it tells."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from importlib.metadata import entry_points
+from typing import Any
+
+from torch import nn
+
+from trainbus import Trainer, UsageError
+from trainbus.errors import nearest
+from trainbus_learner.groups import Rates
+
+#: The usual rate of Adam; and that which fine-tuning begins with, found by fastai on many data.
+LR, FINE_TUNE_LR = 1e-3, 2e-3
+USUAL = "usual for AdamW"
+OPTIMIZER = (
+    "AdamW, betas 0.9 and 0.99, eps 1e-5, weight decay 0.01 but for biases and norms (the default)"
+)
+
+
+def rate(lr: Rates | None, optimizer: Any) -> tuple[Rates, str]:
+    """The learning rate to use where a fit says none, and why."""
+    if lr is not None:
+        return lr, "given"
+    if isinstance(optimizer, partial) and "lr" in optimizer.keywords:
+        return optimizer.keywords["lr"], "that of the optimizer given"
+    return LR, USUAL
+
+
+def check_options(options: Mapping[str, Any], own: Iterable[str]) -> None:
+    """Refuse what neither a learner nor a trainer takes. Raises `UsageError`."""
+    known = set(inspect.signature(Trainer.__init__).parameters) - {"self"}
+    for name in options:
+        if name == "epochs":
+            raise UsageError("Learner(epochs=...): give the epochs to fit, or another verb")
+        if name not in known:
+            raise UsageError(
+                f"Learner({name}=...): neither Learner nor Trainer has such an argument"
+                f"{nearest(name, {*known, *own})}"
+            )
+
+
+def installed(plugin: str) -> bool:
+    """Whether a distribution offers a plugin of this name; it is not imported."""
+    return bool(entry_points(group="trainbus.plugins", name=plugin))
+
+
+def shown(lr: Rates) -> str:
+    """Learning rates as they were given."""
+    return f"{lr:g}" if isinstance(lr, (int, float)) else str(lr)
+
+
+def each_rate(rates: Sequence[float]) -> str:
+    """The learning rates of groups, or the one that all have."""
+    return f"{rates[-1]:.3g}" if len(set(rates)) == 1 else ", ".join(f"{r:.3g}" for r in rates)
+
+
+def counted(parameters: Iterable[nn.Parameter]) -> str:
+    """How many numbers there are, and how many of them are trained."""
+    those = list(parameters)
+    total = sum(p.numel() for p in those)
+    trained = sum(p.numel() for p in those if p.requires_grad)
+    return f"{total:,} parameters" + ("" if trained == total else f", {trained:,} of them trained")

@@ -1,0 +1,259 @@
+"""Passes over data without training: validation, outputs, test-time augmentation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from trainbus import StopRun, Task, UsageError, hookimpl
+from trainbus.batches import move
+from trainbus_learner.predictor import Prediction, Predictor
+from trainbus_learner.quiet import put_back, quiet_trainer, silence
+
+if TYPE_CHECKING:
+    from trainbus import Run
+    from trainbus_learner.interpretation import Interpretation
+    from trainbus_learner.learner import Learner
+
+Augmenter = Callable[[Sequence[Any], Sequence[str], torch.Generator | None], Sequence[Any]]
+#: What moves with an image that is mirrored or turned.
+_MOVING = ("mask", "points", "boxes")
+#: Augmentations of trainbus_augment that mix items or change targets.
+_MIXING = ("MixUp", "CutMix", "LabelSmoothing")
+
+
+def validate(learner: Learner, loader: Iterable[Any] | None) -> dict[str, float]:
+    """See `Learner.validate`."""
+    loader = _validation(learner, loader, "validate")
+    with silence():
+        trainer = quiet_trainer(learner.all_plugins(), learner.options)
+        measured = trainer.validate(learner.task, loader)
+    return {name.removeprefix("valid/"): value for name, value in measured.items()}
+
+
+def _validation(learner: Learner, loader: Iterable[Any] | None, verb: str) -> Iterable[Any]:
+    if loader is not None:
+        return loader
+    if learner.source.valid is None:
+        raise UsageError(
+            f"{verb}: the learner has no validation data; give a loader, {verb}(loader), or a pair "
+            "(training loader, validation loader) to the learner"
+        )
+    valid: Iterable[Any] = learner.source.valid
+    return valid
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients; afterwards every module has its mode again."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def forward(learner: Learner, *inputs: Any) -> Any:
+    """The outputs for a batch of inputs that is anywhere, after the batch transforms."""
+    source = learner.source
+    batch = move(inputs, learner.device)
+    with evaluating(learner.task):
+        for transform in source.batch_transforms:
+            batch = tuple(transform(batch, source.input_kinds))
+        return learner.task(*batch)
+
+
+def outputs(
+    learner: Learner, loader: Iterable[Any], step: Callable[[tuple[Any, ...]], Any] | None = None
+) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
+    """For each batch its inputs, target and outputs, with every plugin that changes computing.
+
+    Args:
+        learner: whose model.
+        loader: of (input, ..., target) batches.
+        step: gives the outputs for the inputs; by default the model does.
+    """
+    task = _Watched(learner, step or (lambda inputs: learner.task(*inputs)))
+    with silence():
+        yield from quiet_trainer(learner.all_plugins(), learner.options).predict(task, loader)
+
+
+class _Watched(Task):
+    """Gives the batch together with what the model makes of it."""
+
+    def __init__(self, learner: Learner, step: Callable[[tuple[Any, ...]], Any]) -> None:
+        super().__init__()
+        self.task = learner.task
+        self._split, self._step = learner.source.split, step
+
+    def predict_step(self, batch: Any, run: Run) -> Any:
+        """Inputs, target, outputs."""
+        inputs, target = self._split(batch)
+        return inputs, target, self._step(inputs)
+
+
+def seen_batch(learner: Learner, placed: bool = True) -> Any:
+    """A training batch: as the model receives it, or as the loader gives it. Nothing moves on."""
+    source, plugins = learner.source, learner.all_plugins()
+    catch = _Catch(placed)
+    with silence(), put_back(learner.task, [source.train], plugins):
+        quiet_trainer(plugins, learner.options, catch, dry_run=1, accumulate=1).fit(
+            learner.task, source.train
+        )
+    return catch.batch
+
+
+class _Catch:
+    """Keeps a batch, and ends the run before it is learned from."""
+
+    plugin_name = "learner_catch"
+
+    def __init__(self, placed: bool) -> None:
+        self._placed = placed
+        self.batch: Any = None
+
+    @hookimpl(tryfirst=True)
+    def place_batch(self, run: Run) -> None:
+        """Keep what the loader gave; the others place it."""
+        self.batch = run.batch
+
+    @hookimpl(trylast=True)
+    def on_train_batch_start(self, run: Run) -> None:
+        """Keep what the others made of it."""
+        if self._placed:
+            self.batch = run.batch
+        raise StopRun("a batch was wanted")
+
+
+# --- losses of single samples --------------------------------------------------------------------
+
+
+def each_loss(loss: Callable[..., Any], output: Tensor, target: Any) -> Tensor:
+    """The loss of each sample of a batch (N,), for any loss that gives a mean over the batch."""
+    count = len(output)
+    unreduced: Callable[..., Any] | None = None
+    if isinstance(getattr(loss, "reduction", None), str):
+        unreduced = copy.copy(loss)
+        unreduced.reduction = "none"  # type: ignore[attr-defined]
+    elif getattr(loss, "__module__", "") == "torch.nn.functional":
+        unreduced = partial(loss, reduction="none")
+    if unreduced is not None:
+        values: Tensor = unreduced(output, target)
+        if values.ndim and len(values) == count:
+            return values.reshape(count, -1).mean(dim=1)
+    one = [loss(output[i : i + 1], _row(target, i)) for i in range(count)]
+    return torch.stack([value.reshape(()) for value in one])
+
+
+def _row(target: Any, index: int) -> Any:
+    if isinstance(target, Tensor):
+        return target[index : index + 1]
+    return tuple(part[index : index + 1] for part in target)
+
+
+def interpret(learner: Learner, loader: Iterable[Any] | None, worst: int) -> Interpretation:
+    """See `Learner.interpret`."""
+    from trainbus_learner.interpretation import Interpretation
+
+    whole = loader is None
+    gathered = Interpretation(learner.source, worst, "valid" if whole else "")
+    for inputs, target, output in outputs(learner, _validation(learner, loader, "interpret")):
+        losses = each_loss(learner.loss, output, target)
+        gathered.add(inputs, target, learner.source.target.activation(output), losses)
+    return gathered.finish()
+
+
+# --- test-time augmentation ----------------------------------------------------------------------
+
+
+def tta(
+    learner: Learner,
+    items: Iterable[Any] | None,
+    n: int,
+    augmenter: Augmenter | None,
+    weight: float,
+    seed: int,
+) -> list[Prediction] | dict[str, float]:
+    """See `Learner.tta`."""
+    if n < 1 or not 0 <= weight <= 1:
+        raise UsageError(f"tta(n={n}, weight={weight}): give n of at least 1, a weight from 0 to 1")
+    kind = learner.source.target.kind
+    if kind in _MOVING:
+        raise UsageError(
+            f"tta: the target is of the kind {kind!r}, which moves with its image: the mean over "
+            "moved images would be of other places. Test-time augmentation is for labels and "
+            "numbers"
+        )
+    augment = augmenter or _of_plugins(learner)
+    generator = torch.Generator().manual_seed(seed)
+    kinds = learner.source.input_kinds
+    if "image" not in kinds:  # plain loaders do not tell what they give
+        kinds = ("image", *kinds[1:])
+
+    def look(inputs: tuple[Any, ...]) -> Any:
+        plain = learner.task(*inputs)
+        mean = torch.zeros_like(_probable(kind, plain))
+        for _ in range(n):
+            seen = augment(inputs, kinds, generator)
+            mean += _probable(kind, learner.task(*seen)) / n
+        return _improbable(kind, torch.lerp(mean, _probable(kind, plain), weight))
+
+    if items is None:
+        return _measured(learner, look)
+
+    def answer(*inputs: Any) -> Any:
+        with evaluating(learner.task):
+            return look(tuple(move(inputs, learner.device)))
+
+    source = learner.source
+    predictor = Predictor(answer, source.encode, source.target, source.recipe)
+    return list(predictor.predictions(items))
+
+
+def _measured(learner: Learner, look: Callable[[tuple[Any, ...]], Any]) -> dict[str, float]:
+    """Loss and metrics of the validation data, the outputs being those of `look`."""
+    loader = _validation(learner, None, "tta")
+    with silence(), learner.task.answering(look):
+        trainer = quiet_trainer(learner.all_plugins(), learner.options)
+        measured = trainer.validate(learner.task, loader)
+    return {name.removeprefix("valid/"): value for name, value in measured.items()}
+
+
+def _probable(kind: str, output: Tensor) -> Tensor:
+    """Probabilities, whose mean is taken; numbers are what they are."""
+    if kind == "category":
+        return output.softmax(dim=1)
+    return output.sigmoid() if kind == "categories" else output
+
+
+def _improbable(kind: str, probabilities: Tensor) -> Tensor:
+    """Outputs that have these probabilities, for the losses and metrics that take outputs."""
+    if kind == "category":
+        return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
+    return probabilities.logit(eps=1e-7) if kind == "categories" else probabilities
+
+
+def _of_plugins(learner: Learner) -> Augmenter:
+    """What the learner's own plugin `augment` does to a batch."""
+    for each in learner.plugins:
+        found = getattr(each, "augmenter", None)
+        if callable(found):
+            # What mixes images of a batch would show the model another item.
+            kept = [t for t in found.transforms if type(t).__name__ not in _MIXING]
+            augmenter: Augmenter = type(found)(kept, padding=found.padding)
+            return augmenter
+    raise UsageError(
+        "tta: there is nothing to augment with; give augmenter=, "
+        "trainbus_augment.Augmenter(trainbus_augment.standard()) for example, or a plugin that has "
+        "an `augmenter`"
+    )

@@ -1,0 +1,262 @@
+"""Writing a model so that it can be used elsewhere: weights and a description, and no code."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import json
+import os
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from trainbus.errors import nearest
+from trainbus_learner.errors import ExportError
+from trainbus_learner.evaluation import evaluating
+from trainbus_learner.task import BytesToFloats, name_of, scales_bytes
+
+if TYPE_CHECKING:
+    from trainbus_learner.learner import Learner
+
+FORMAT = 1
+DESCRIPTION = "description.json"
+FILES = {"weights": "weights.safetensors", "torch.export": "model.pt2", "onnx": "model.onnx"}
+
+
+def write(learner: Learner, path: Path, format: str, overwrite: bool) -> Path:
+    """See `Learner.export`. It is written beside its place and renamed."""
+    if format not in FILES:
+        raise ExportError(
+            f"export(format={format!r}): no such format{nearest(format, FILES)} There are "
+            f"{', '.join(FILES)}"
+        )
+    if path.exists() and not (overwrite and (path / DESCRIPTION).is_file()):
+        what = "give another path" if overwrite else "give another path, or overwrite=True"
+        raise ExportError(
+            f"export: {str(path)!r} exists{'' if not overwrite else ' and is no export'}; {what}"
+        )
+    if learner.source.batch_transforms:
+        names = ", ".join(type(each).__name__ for each in learner.source.batch_transforms)
+        raise ExportError(
+            f"export: the batch transforms of the data ({names}) are applied outside of the model "
+            "and would be missing; make them a part of the model"
+        )
+    inputs = _example(learner)
+    model = copy.deepcopy(learner.model).cpu()
+    exported = model if scales_bytes(model) else BytesToFloats(model)
+    description = _describe(learner, format, inputs)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        file = temporary / FILES[format]
+        with evaluating(exported):
+            output = exported(*inputs)
+            description["outputs"] = [_shape_of(output)]
+            if format == "weights":
+                _write_weights(model, file)
+            else:
+                writer = _write_program if format == "torch.export" else _write_onnx
+                description["dynamic"] = _with_dynamic_sizes(writer, exported, inputs, file)
+        description["files"] = {each.name: sha256(each) for each in sorted(temporary.iterdir())}
+        text = json.dumps(description, indent=2, ensure_ascii=False)
+        (temporary / DESCRIPTION).write_text(text, "utf-8")
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.rename(path)
+    except OSError as error:
+        raise ExportError(f"export: cannot write {str(path)!r}: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return path
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _example(learner: Learner) -> tuple[Tensor, ...]:
+    """Zeros of the shape of two inputs, on the CPU; the loader stands where it stood.
+
+    An archive of torch.export holds its example: it is to be nothing of the data.
+    """
+    source = learner.source
+    loader = source.train if source.valid is None else source.valid
+    batch = loader.first() if hasattr(loader, "first") else _first(loader)
+    inputs, _ = source.split(batch)
+    if not all(isinstance(each, Tensor) for each in inputs):
+        raise ExportError("export: the inputs of the model are not tensors")
+    # Two and not one: torch.export takes a size of 1 for a constant.
+    return tuple(torch.zeros(2, *each.shape[1:], dtype=each.dtype) for each in inputs)
+
+
+def _first(loader: Any) -> Any:
+    from trainbus_learner.quiet import put_back
+
+    state = torch.get_rng_state()
+    try:
+        with put_back(nn.Identity(), [loader]):
+            return next(iter(loader))
+    finally:
+        torch.set_rng_state(state)
+
+
+def _describe(learner: Learner, format: str, inputs: tuple[Tensor, ...]) -> dict[str, Any]:
+    source, model = learner.source, learner.model
+    try:
+        recipe = None if source.recipe is None else source.recipe.state()
+        json.dumps(recipe)
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"export: the recipe of the data cannot be kept: {error}") from error
+    packages = ("trainbus", "trainbus-data", "trainbus-learner")
+    described = learner.model_description
+    return {
+        "format": FORMAT,
+        "kind": format,
+        "what": (
+            "A model exported by trainbus-learner. Load it with trainbus_learner.load(directory). "
+            f"The file {FILES[format]} alone holds {_needs(format)}. `inputs` are what it takes, "
+            "`classes` the meaning of its outputs in their order, `activation` what makes "
+            "probabilities of them."
+        ),
+        "versions": {**{name: version(name) for name in packages}, "torch": str(torch.__version__)},
+        "model": {
+            "class": f"{type(model).__module__}.{type(model).__qualname__}",
+            "scales_bytes": scales_bytes(model),
+            **({} if described is None else {"build": dict(described)}),
+        },
+        "inputs": [
+            {
+                "kind": kind,
+                "shape": ["batch", *each.shape[1:]],
+                "dtype": str(each.dtype).removeprefix("torch."),
+            }
+            for kind, each in zip(_kinds(source.input_kinds, len(inputs)), inputs, strict=True)
+        ],
+        "classes": _classes(source.target),
+        "activation": _activation(source.target.kind),
+        "loss": name_of(learner.loss),
+        "recipe": recipe,
+        "target": None if recipe is not None else source.target.state(),
+    }
+
+
+def _needs(format: str) -> str:
+    return {
+        "weights": "the tensors of the model by name (safetensors)",
+        "torch.export": "the whole model: torch.export.load(file).module() needs only torch",
+        "onnx": "the whole model, for any runtime of ONNX",
+    }[format]
+
+
+def _kinds(kinds: tuple[str, ...], count: int) -> list[str]:
+    return [*kinds, *["tensor"] * count][:count]
+
+
+def _classes(target: Any) -> list[Any] | None:
+    words = getattr(target, "vocab", None) or getattr(target, "codes", None)
+    if not words:
+        return None
+    return [each if isinstance(each, (str, int, float, bool)) else str(each) for each in words]
+
+
+def _activation(kind: str) -> str:
+    return {"category": "softmax", "mask": "softmax", "categories": "sigmoid"}.get(kind, "none")
+
+
+def _shape_of(output: Any) -> list[Any]:
+    if not isinstance(output, Tensor):
+        raise ExportError(
+            f"export: the model gives a {type(output).__name__}; only models that give one tensor "
+            "can be exported"
+        )
+    return ["batch", *output.shape[1:]]
+
+
+# --- the formats ---------------------------------------------------------------------------------
+
+
+def _write_weights(model: nn.Module, file: Path) -> None:
+    from safetensors.torch import save_model
+
+    # It knows of tensors that are shared by two names, and writes them once.
+    save_model(model, str(file))
+
+
+def _with_dynamic_sizes(
+    writer: Callable[..., None], model: nn.Module, inputs: tuple[Tensor, ...], file: Path
+) -> list[str]:
+    """Write with as many sizes left open as the model allows; returns the names of those.
+
+    Height and width of images are left open where the model takes any; else they are fixed, and
+    the batch alone is open.
+    """
+    images = all(each.ndim == 4 for each in inputs)
+    reason: Exception | None = None
+    for names in [["batch", "height", "width"], ["batch"]] if images else [["batch"]]:
+        try:
+            writer(model, inputs, file, names)
+            _try_sizes(model, inputs, names)
+            return names
+        except OSError:
+            raise
+        except Exception as error:  # the exporter raises many kinds
+            reason = error
+            file.unlink(missing_ok=True)
+    first = next(iter(str(reason).strip().splitlines()), "")
+    inner = model.model if isinstance(model, BytesToFloats) else model
+    raise ExportError(
+        f"export: {type(inner).__name__} cannot be exported as a graph: {type(reason).__name__}: "
+        f"{first:.300}. format='weights' works for every model"
+    ) from reason
+
+
+def _try_sizes(model: nn.Module, inputs: tuple[Tensor, ...], names: list[str]) -> None:
+    """Other sizes must work in the model itself, else leaving them open promises too much."""
+    if "height" in names:
+        model(*(each.repeat(1, 1, 1, 2)[..., : each.shape[3] + 2] for each in inputs))
+
+
+def _write_program(
+    model: nn.Module, inputs: tuple[Tensor, ...], file: Path, names: list[str]
+) -> None:
+    program = torch.export.export(model, inputs, dynamic_shapes=_dynamic(model, inputs, names))
+    torch.export.save(program, file)
+
+
+def _write_onnx(model: nn.Module, inputs: tuple[Tensor, ...], file: Path, names: list[str]) -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ExportError(
+            f"export(format='onnx') needs {error.name}: pip install 'trainbus-learner[onnx]'"
+        ) from error
+    torch.onnx.export(
+        model,
+        inputs,
+        str(file),
+        dynamo=True,
+        verbose=False,
+        external_data=False,
+        input_names=[f"input_{i}" for i in range(len(inputs))] if len(inputs) > 1 else ["input"],
+        output_names=["output"],
+        dynamic_shapes=_dynamic(model, inputs, names),
+    )
+
+
+def _dynamic(model: nn.Module, inputs: tuple[Tensor, ...], names: list[str]) -> Any:
+    places = {"batch": 0, "height": 2, "width": 3}
+    one = {places[name]: torch.export.Dim.DYNAMIC for name in names}
+    shapes = tuple(dict(one) for _ in inputs)
+    first = next(iter(inspect.signature(model.forward).parameters.values()))
+    # What is taken as *inputs is one argument, a tuple.
+    return (shapes,) if first.kind is first.VAR_POSITIONAL else shapes

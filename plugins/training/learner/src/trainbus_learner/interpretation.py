@@ -1,0 +1,199 @@
+"""What a model gets wrong: confusion matrix, worst losses, a report for each class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from trainbus import UsageError
+from trainbus_learner import show
+from trainbus_learner.sources import Source
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Worst:
+    """An item with a great loss.
+
+    Attributes:
+        index: its place in the data.
+        name: its file, or its number.
+        loss: its loss.
+        target: what it is, and `predicted`: what the model says, as a person is shown them.
+        probability: of the prediction, where it is one of several labels.
+    """
+
+    index: int
+    name: str
+    loss: float
+    target: Any
+    predicted: Any
+    probability: float | None
+
+
+class Interpretation:
+    """A pass over data, gathered: made by `Learner.interpret`.
+
+    Inputs are kept for the worst items alone, so that memory holds no data set.
+
+    Attributes:
+        losses: of each item, (N,) on the CPU.
+        targets, predictions: shaped like the target's, on the CPU.
+        probabilities: what the activation of the target gave, on the CPU; those of masks and
+            other large targets are not kept, and empty.
+    """
+
+    def __init__(self, source: Source, keep: int, stage: str) -> None:
+        if keep < 1:
+            raise UsageError(f"interpret(worst={keep}): give at least 1")
+        self._source, self._keep, self._stage = source, keep, stage
+        self._losses: list[Tensor] = []
+        self._targets: list[Tensor] = []
+        self._predictions: list[Tensor] = []
+        self._probabilities: list[Tensor] = []
+        self._count = 0
+        #: (loss, index, inputs, target, prediction, probabilities) of the worst, the worst first.
+        self._worst: list[tuple[float, int, Any, Tensor, Tensor, Tensor]] = []
+
+    # --- gathering -----------------------------------------------------------------------------
+
+    def add(self, inputs: Any, target: Any, probabilities: Tensor, losses: Tensor) -> None:
+        """Take a batch; used by `Learner.interpret`."""
+        if not isinstance(target, Tensor):
+            raise UsageError("interpret: an item has several targets; there is no one loss to rank")
+        block = self._source.target
+        given = block.read(probabilities).cpu()
+        probabilities, target, losses = probabilities.cpu(), target.cpu(), losses.float().cpu()
+        self._losses.append(losses)
+        self._targets.append(target)
+        self._predictions.append(given)
+        self._probabilities.append(probabilities if probabilities.ndim <= 2 else torch.empty(0))
+        values, rows = losses.topk(min(self._keep, len(losses)))
+        floor = self._worst[-1][0] if len(self._worst) == self._keep else -float("inf")
+        for value, row in zip(values.tolist(), rows.tolist(), strict=True):
+            if value > floor:
+                kept = tuple(part[row].cpu() for part in inputs)
+                self._worst.append((
+                    value, self._count + row, kept, target[row], given[row], probabilities[row]
+                ))  # fmt: skip
+        self._worst = sorted(self._worst, key=lambda each: -each[0])[: self._keep]
+        self._count += len(losses)
+
+    def finish(self) -> Interpretation:
+        """Put the batches together; used by `Learner.interpret`."""
+        self.losses = torch.cat(self._losses)
+        self.targets = torch.cat(self._targets)
+        self.predictions = torch.cat(self._predictions)
+        self.probabilities = torch.cat(self._probabilities)
+        return self
+
+    # --- reading -------------------------------------------------------------------------------
+
+    @property
+    def vocab(self) -> list[Any]:
+        """The labels, or the numbers of the classes where they have no names."""
+        block = self._source.target
+        words = list(getattr(block, "vocab", None) or getattr(block, "codes", None) or ())
+        if words or block.kind not in ("category", "categories", "mask"):
+            return words
+        if block.kind == "categories":
+            return list(range(self.targets.shape[1]))
+        outputs = self.probabilities.shape[1] if self.probabilities.ndim == 2 else 0
+        highest = max(int(self.targets.max()), int(self.predictions.max())) + 1
+        return list(range(max(outputs, highest)))
+
+    def confusion_matrix(self) -> Tensor:
+        """Counts C x C int64: a row for each true class, a column for each predicted one.
+
+        Raises:
+            UsageError: the target is not one of several classes.
+        """
+        self._need("confusion_matrix", ("category", "mask"))
+        classes = len(self.vocab)
+        true, given = self.targets.flatten().long(), self.predictions.flatten().long()
+        there = (true >= 0) & (true < classes)  # others are codes that do not count
+        cells = true[there] * classes + given[there]
+        return torch.bincount(cells, minlength=classes**2).view(classes, classes)
+
+    def most_confused(self, at_least: int = 1) -> list[tuple[Any, Any, int]]:
+        """(true, predicted, how often), the most frequent first."""
+        matrix = self.confusion_matrix().fill_diagonal_(0)
+        words = self.vocab
+        pairs = (matrix >= at_least).nonzero().tolist()
+        found = [(words[i], words[j], int(matrix[i, j])) for i, j in pairs]
+        return sorted(found, key=lambda each: -each[2])
+
+    def per_class(self) -> dict[Any, dict[str, float]]:
+        """For each class `precision`, `recall`, `f1`, `count`; NaN where nothing is to divide."""
+        self._need("per_class", ("category", "categories", "mask"))
+        if self._source.target.kind == "categories":
+            true, given = self.targets > 0.5, self.predictions > 0.5
+            right = (true & given).sum(0)
+            predicted, there = given.sum(0), true.sum(0)
+        else:
+            matrix = self.confusion_matrix()
+            right, predicted, there = matrix.diagonal(), matrix.sum(0), matrix.sum(1)
+        precision, recall = right / predicted, right / there
+        f1 = 2 * right / (predicted + there)
+        return {
+            word: {
+                "precision": float(precision[i]), "recall": float(recall[i]), "f1": float(f1[i]),
+                "count": int(there[i]),
+            }
+            for i, word in enumerate(self.vocab)
+        }  # fmt: skip
+
+    def report(self) -> str:
+        """The table of `per_class`, as text."""
+        rows = self.per_class()
+        width = max(len("class"), *(len(str(word)) for word in rows))
+        lines = [f"{'class':<{width}}  precision  recall      f1   count"]
+        for word, row in rows.items():
+            numbers = f"{row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1']:6.4f}"
+            lines.append(f"{word!s:<{width}}  {numbers}  {row['count']:6d}")
+        return "\n".join(lines)
+
+    def worst(self, count: int = 9) -> list[Worst]:
+        """The items with the greatest losses, at most as many as `interpret(worst=...)` kept."""
+        block, found = self._source.target, []
+        for loss, index, _, target, given, probabilities in self._worst[:count]:
+            name = self._source.describe(self._stage, index) if self._stage else f"item {index}"
+            sure = float(probabilities[int(given)]) if block.kind == "category" else None
+            found.append(Worst(index, name, loss, block.decode(target), block.decode(given), sure))
+        return found
+
+    # --- drawing -------------------------------------------------------------------------------
+
+    def plot_confusion_matrix(self, normalize: bool = False, axes: Any = None) -> Figure:
+        """The confusion matrix as a picture; `normalize` gives each row the sum 1."""
+        return show.confusion(self.confusion_matrix(), self.vocab, normalize, axes)
+
+    def plot_worst(self, count: int = 9) -> Figure:
+        """The worst items as pictures, with target, prediction and loss."""
+        items = zip(self._worst, self.worst(count), strict=False)
+        return show.grid(
+            self._source,
+            [
+                (kept[2], kept[3], kept[4], f"loss {each.loss:.2f}\n{_end(each.name)}")
+                for kept, each in items
+            ],
+        )
+
+    def _need(self, verb: str, kinds: tuple[str, ...]) -> None:
+        kind = self._source.target.kind
+        if kind not in kinds:
+            raise UsageError(
+                f"{verb}: the target is of the kind {kind!r}; this is for {', '.join(kinds)}"
+            )
+
+    def __repr__(self) -> str:
+        return f"Interpretation({self._count} items, mean loss {self.losses.mean():.4f})"
+
+
+def _end(name: str, most: int = 22) -> str:
+    return name if len(name) <= most else "..." + name[-most:]

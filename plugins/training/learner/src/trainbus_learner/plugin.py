@@ -1,0 +1,46 @@
+"""The verb `trainbus predict`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trainbus import hookimpl
+
+if TYPE_CHECKING:
+    import click
+
+
+class LearnerPlugin:
+    """Adds `trainbus predict EXPORTED ITEM...` to the command line."""
+
+    observer = True
+
+    @hookimpl
+    def register_commands(self, commands: click.Group) -> None:
+        """Add the verb; what it needs is imported when it is called."""
+        import click
+
+        @commands.command()
+        @click.argument("exported", type=click.Path(exists=True))
+        @click.argument("items", metavar="ITEM...", nargs=-1, required=True)
+        @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each item.")
+        @click.option("--top", type=click.IntRange(1), help="So many labels for each item.")
+        @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+        @click.option("--device", default="cpu", show_default=True, help="As torch names it.")
+        def predict(
+            exported: str,
+            items: tuple[str, ...],
+            as_json: bool,
+            top: int | None,
+            batch_size: int,
+            device: str,
+        ) -> None:
+            """Predict with an exported model: a line for each ITEM, with label and probability.
+
+            EXPORTED is what `learner.export` wrote. An ITEM is a file, or what else the model's
+            input is read from.
+            """
+            from trainbus_learner.command import lines
+
+            for line in lines(exported, items, as_json, top, batch_size, device):
+                click.echo(line)

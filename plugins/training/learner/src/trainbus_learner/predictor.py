@@ -1,0 +1,146 @@
+"""Predictions: from a thing to a label, with a learner's model or an exported one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainbus import TrainbusError, UsageError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one item.
+
+    Attributes:
+        label: what a person is shown: "seven", ["cat", "dog"], 3.2, an array.
+        probability: of the label, where it is one of several.
+        probabilities: what the model gave, as probabilities or values; on the CPU.
+        value: the prediction shaped like a target; on the CPU.
+        vocab: the labels in the order of the probabilities, where there are labels.
+    """
+
+    label: Any
+    probability: float | None
+    probabilities: Tensor = field(repr=False)
+    value: Tensor = field(repr=False)
+    vocab: Sequence[Any] = field(default=(), repr=False)
+
+    def top(self, count: int = 5) -> list[tuple[Any, float]]:
+        """The most probable labels with their probabilities; empty where there are no labels."""
+        if self.probability is None and not self.vocab:
+            return []
+        values, indices = self.probabilities.flatten().sort(descending=True)
+        pairs = zip(indices[:count].tolist(), values[:count].tolist(), strict=True)
+        return [(self.vocab[i] if self.vocab else i, value) for i, value in pairs]
+
+    def __repr__(self) -> str:
+        if self.probability is not None:
+            return f"Prediction({self.label!r}, {self.probability:.1%})"
+        shown = f"{self.label:.4g}" if isinstance(self.label, float) else f"{self.label!r:.80}"
+        shape = getattr(self.label, "shape", None)
+        return f"Prediction({shown if shape is None else f'array of shape {tuple(shape)}'})"
+
+
+class Predictor:
+    """Reads items, asks a model, and says what its outputs mean.
+
+    Args:
+        forward: gives the outputs of a batch of inputs, without gradients, in evaluation mode.
+        encode: the inputs of one item.
+        target: the block that says what an output means.
+        recipe: makes batches of encoded items; without it they are stacked.
+        about: what an export says of itself.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        encode: Callable[[Any], tuple[Tensor, ...]],
+        target: Any,
+        recipe: Any = None,
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        self._forward = forward
+        self._encode = encode
+        self._recipe = recipe
+        self.target = target
+        self.about = about or {}
+
+    @property
+    def vocab(self) -> Sequence[Any]:
+        """The labels in the order of the outputs, or none."""
+        return tuple(getattr(self.target, "vocab", None) or ())
+
+    def predict(self, item: Any) -> Prediction:
+        """Predict one item: a file, an image, or what else the data were made of.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
+        return next(self._stream(iter([item]), 1, "predict"))
+
+    def predictions(self, items: Iterable[Any], batch_size: int = 64) -> Iterator[Prediction]:
+        """Predict a stream of items, in order; only one batch of them is in memory at a time.
+
+        Args:
+            items: any iterable, an endless one too.
+            batch_size: items that the model is asked about together.
+
+        Raises:
+            UsageError: an item cannot be read; the message says which.
+        """
+        if isinstance(items, (str, bytes, dict)):
+            raise UsageError(
+                f"predictions({items!r:.60}): give a list or another iterable of items; for one "
+                "item there is predict(item)"
+            )
+        if batch_size < 1:
+            raise UsageError(f"predictions(batch_size={batch_size}): give at least 1")
+        return self._stream(iter(items), batch_size, "predictions")
+
+    def _stream(self, items: Iterator[Any], batch_size: int, verb: str) -> Iterator[Prediction]:
+        number = 0
+        while chunk := list(islice(items, batch_size)):
+            encoded = []
+            for item in chunk:
+                try:
+                    encoded.append(self._encode(item))
+                except TrainbusError as error:
+                    where = f"item {number} of the stream, {_name(item)}"
+                    where = _name(item) if verb == "predict" else where
+                    raise UsageError(f"{verb}: {where}: {error}") from error
+                number += 1
+            yield from self.read(self._forward(*self._collate(encoded)))
+
+    def _collate(self, encoded: list[tuple[Tensor, ...]]) -> Sequence[Tensor]:
+        if self._recipe is not None:
+            batch: tuple[Tensor, ...] = self._recipe.collate(encoded, "item {} of the batch".format)
+            return batch
+        if len({tuple(part.shape for part in parts) for parts in encoded}) > 1:
+            raise UsageError(
+                "predictions: the items have different shapes and cannot go into one batch; ask "
+                "with batch_size=1"
+            )
+        return [torch.stack(parts) for parts in zip(*encoded, strict=True)]
+
+    def read(self, output: Any) -> Iterator[Prediction]:
+        """What the outputs of a batch mean, one by one; they are fetched together."""
+        probabilities = self.target.activation(output)
+        values = self.target.read(probabilities).cpu()
+        probabilities = probabilities.cpu()
+        vocab = self.vocab
+        for each, value in zip(probabilities, values, strict=True):
+            sure = float(each[int(value)]) if self.target.kind == "category" else None
+            yield Prediction(self.target.decode(value), sure, each, value, vocab)
+
+
+def _name(item: Any) -> str:
+    """An item in words: all of a file's name, the beginning of anything else."""
+    return str(item) if isinstance(item, (str, Path)) else f"{item!r:.80}"
