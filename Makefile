@@ -58,11 +58,12 @@ bench: .venv-bench/installed
 	.venv-bench/bin/python benchmarks/profiler.py
 
 bench-vision: .venv-bench/installed-vision
-	.venv-bench/bin/python benchmarks/mnist.py
+	.venv-bench/bin/python benchmarks/mnist.py --peers
 	.venv-bench/bin/python benchmarks/augment.py
 
-docs: $(VENV)/installed-demo
+docs: $(VENV)/installed-dev
 	$(BIN)/trainbus hooks --markdown > docs/hooks.md
+	$(BIN)/python docs/notebook.py
 
 clean:
 	rm -rf .venv .venv-bench .venv-xla

@@ -90,6 +90,24 @@ def test_importing_a_plugin_imports_no_third_party(folder, monkeypatch):
     assert imported - {module, "trainbus"} <= sys.stdlib_module_names
 
 
+@each_plugin
+def test_a_plugin_imports_only_the_plugins_that_it_declares(folder):
+    declared = {each.name.replace("-", "_") for each in requirements(folder)}
+    for path in (folder / "src").rglob("*.py"):
+        others = {name for name in imports(path) if name.startswith("trainbus_")}
+        assert others - {f"trainbus_{folder.name}"} <= declared, path
+
+
+def test_plugins_depend_on_each_other_in_one_direction_only():
+    """Applications on training, training on the core; the others on the core alone."""
+    groups = {f"trainbus-{path.name}": path.parent.name for path in PLUGINS}
+    allowed = {"applications": {"training"}, "training": {"training"}}
+    for path in PLUGINS:
+        for each in requirements(path):
+            if each.name in groups:
+                assert groups[each.name] in allowed.get(path.parent.name, set()), path
+
+
 # --- the core ------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, get_worker_info
 
-from trainbus.seeding import random_state, seed_everything, set_random_state
+from trainbus.seeding import random_state, seed_host, set_random_state
 
 _CPU = torch.device("cpu")
 
@@ -111,11 +111,11 @@ class _Samples(Dataset[Any]):
             return self.dataset[index]
         seed = _mixed(self.seed, epoch, index)
         if get_worker_info() is not None:
-            seed_everything(seed)
+            seed_host(seed)
             return self.dataset[index]
         state = random_state(_CPU)  # here training draws from the same generators
         try:
-            seed_everything(seed)
+            seed_host(seed)  # to seed the devices, too, would disturb the training on them
             return self.dataset[index]
         finally:
             set_random_state(state, _CPU)

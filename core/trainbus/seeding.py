@@ -11,8 +11,14 @@ import torch
 
 def seed_everything(seed: int) -> None:
     """Seed Python, torch (all devices) and, where it is imported, NumPy."""
-    random.seed(seed)
+    seed_host(seed)
     torch.manual_seed(seed)
+
+
+def seed_host(seed: int) -> None:
+    """Seed Python, torch on the CPU alone and, where it is imported, NumPy."""
+    random.seed(seed)
+    torch.default_generator.manual_seed(seed)
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed(seed % 2**32)
 

@@ -152,3 +152,20 @@ def test_networks_of_timm_give_maps_or_vectors():
 def test_torchvision_has_classifiers_alone():
     names = torchvision_names()
     assert "resnet18" in names and "fcn_resnet50" not in names
+
+
+def kinds(size):
+    return [type(piece).__name__ for piece in backbone("resnet18", 1, size, False).body.pieces]
+
+
+def test_for_small_images_a_resnet_pools_after_its_first_stage():
+    small, large = kinds((28, 28)), kinds((64, 64))
+    assert large[:6] == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d", "BasicBlock", "BasicBlock"]
+    assert small[:6] == ["Conv2d", "BatchNorm2d", "ReLU", "BasicBlock", "BasicBlock", "MaxPool2d"]
+    assert small[6:] == large[6:]
+
+
+def test_a_network_without_stages_that_stride_keeps_its_pooling_for_small_images():
+    sizes = ((32, 32), (64, 64))
+    one, other = (backbone("squeezenet1_1", 1, size, False).body.pieces for size in sizes)
+    assert [type(piece) for piece in one] == [type(piece) for piece in other]

@@ -14,7 +14,7 @@ from torch import nn
 from trainbus import UsageError
 from trainbus_vision.body import Body
 from trainbus_vision.channels import adapt_channels
-from trainbus_vision.cut import check_cut, cut, pieces_of
+from trainbus_vision.cut import check_cut, cut, pieces_of, pool_later
 from trainbus_vision.normalize import IMAGENET
 from trainbus_vision.small import small_cnn
 from trainbus_vision.weights import (
@@ -116,6 +116,8 @@ def _of_torchvision(
         if fixed is not None and arch.startswith("vit_"):
             found = _with_positions(model, found)
         load_body(model, nn.ModuleList(pieces), found, arch)
+    if min(size) < SMALLEST_PRETRAINED and (moved := pool_later(pieces)) != pieces:
+        pieces, why = moved, f"{why}; its max-pooling comes after the first stage, for such images"
     holder = nn.Sequential(*pieces)
     adapt_channels(holder, channels, arch)
     body = Body(list(holder), channels, size, fixed, arch)

@@ -1,0 +1,63 @@
+"""Write vision.ipynb: the page vision.md as a notebook, with what its code prints and draws.
+
+    python docs/notebook.py [--without-output]
+"""
+
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+PAGE = Path(__file__).with_name("vision.md")
+NOTEBOOK = PAGE.with_suffix(".ipynb")
+FENCED = re.compile(r"^```(python|console)\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
+#: Pictures of the page, which the notebook draws itself, and its link to the notebook.
+PICTURES = re.compile(r"^(!\[.*|\| !\[.*\n\| --- .*\n\| `.*)\n", re.MULTILINE)
+ITSELF = re.compile(r"\s*The same page is a notebook: \[vision.ipynb\]\(vision.ipynb\)\.")
+
+
+def notebook() -> nbformat.NotebookNode:
+    """The page's text and code as cells, without output."""
+    text = PAGE.read_text("utf-8")
+    cells, end = [], 0
+    for fence in FENCED.finditer(text):
+        cells += [_prose(text[end : fence.start()]), _code(fence[1], fence[2])]
+        end = fence.end()
+    cells.append(_prose(text[end:]))
+    cells.insert(1, nbformat.v4.new_code_cell("%matplotlib inline"))
+    kept = [cell for cell in cells if cell.source]
+    for number, cell in enumerate(kept):
+        cell.id = f"cell-{number}"  # the same in each writing
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return nbformat.v4.new_notebook(cells=kept, metadata={"kernelspec": kernel})
+
+
+def _prose(text: str) -> nbformat.NotebookNode:
+    text = ITSELF.sub("", PICTURES.sub("", text))
+    return nbformat.v4.new_markdown_cell(text.replace("```py\n", "```python\n").strip())
+
+
+def _code(language: str, text: str) -> nbformat.NotebookNode:
+    if language == "console":
+        text = re.sub(r"^\$ ", "!", text, flags=re.MULTILINE)
+    # A picture is shown in place of being written.
+    text = re.sub(r"^(.*)\.savefig\(\"\w+\.png\"\)$", r"display(\1)", text, flags=re.MULTILINE)
+    return nbformat.v4.new_code_cell(text.strip())
+
+
+def main() -> None:
+    made = notebook()
+    if "--without-output" not in sys.argv:
+        with tempfile.TemporaryDirectory() as folder:
+            client = NotebookClient(made, timeout=600, resources={"metadata": {"path": folder}})
+            client.execute()
+    for cell in made.cells:
+        cell.metadata = {}  # when each cell ran is nobody's concern
+    nbformat.write(made, NOTEBOOK)
+
+
+if __name__ == "__main__":
+    main()
