@@ -49,6 +49,7 @@ def _code(language: str, text: str) -> nbformat.NotebookNode:
 
 
 def main() -> None:
+    """Run the cells, and write the notebook beside the page."""
     made = notebook()
     if "--without-output" not in sys.argv:
         with tempfile.TemporaryDirectory() as folder:
