@@ -1,6 +1,6 @@
 """Write vision.ipynb: the page vision.md as a notebook, with what its code prints and draws.
 
-    python docs/notebook.py [--without-output]
+`python docs/notebook.py` runs the cells; with `--without-output` it does not.
 """
 
 import re
