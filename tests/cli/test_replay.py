@@ -403,7 +403,7 @@ def test_all_processes_of_a_run_are_sent_to_a_logger_that_wants_them(trainbus, f
 def test_ctrl_c_keeps_what_was_sent_and_the_next_replay_goes_on(trainbus, data, tmp_path):
     Trainer(epochs=30).fit(Fitting(), data)
     process = subprocess.Popen(
-        [sys.executable, "-m", "trainbus", "replay", "latest", *TO, "-o", "lines.slow=0.02"],
+        [sys.executable, "-m", "trainbus", "replay", "latest", *TO, "-o", "lines.slow=0.1"],
         stderr=subprocess.PIPE, text=True,
         env={k: v for k, v in os.environ.items() if not k.startswith("TRAINBUS_")},
     )  # fmt: skip

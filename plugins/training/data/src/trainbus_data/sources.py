@@ -55,9 +55,9 @@ def check_folder(folder: str | Path) -> Path:
     parent = root.parent
     inside = [each.name for each in parent.iterdir() if each.is_dir()] if parent.is_dir() else []
     raise DataError(
-        f"there is no folder {root}{nearest(root.name, inside)}"
-        + (f" ({parent} does not exist either)" if not parent.is_dir() else "")
-        + ("" if root.is_absolute() else f" (the working directory is {Path.cwd()})")
+        f"there is no folder {root}"
+        + ("" if root.is_absolute() else f" in {Path.cwd()}")
+        + (nearest(root.name, inside) if parent.is_dir() else f", and no {parent} either")
     )
 
 
