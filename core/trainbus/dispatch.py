@@ -9,6 +9,7 @@ from __future__ import annotations
 import linecache
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
@@ -138,10 +139,19 @@ def compile_hook(
     return wrappers.around(flat) if wrappers.listeners else flat
 
 
-def _define(name: str, lines: Sequence[str], scope: dict[str, Any]) -> Callable[..., Any]:
-    """Compile generated lines and return the function of that name."""
+def _define(
+    name: str, lines: Sequence[str], scope: dict[str, Any], part: str = "hook"
+) -> Callable[..., Any]:
+    """Compile generated lines and return the function of that name.
+
+    Args:
+        name: that of the hook.
+        lines: its source.
+        scope: the names that the source uses.
+        part: which function of the hook it is; each has a file name of its own for tracebacks.
+    """
     source = "\n".join(lines) + "\n"
-    filename = f"<trainbus hook {name}>"
+    filename = f"<trainbus {part.strip()} {name}>"
     # Known to linecache, so that a traceback through the generated lines shows them.
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
     exec(compile(source, filename, "exec"), scope)
@@ -226,8 +236,12 @@ class Wrappers:
             if timing is None
             else {(each.plugin, each.hook): timing(each) for each in listeners}
         )
-        lines = [line for i in range(len(listeners)) for line in self._opening(i)]
-        self._open = self._write("_tb_opened", lines)
+
+    @cached_property
+    def _open(self) -> Callable[..., None]:
+        """The first half: written when a hand-written loop asks for it, which few do."""
+        lines = [line for i in range(len(self.listeners)) for line in self._opening(i)]
+        return self._write("_tb_opened", lines)
 
     def _opening(self, i: int) -> list[str]:
         """The lines that run wrapper `i`, where it is due, up to its `yield`."""
@@ -255,8 +269,9 @@ class Wrappers:
                 scope[f"_tb_timing{i}"] = self._timings[listener.plugin, listener.hook]
         scope |= {"_tb_fails": self._fails, "_tb_close": self.close, "_tb_begin": begin}
         arguments = ", ".join(filter(None, [first, *self.hook.arguments]))
-        body = ["    " + line for line in lines] or ["    pass"]
-        return _define(self.hook.name, [f"def {self.hook.name}({arguments}):", *body], scope)
+        body = ["    " + line for line in lines]
+        source = [f"def {self.hook.name}({arguments}):", *body]
+        return _define(self.hook.name, source, scope, f"wrappers {first}")
 
     def around(self, inner: Callable[..., Any]) -> Callable[..., Any]:
         """A function that calls `inner` between the two halves."""

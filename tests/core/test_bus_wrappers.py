@@ -1,5 +1,6 @@
 """What wrappers do with results and errors, in one call and in two halves, as pluggy does it."""
 
+import traceback
 from itertools import product
 from types import SimpleNamespace
 
@@ -246,3 +247,24 @@ def test_what_was_opened_is_closed_though_its_plugin_has_gone():
     bus.unregister("foo")
     assert bus.close("training_step", opened, 5) == 5
     assert log == ["w opens", "w passes 5"]
+
+
+def test_a_traceback_shows_the_generated_lines_of_wrappers_and_listeners_alike():
+    class Around:
+        @hookimpl(wrapper=True)
+        def training_step(self, run):
+            return (yield)
+
+    class Broken:
+        @hookimpl
+        def training_step(self, run):
+            raise ValueError("no")
+
+    bus = Bus()
+    bus.register(Around(), "around")
+    bus.register(Broken(), "broken")
+    with pytest.raises(ValueError) as caught:
+        bus.training_step("run")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "_tb_result = _tb_inner(run)" in shown
+    assert "_tb_result = _tb_call0(run)" in shown
