@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from copy import copy
 from dataclasses import fields, is_dataclass, replace
 from itertools import islice, pairwise
@@ -174,27 +174,44 @@ def _length(tensor: Tensor) -> int:
     return tensor.shape[0] if tensor.ndim else 0
 
 
+def rebuilt(batch: Any, change: Callable[[Any], Any]) -> Any:
+    """The same batch, made anew with what `change` gives.
+
+    Tuples, named tuples, lists, mappings and dataclasses are walked through; what is none of them,
+    and was not changed, is passed on as it is.
+
+    Args:
+        batch: nested, of any type.
+        change: gives what takes the place of a value, or None to look inside of it.
+    """
+    changed = change(batch)
+    if changed is not None:
+        return changed
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(rebuilt(value, change) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(rebuilt(value, change) for value in batch)
+    if isinstance(batch, MutableMapping):
+        made = copy(batch)
+        for key, value in batch.items():
+            made[key] = rebuilt(value, change)
+        return made
+    if is_dataclass(batch) and not isinstance(batch, type):
+        values = {f.name: rebuilt(getattr(batch, f.name), change) for f in fields(batch) if f.init}
+        return replace(batch, **values)
+    return batch
+
+
 def move(batch: Any, device: torch.device) -> Any:
     """The same batch with every tensor, and all else that has `.to`, on `device`.
 
-    Tuples, named tuples, lists, mappings and dataclasses are walked through and rebuilt; what has
-    no `.to` is passed on as it is. Copies from pinned memory are not waited for.
+    It is walked through as by `rebuilt`. Copies from pinned memory are not waited for.
     """
-    if isinstance(batch, Tensor):
-        # From other memory some devices would still read after the batch is gone.
-        return batch.to(device, non_blocking=batch.is_pinned())
-    if callable(getattr(batch, "to", None)):
-        return batch.to(device)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(move(value, device) for value in batch))
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(move(value, device) for value in batch)
-    if isinstance(batch, MutableMapping):
-        moved = copy(batch)
-        for key, value in batch.items():
-            moved[key] = move(value, device)
-        return moved
-    if is_dataclass(batch) and not isinstance(batch, type):
-        values = {f.name: move(getattr(batch, f.name), device) for f in fields(batch) if f.init}
-        return replace(batch, **values)
-    return batch
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            # From other memory some devices would still read after the batch is gone.
+            return value.to(device, non_blocking=value.is_pinned())
+        return value.to(device) if callable(getattr(value, "to", None)) else None
+
+    return rebuilt(batch, moved)

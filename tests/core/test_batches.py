@@ -170,3 +170,10 @@ def test_deterministic_lasts_as_long_as_the_run(line, loader):
     )
     trainer.fit(line, loader)
     assert all(seen) and not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_batch_is_rebuilt_with_what_takes_the_place_of_its_values():
+    batch = {"a": (torch.ones(1), "text"), "b": [2, torch.zeros(1)]}
+    made = batches.rebuilt(batch, lambda x: x + 1 if isinstance(x, torch.Tensor) else None)
+    assert made == {"a": (torch.full((1,), 2.0), "text"), "b": [2, torch.ones(1)]}
+    assert batch["a"][0] == 1

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, MutableMapping
+from collections.abc import Generator
 from contextlib import contextmanager
-from copy import copy
-from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,28 +58,17 @@ class Conversion:
 
 
 def cast(batch: Any, dtype: torch.dtype) -> Any:
-    """The same batch with its floating-point tensors in `dtype`.
-
-    Tuples, named tuples, lists, mappings and dataclasses are walked through and rebuilt; all else
-    is passed on as it is.
-    """
+    """The same batch with its floating-point tensors in `dtype`, walked through as by the core."""
     from torch import Tensor
 
-    if isinstance(batch, Tensor):
-        return batch.to(dtype) if batch.is_floating_point() else batch
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(cast(value, dtype) for value in batch))
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(cast(value, dtype) for value in batch)
-    if isinstance(batch, MutableMapping):
-        made = copy(batch)
-        for key, value in batch.items():
-            made[key] = cast(value, dtype)
-        return made
-    if is_dataclass(batch) and not isinstance(batch, type):
-        values = {f.name: cast(getattr(batch, f.name), dtype) for f in fields(batch) if f.init}
-        return replace(batch, **values)
-    return batch
+    from trainbus.batches import rebuilt
+
+    def converted(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return None
+        return value.to(dtype) if value.is_floating_point() else value
+
+    return rebuilt(batch, converted)
 
 
 @contextmanager

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableMapping
-from copy import copy
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -124,21 +123,13 @@ def _moved(batch: Any, device: torch.device) -> Any:
 
     A copy from there holds that memory until it is done, also when the tensor is gone before.
     """
-    if isinstance(batch, Tensor):
-        return batch.to(device) if batch.is_cuda else _pinned(batch).to(device, non_blocking=True)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_moved(value, device) for value in batch))
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(_moved(value, device) for value in batch)
-    if isinstance(batch, MutableMapping):
-        moved = copy(batch)
-        for key, value in batch.items():
-            moved[key] = _moved(value, device)
-        return moved
-    if is_dataclass(batch) and not isinstance(batch, type):
-        values = {f.name: _moved(getattr(batch, f.name), device) for f in fields(batch) if f.init}
-        return replace(batch, **values)
-    return batch
+
+    def moved(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return None
+        return value.to(device) if value.is_cuda else _pinned(value).to(device, non_blocking=True)
+
+    return batches.rebuilt(batch, moved)
 
 
 def _pinned(tensor: Tensor) -> Tensor:
