@@ -37,7 +37,7 @@ test-xla: .venv-xla/installed $(VENV)/installed-dev
 	PYTHONPATH=.venv-xla/torch_tpu $(BIN)/python -m pytest plugins/accelerators/xla/tests/test_torch_tpu.py
 
 torture: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python tests/state/torture.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/checkpoints/torture.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check

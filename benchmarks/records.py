@@ -29,7 +29,7 @@ from torch.nn import functional
 
 from trainbus import JournalFile, Task, Trainer, hookimpl
 from trainbus.builtin import Journal
-from trainbus.journal import Entry
+from trainbus.records.journal import Entry
 
 WARM_UP = 100
 

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from trainbus import hookspecs
 from trainbus.cli.reference import as_markdown
-from trainbus.discovery import known_distributions
+from trainbus.plugins.discovery import known_distributions
 
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "core" / "trainbus"

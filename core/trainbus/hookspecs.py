@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainbus.markers import hookspec
+from trainbus.events.markers import hookspec
 
 if TYPE_CHECKING:
     import click
     import torch
 
-    from trainbus.accelerator import Accelerator
-    from trainbus.artifacts import Artifact
-    from trainbus.delivery import RunInfo
-    from trainbus.run import Run
+    from trainbus.devices.accelerator import Accelerator
+    from trainbus.engine.run import Run
+    from trainbus.records.artifacts import Artifact
+    from trainbus.records.delivery import RunInfo
 
 # --- contributions: asked once, at start-up ------------------------------------------------------
 

@@ -19,12 +19,12 @@ from typing import NamedTuple
 import pytest
 
 from trainbus import Accelerator, Bus, Run, Trainer, hookspecs
-from trainbus.actions import Actions
 from trainbus.cli import reference
-from trainbus.discovery import known_distributions
-from trainbus.loop import Loop
-from trainbus.project import find_project
-from trainbus.records import Records
+from trainbus.engine.defaults import Actions
+from trainbus.engine.loop import Loop
+from trainbus.engine.metrics import Records
+from trainbus.plugins.discovery import known_distributions
+from trainbus.plugins.project import find_project
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -18,10 +18,9 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 import trainbus
-from trainbus import discovery
-from trainbus import plugins as manager
 from trainbus.cli import main
-from trainbus.selection import CommandLine, command_line
+from trainbus.plugins import discovery, loading
+from trainbus.plugins.selection import CommandLine, command_line
 
 SOURCES = Path(__file__).with_name("sources")
 
@@ -242,9 +241,9 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace
 
 
 @pytest.fixture
-def load() -> Callable[..., dict[str, manager.Loaded]]:
+def load() -> Callable[..., dict[str, loading.Loaded]]:
     """`load(*plugins)`: what a trainer with these loads, by name."""
-    return lambda *plugins: {each.name: each for each in manager.load(plugins)}
+    return lambda *plugins: {each.name: each for each in loading.load(plugins)}
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from trainbus import Trainer
-from trainbus import plugins as manager
+from trainbus.plugins import loading
 
 
 def test_it_is_active_without_being_named(in_office, fit):
@@ -97,4 +97,4 @@ def test_one_that_listens_to_no_hook_is_left_out_too(make_environment):
 
 def test_no_plugins_leaves_it_out(in_office, told):
     told(disabled=True)
-    assert manager.load() == []
+    assert loading.load() == []

@@ -90,7 +90,7 @@ from trainbus import hookimpl
 def register_commands(commands):
     @commands.command()
     def show():
-        from trainbus.plugins import load
+        from trainbus.plugins.loading import load
         click.echo([each.options["steps"] for each in load(["typed"]) if each.name == "typed"])
 """
     Path("verbs.py").write_text(script)

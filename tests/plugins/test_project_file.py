@@ -3,7 +3,7 @@
 import pytest
 
 from trainbus import PluginError
-from trainbus.project import find_project
+from trainbus.plugins.project import find_project
 
 
 def test_without_a_file_nothing_is_said():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from trainbus import PluginError, Trainer
-from trainbus import selection as chosen
+from trainbus.plugins import selection as chosen
 
 #: From the farthest to the nearest, as `why` calls them.
 LEVELS = ("trainbus.toml", "Trainer", "TRAINBUS_PLUGINS", "command line")
@@ -147,7 +147,7 @@ from trainbus import hookimpl
 def register_commands(commands):
     @commands.command()
     def show():
-        from trainbus.plugins import load  # as a trainer does
+        from trainbus.plugins.loading import load  # as a trainer does
         click.echo([each.name for each in load(["costs"])])
 """
     )

@@ -13,7 +13,7 @@ import torch
 
 from trainbus import JournalError, JournalFile, Trainer, hookimpl
 from trainbus.builtin import Checkpoint, Journal
-from trainbus.journal import Entry
+from trainbus.records.journal import Entry
 
 
 @pytest.fixture

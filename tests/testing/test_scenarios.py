@@ -3,9 +3,9 @@
 import pytest
 
 from trainbus import hookspecs
-from trainbus.markers import hookimpl, spec_options
+from trainbus.events.markers import hookimpl, spec_options
 from trainbus.testing import Recorder, TinyTask, make_loader
-from trainbus.testing.lab import Lab, Subject
+from trainbus.testing.bench import Lab, Subject
 from trainbus.testing.scenarios import SCENARIOS
 
 

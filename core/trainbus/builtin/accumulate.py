@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trainbus.errors import PluginError
-from trainbus.markers import hookimpl
+from trainbus.events.markers import hookimpl
 
 if TYPE_CHECKING:
-    from trainbus.run import Run
+    from trainbus.engine.run import Run
 
 
 class Accumulate:

@@ -11,7 +11,7 @@ from trainbus.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainbus.run import Run
+    from trainbus.engine.run import Run
 
 
 class Background:
@@ -29,14 +29,15 @@ class Background:
 
     def begin(self, run: Run, path: Path) -> None:
         """Copy the state of a run, and begin to write it. The one before must be done."""
-        from trainbus import checkpoint, state
+        from trainbus.checkpoints import archive
+        from trainbus.engine import state
 
         parts = self._snapshot(run, path)
         about = state.about(run)
 
         def write() -> None:
             try:
-                checkpoint.write(path, parts, about)
+                archive.write(path, parts, about)
             except CheckpointError as error:
                 self._error = error
 
@@ -63,7 +64,8 @@ class Background:
     def _snapshot(self, run: Run, path: Path) -> dict[str, Any]:
         import torch
 
-        from trainbus import checkpoint, state
+        from trainbus.checkpoints import archive
+        from trainbus.engine import state
 
         copies: dict[tuple[Any, ...], Tensor] = {}
         before, self._copies = iter(self._copies), []
@@ -82,6 +84,6 @@ class Background:
             self._copies.append(target)
             return target
 
-        parts = checkpoint.plain(state.collect(run), path.name, copy)
+        parts = archive.plain(state.collect(run), path.name, copy)
         run.accelerator.synchronize()
         return parts

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from trainbus.builtin.background import Background
 from trainbus.builtin.monitor import Monitor
 from trainbus.errors import CheckpointError, PluginError
-from trainbus.markers import hookimpl
+from trainbus.events.markers import hookimpl
 
 if TYPE_CHECKING:
-    from trainbus.run import Run
+    from trainbus.engine.run import Run
 
 logger = logging.getLogger("trainbus")
 
@@ -233,7 +233,7 @@ class Checkpoint:
     @hookimpl
     def on_checkpoint_saved(self, run: Run, path: Path) -> None:
         """Let `best` lead to the best, and remove what is superseded."""
-        from trainbus import checkpoint
+        from trainbus.checkpoints import archive
 
         directory = run.dir / "checkpoints"
         if path.parent != directory:  # one of the user's own
@@ -244,7 +244,7 @@ class Checkpoint:
         for name in set(self._superseded) - kept:
             shutil.rmtree(directory / name, ignore_errors=True)
         self._superseded = []
-        checkpoint.remove_leftovers(directory)
+        archive.remove_leftovers(directory)
 
     def _failed(self, run: Run, error: CheckpointError) -> None:
         """Go back to the states of before; they are all still there."""

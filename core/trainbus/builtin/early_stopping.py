@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trainbus.builtin.monitor import Monitor
 from trainbus.errors import PluginError
-from trainbus.markers import hookimpl
+from trainbus.events.markers import hookimpl
 
 if TYPE_CHECKING:
-    from trainbus.run import Run
+    from trainbus.engine.run import Run
 
 
 class EarlyStopping:

@@ -6,12 +6,12 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from trainbus.errors import CheckpointError, Control, PluginError
-from trainbus.markers import hookimpl
+from trainbus.events.markers import hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from trainbus.run import Run
+    from trainbus.engine.run import Run
 
 
 class EMA:

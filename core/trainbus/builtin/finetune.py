@@ -10,13 +10,13 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from trainbus.errors import CheckpointError, PluginError, UsageError
-from trainbus.markers import hookimpl
+from trainbus.events.markers import hookimpl
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-    from trainbus.run import Run
+    from trainbus.engine.run import Run
 
 logger = logging.getLogger("trainbus")
 

@@ -12,17 +12,17 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainbus import artifacts, delivery
-from trainbus.builtin.writer import Writer, kept
 from trainbus.errors import PluginError, together
-from trainbus.journal import FILE_NAME, EntryTuple, JournalFile, RecordKind
-from trainbus.markers import hookimpl
-from trainbus.options import hide_secrets_of
+from trainbus.events.markers import hookimpl
+from trainbus.plugins.options import hide_secrets_of
+from trainbus.records import artifacts, delivery
+from trainbus.records.journal import FILE_NAME, EntryTuple, JournalFile, RecordKind
+from trainbus.records.writer import Writer, kept
 from trainbus.version import __version__
 
 if TYPE_CHECKING:
-    from trainbus.artifacts import Artifact
-    from trainbus.run import Run
+    from trainbus.engine.run import Run
+    from trainbus.records.artifacts import Artifact
 
 logger = logging.getLogger("trainbus")
 

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainbus.markers import hookimpl
-from trainbus.options import hide_secrets_of
+from trainbus.events.markers import hookimpl
+from trainbus.plugins.options import hide_secrets_of
 from trainbus.version import __version__
 
 if TYPE_CHECKING:
-    from trainbus.run import Run
+    from trainbus.engine.run import Run
 
 
 class Manifest:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trainbus.errors import PluginError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from trainbus.run import Run
+    from trainbus.engine.run import Run
 
 
 class Monitor:

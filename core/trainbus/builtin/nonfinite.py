@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trainbus.builtin.checkpoint import Checkpoint
 from trainbus.errors import PluginError, SkipStep, StopRun, TrainbusError, UsageError
-from trainbus.markers import hookimpl
+from trainbus.events.markers import hookimpl
 
 if TYPE_CHECKING:
-    from trainbus.run import Run
+    from trainbus.engine.run import Run
 
 logger = logging.getLogger("trainbus")
 
@@ -143,14 +143,14 @@ class Nonfinite:
             self._return(run)
 
     def _return(self, run: Run) -> None:
-        from trainbus import checkpoint
+        from trainbus.checkpoints import archive
 
         when, self._reason = self._reason, None
         if when is None:
             return
         if run.global_step > self._furthest:
             self._furthest, self._returns = run.global_step, 0
-        path = checkpoint.newest_valid(run.dir / "checkpoints")
+        path = archive.newest_valid(run.dir / "checkpoints")
         if path is None:
             logger.warning("%s; there is no checkpoint yet, the step is skipped", when)
             return

@@ -9,12 +9,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from trainbus.errors import PluginError, UsageError
-from trainbus.markers import hookimpl
+from trainbus.events.markers import hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainbus.run import Run
+    from trainbus.engine.run import Run
 
     Gradients = list[tuple[Tensor, Tensor]]
 
@@ -100,7 +100,7 @@ class OOM:
 
     def _first_parts(self, run: Run) -> tuple[Any, float]:
         from trainbus import batches
-        from trainbus.task import loss_of
+        from trainbus.engine.task import loss_of
 
         done: Any = 0.0
         # A batch of one sample, or one that is of another kind than those before, stays whole.
@@ -149,7 +149,7 @@ class OOM:
 
     def _whole(self, run: Run, result: Any, done: Any, weight: float) -> Any:
         """What the step of the whole batch would have returned, with the graph of the last part."""
-        from trainbus.task import loss_of
+        from trainbus.engine.task import loss_of
 
         self._loss = loss = loss_of(run.task, result) * weight + done
         return {**result, "loss": loss} if isinstance(result, Mapping) else loss
@@ -201,7 +201,7 @@ class OOM:
 
     def _differentiated_anew(self, run: Run) -> Any:
         """Step, events and backward of the batch in its parts; None when it takes more of them."""
-        from trainbus.task import loss_of
+        from trainbus.engine.task import loss_of
 
         run.output = self._anew(run)
         loss = loss_of(run.task, run.output)

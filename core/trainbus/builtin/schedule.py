@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from trainbus.builtin.accumulate import Accumulate
 from trainbus.builtin.monitor import Monitor
 from trainbus.errors import CheckpointError, PluginError, UsageError
-from trainbus.markers import hookimpl
+from trainbus.events.markers import hookimpl
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from trainbus.run import Run
+    from trainbus.engine.run import Run
 
 _DIV, _FINAL_DIV, _MOMENTUM = 25.0, 1e5, (0.95, 0.85, 0.95)
 #: The part of the run in which the learning rate rises, by the name of the schedule.

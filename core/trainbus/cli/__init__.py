@@ -13,11 +13,11 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from trainbus import plugins as manager
-from trainbus.cli.run_verbs import in_directory, runs
-from trainbus.discovery import discover, known_distributions, one_scan
 from trainbus.errors import TrainbusError, UsageError, nearest
-from trainbus.selection import command_line
+from trainbus.plugins import loading
+from trainbus.plugins.discovery import discover, known_distributions, one_scan
+from trainbus.plugins.selection import command_line
+from trainbus.runs.command import in_directory, runs
 from trainbus.version import __version__
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -91,7 +91,7 @@ class Commands(click.Group):
 
     def _of_plugins(self) -> click.Group:
         added = click.Group()
-        bus = manager.bus_of(manager.load())
+        bus = loading.bus_of(loading.load())
         if bus.register_commands:
             bus.register_commands(added)
         return added
@@ -139,9 +139,9 @@ def hooks(name: str | None, markdown: bool) -> None:
 @selects_plugins
 def doctor() -> None:
     """Check versions, devices and plugins, and say how to mend what is broken."""
-    from trainbus.cli import checks
+    from trainbus.cli.doctor import report
 
-    sys.exit(checks.report())
+    sys.exit(report())
 
 
 @trainbus.command()
@@ -156,9 +156,9 @@ def demo(name: str, epochs: int | None, run_dir: str, seed: int) -> None:
     With NAME, the demo of a distribution: `trainbus demo vision` is that of trainbus-vision.
     """
     if name == "digits":
-        from trainbus.cli import digits
+        from trainbus.cli.demo import train as train_digits
 
-        train: Callable[..., None] = digits.train
+        train: Callable[..., None] = train_digits
     else:
         train = _demo_of(name)
     train(run_dir=run_dir, seed=seed, **({} if epochs is None else {"epochs": epochs}))
@@ -223,16 +223,16 @@ def fit(
 
     With CONFIG.toml, --help lists the arguments of its task and data, too.
     """
-    from trainbus.cli import fitting
+    from trainbus.fit.command import fit as fit_file
 
     if wants_help:
-        from trainbus.cli import fit_help
+        from trainbus.fit.help import text
 
-        click.echo(context.get_help() + "\n\n" + fit_help.text(config, settings))
+        click.echo(context.get_help() + "\n\n" + text(config, settings))
     elif config is None:
         raise click.MissingParameter(ctx=context, param_hint="CONFIG.toml", param_type="argument")
     else:
-        fitting.fit(Path(config), settings, resume)
+        fit_file(Path(config), settings, resume)
 
 
 trainbus.add_command(runs)
@@ -258,9 +258,9 @@ def replay(names: tuple[str, ...], to: str, parent: Path, again: bool, patience:
     A RUN is the path of a run's directory; or, of a directory in ./runs (--dir), the name or a
     part of it that no other has; or `latest`. It may have ended, failed, or been killed.
     """
-    from trainbus.cli import replaying
+    from trainbus.runs.replay import replay as send
 
-    sys.exit(replaying.replay(names, parent, to, again, patience))
+    sys.exit(send(names, parent, to, again, patience))
 
 
 @trainbus.command("new-plugin")

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 import click
 
-from trainbus import discovery
-from trainbus import plugins as manager
-from trainbus.cli import text
+from trainbus import terminal
 from trainbus.errors import PluginError
-from trainbus.selection import select
+from trainbus.plugins import discovery, loading
+from trainbus.plugins.selection import select
 
 
 def show_plugins(as_json: bool) -> None:
@@ -34,7 +33,7 @@ def show_plugins(as_json: bool) -> None:
             continue
         note = str(request.item)
         missing = isinstance(request.item, str) and note == name
-        note = manager.unknown(name) if missing else note
+        note = loading.unknown(name) if missing else note
         rows.append([name, "missing" if missing else "active", "", "", note])
     _table(("name", "status", "version", "distribution", "note"), rows, as_json)
 
@@ -49,7 +48,7 @@ def show_why(as_json: bool) -> None:
 
 def show_hooks(as_json: bool) -> None:
     """For each hook that is listened to, the plugins in the order in which they are called."""
-    bus = manager.bus_of(manager.load())
+    bus = loading.bus_of(loading.load())
     rows = [[hook, " -> ".join(names)] for hook, names in bus.order().items()]
     if not rows and not as_json:
         raise PluginError("no plugin is active")
@@ -60,4 +59,4 @@ def _table(header: Sequence[str], rows: list[list[str]], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=2))
         return
-    click.echo(text.table([list(header), *rows]))
+    click.echo(terminal.table([list(header), *rows]))

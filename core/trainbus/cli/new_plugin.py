@@ -12,8 +12,8 @@ from pathlib import Path
 
 import click
 
-from trainbus.discovery import AUTOLOAD_GROUP, discover, known_distributions
 from trainbus.errors import UsageError
+from trainbus.plugins.discovery import AUTOLOAD_GROUP, discover, known_distributions
 from trainbus.version import __version__
 
 #: Each kind with what its template does, as the package's description.

@@ -8,7 +8,7 @@ from typing import Any
 
 from trainbus import hookspecs
 from trainbus.errors import UsageError, nearest
-from trainbus.markers import spec_options
+from trainbus.events.markers import spec_options
 
 _EVERY = {
     "step": "optimizer steps",

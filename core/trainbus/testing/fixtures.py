@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
+from trainbus.engine.trainer import Trainer
 from trainbus.testing.recorder import MemoryLog, Recorder
 from trainbus.testing.tiny import TinyTask, make_loader
-from trainbus.trainer import Trainer
 
 __all__ = ["memory_log", "recorder", "tiny_loader", "tiny_task", "tiny_trainer"]
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from trainbus import hookspecs
-from trainbus.artifacts import Artifact
-from trainbus.delivery import RunInfo
-from trainbus.markers import hookimpl, spec_options
-from trainbus.run import Run
+from trainbus.engine.run import Run
+from trainbus.events.markers import hookimpl, spec_options
+from trainbus.records.artifacts import Artifact
+from trainbus.records.delivery import RunInfo
 
 
 class Recorder:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from trainbus.bus import Bus
-from trainbus.delivery import RunInfo
-from trainbus.journal import FILE_NAME, JournalFile
-from trainbus.run import Run
-from trainbus.testing.lab import Lab, Subject
+from trainbus.engine.run import Run
+from trainbus.records.delivery import RunInfo
+from trainbus.records.journal import FILE_NAME, JournalFile
+from trainbus.testing.bench import Lab, Subject
 
 
 class OfObservers:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from trainbus.engine.run import Run
+from trainbus.engine.trainer import Trainer
 from trainbus.errors import SkipBatch, SkipStep, StopEpoch
-from trainbus.run import Run
-from trainbus.testing.lab import Lab
-from trainbus.trainer import Trainer
+from trainbus.testing.bench import Lab
 
 
 class Scenario(NamedTuple):

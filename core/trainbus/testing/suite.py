@@ -15,19 +15,19 @@ import pytest
 import torch
 
 from trainbus.bus import Bus
+from trainbus.engine.run import Run
+from trainbus.engine.state import Stateful
+from trainbus.engine.task import Task
+from trainbus.engine.trainer import Trainer
 from trainbus.errors import PluginError, nearest
-from trainbus.options import schema, types_of
-from trainbus.run import Run
-from trainbus.selection import name_of
-from trainbus.state import Stateful
-from trainbus.task import Task
-from trainbus.testing.lab import Lab, Subject
-from trainbus.testing.records import log_odd_things
+from trainbus.plugins.options import schema, types_of
+from trainbus.plugins.selection import name_of
+from trainbus.testing.bench import Lab, Subject
+from trainbus.testing.odd_records import log_odd_things
 from trainbus.testing.roles import OfAccelerators, OfLoggers, OfObservers, same
 from trainbus.testing.scenarios import SCENARIOS
+from trainbus.testing.synchronisations import Waiting
 from trainbus.testing.tiny import TinyTask, make_loader
-from trainbus.testing.waiting import Waiting
-from trainbus.trainer import Trainer
 
 
 def conformance(

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from trainbus.run import Run
-from trainbus.task import Task
+from trainbus.engine.run import Run
+from trainbus.engine.task import Task
 
 
 class TinyTask(Task):

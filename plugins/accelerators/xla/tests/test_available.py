@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainbus import PluginError, Trainer, UsageError
-from trainbus.options import Given, build
+from trainbus.plugins.options import Given, build
 from trainbus_xla import XLA
 from trainbus_xla.tpus import peak_flops
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from trainbus import PluginError, RecordRejected, Trainer
-from trainbus.artifacts import Artifact
+from trainbus.records.artifacts import Artifact
 from trainbus_trackio import Trackio, client
 
 

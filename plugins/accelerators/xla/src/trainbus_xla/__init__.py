@@ -78,8 +78,9 @@ class XLA:
         """
         if self._device is None:
             return None
-        from trainbus import checkpoint, state
+        from trainbus.checkpoints import archive
+        from trainbus.engine import state
 
-        parts = checkpoint.plain(state.collect(run), path.name)
-        checkpoint.write(path, self._device.to_host(parts, path.name), state.about(run))
+        parts = archive.plain(state.collect(run), path.name)
+        archive.write(path, self._device.to_host(parts, path.name), state.about(run))
         return True

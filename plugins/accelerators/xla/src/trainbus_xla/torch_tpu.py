@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from trainbus.accelerator import Accelerator
+from trainbus.devices.accelerator import Accelerator
 from trainbus_xla import tpus
 
 

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainbus import batches, checkpoint, seeding
-from trainbus.accelerator import Accelerator, Boundary
+from trainbus import batches
+from trainbus.checkpoints import archive
+from trainbus.devices import random_state
+from trainbus.devices.accelerator import Accelerator, Boundary
 from trainbus.errors import UsageError
 from trainbus_xla import tpus
 
@@ -141,13 +143,13 @@ class TorchXLA(Accelerator):
                 away.append(tensor)
             return tensor
 
-        checkpoint.plain(parts, where, note)
+        archive.plain(parts, where, note)
         fetched = iter(self._xla._XLAC._xla_get_cpu_tensors(away))  # as `xm.save` does
 
         def fetch(tensor: Tensor) -> Tensor:
             return next(fetched) if tensor.device.type == "xla" else tensor
 
-        return checkpoint.plain(parts, where, fetch)
+        return archive.plain(parts, where, fetch)
 
     # --- steps and random numbers --------------------------------------------------------------
 
@@ -174,11 +176,11 @@ class TorchXLA(Accelerator):
     def random_state(self) -> dict[str, Any]:
         """Those of the process, and the device's: a whole number."""
         state = self._model.get_rng_state(str(self.device))
-        return {**seeding.random_state(_CPU), "device": state}
+        return {**random_state.random_state(_CPU), "device": state}
 
     def set_random_state(self, state: dict[str, Any]) -> None:
         """Put back what `random_state` gave."""
-        seeding.set_random_state({k: v for k, v in state.items() if k != "device"}, _CPU)
+        random_state.set_random_state({k: v for k, v in state.items() if k != "device"}, _CPU)
         if isinstance(state.get("device"), int):  # else the state of another kind of device
             self._model.set_rng_state(state["device"], str(self.device))
 

@@ -1,0 +1,154 @@
+"""The weights of a model alone: to a file and back, whole, and without executing what it holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainbus.checkpoints import archive
+from trainbus.errors import CheckpointError
+
+_SUFFIX = ".safetensors"
+
+
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Write the weights of a model to one file, whole or not at all.
+
+    Args:
+        model: its `state_dict` is written.
+        path: `*.safetensors` for that format, any other name for one of torch.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == _SUFFIX:
+            _write_safetensors(temporary, model.state_dict())
+        else:
+            torch.save(archive.plain(model.state_dict(), path.name), temporary)
+        archive.sync(temporary)
+        temporary.replace(path)
+        archive.sync(path.parent)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"cannot write {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Read weights into a model: all of them, or none and an error.
+
+    Args:
+        model: every name and shape must be that of the file.
+        path: a checkpoint's directory, a file of safetensors, or one of torch. Of a checkpoint
+            those weights are taken with which the model was validated: with `ema`, the average.
+
+    Raises:
+        CheckpointError: it is missing, damaged, holds code, or does not fit; the message names
+            the keys and shapes that differ.
+    """
+    weights = read_weights(path)
+    check_fit(model, weights, str(path))
+    model.load_state_dict(weights)
+
+
+def read_weights(path: str | Path) -> dict[str, Any]:
+    """The weights of a checkpoint or a file, on the CPU; see `load_weights`."""
+    path = Path(path)
+    if path.is_dir():
+        return _of_checkpoint(path)
+    if not path.exists():
+        raise CheckpointError(f"there is no file {str(path)!r}")
+    if path.suffix == _SUFFIX:
+        return _read_safetensors(path)
+    weights = archive.load(path, str(path))
+    if not isinstance(weights, Mapping):
+        raise CheckpointError(f"{path} holds a {type(weights).__name__}, and no weights by name")
+    return dict(weights)
+
+
+def check_fit(model: nn.Module, weights: Mapping[str, Any], source: str) -> None:
+    """Raise `CheckpointError` with the names and shapes that differ."""
+    here = {name: tuple(value.shape) for name, value in _tensors(model.state_dict())}
+    there = {name: tuple(value.shape) for name, value in _tensors(weights)}
+    problems = [f"only in the model: {name}" for name in here if name not in there]
+    problems += [f"only in the file: {name}" for name in there if name not in here]
+    problems += [
+        f"{name}: {there[name]} in the file, {here[name]} in the model"
+        for name in here
+        if name in there and here[name] != there[name]
+    ]
+    if problems:
+        raise CheckpointError(f"{source} does not fit the model:\n  " + "\n  ".join(problems))
+
+
+def _tensors(state: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
+    return [(name, value) for name, value in state.items() if isinstance(value, Tensor)]
+
+
+def _of_checkpoint(path: Path) -> dict[str, Any]:
+    parts = archive.read(path, ("model", "plugins"))
+    model: dict[str, Any] = parts["model"]
+    validated: dict[str, Any] = {}
+    for section in parts["plugins"].values():
+        validated.update(section.get("weights", {}))
+    # A tensor with two names (tied weights) is in a plugin's section under one of them.
+    by_place = {
+        model[name].data_ptr(): value
+        for name, value in validated.items()
+        if name in model and value.numel()
+    }
+    return {
+        name: by_place.get(value.data_ptr(), value) if isinstance(value, Tensor) else value
+        for name, value in model.items()
+    }
+
+
+def _write_safetensors(path: Path, state: Mapping[str, Any]) -> None:
+    """Write each tensor once; further names of it go into the metadata, as `save_model` does."""
+    safetensors = _safetensors()
+    tensors: dict[str, Tensor] = {}
+    names: dict[tuple[Any, ...], str] = {}
+    metadata = {"format": "pt"}
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{name} is a {type(value).__name__}; a file of safetensors holds tensors only"
+            )
+        place = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+        if value.numel() and place in names:
+            metadata[name] = names[place]
+            continue
+        names[place] = name
+        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    safetensors.save_file(tensors, path, metadata=metadata)
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    safetensors = _safetensors()
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except Exception as error:  # the library has an exception of its own, and torch others
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    metadata.pop("format", None)
+    return weights | {name: weights[kept] for name, kept in metadata.items() if kept in weights}
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise CheckpointError(
+            "files of safetensors need its package: pip install safetensors"
+        ) from None
+    return safetensors.torch

@@ -1,0 +1,342 @@
+"""What the loop needs to know of a device, and the choice among those on offer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from trainbus import batches
+from trainbus.devices import random_state
+from trainbus.errors import UsageError, nearest
+from trainbus.events.markers import hookimpl
+
+if TYPE_CHECKING:
+    from trainbus.engine.run import Run
+
+#: Where a step of the loop ends: with a batch whose gradients wait for those of the next, with an
+#: optimizer's step, before what was logged is fetched, before a state is saved.
+Boundary = Literal["micro_step", "optimizer_step", "log", "save"]
+
+#: In the messages of allocators that have no exception of their own.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+class Accelerator:
+    """A device in the terms of `torch.accelerator`: the CPU, and any other that torch reports.
+
+    A plugin offers a subclass through `provide_accelerator`. Each method has a default that is
+    correct for the CPU, and for every device that torch itself knows.
+
+    Args:
+        device: a type of device, as `torch.device` takes it.
+        index: which of them; the loop asks by `select` before anything is placed.
+    """
+
+    #: By what name `Trainer(accelerator=...)` asks for it; the type of its device by default.
+    name: str = ""
+    #: `accelerator="auto"` takes the available one of the highest priority.
+    priority: int = 0
+
+    def __init__(self, device: str = "cpu", index: int | None = None) -> None:
+        self.name = self.name or device
+        self.device = torch.device(device) if index is None else torch.device(device, index)
+
+    def unavailable(self) -> str | None:
+        """Why it cannot be used here, or None when it can.
+
+        A device that `torch.accelerator` does not report (one of torch_xla) needs a probe of its
+        own. It is asked for each run: it has to be quick, and to change nothing.
+        """
+        if self.device.type == "cpu":
+            return None
+        found = torch.accelerator.current_accelerator(check_available=True)
+        if found is not None and found.type == self.device.type:
+            return None
+        return f"torch {torch.__version__} finds no {self.device.type} device on this machine"
+
+    def device_count(self) -> int:
+        """How many of them this process can use."""
+        return 1 if self.device.type == "cpu" else torch.accelerator.device_count()
+
+    def process_group_backend(self) -> str:
+        """The backend of `torch.distributed` for tensors on this device."""
+        return torch.distributed.get_default_backend_for_device(self.device)
+
+    def select(self, index: int | None) -> None:
+        """Use the device of this index from now on; without one, that which torch uses now.
+
+        Raises:
+            UsageError: there is no device of this index.
+        """
+        if self.device.type == "cpu":
+            if index:
+                raise UsageError(f"devices=[{index}]: the CPU is one device, with index 0")
+            return
+        count = self.device_count()
+        if index is None:
+            index = torch.accelerator.current_device_index()
+        if not 0 <= index < count:
+            raise UsageError(f"devices=[{index}]: {self.name} has {count}, counted from 0")
+        torch.accelerator.set_device_index(index)
+        self.device = torch.device(self.device.type, index)
+
+    def select_for_rank(self, local_rank: int) -> None:
+        """Use the device that belongs to a process, given its rank among those of this machine.
+
+        Processes share the CPU; of all else each has one of its own, so with too few it is an
+        error.
+        """
+        if self.device.type == "cpu":
+            return self.select(None)
+        if local_rank >= (count := self.device_count()):
+            raise UsageError(
+                f"{local_rank + 1} processes or more on this machine, and {count} of {self.name}: "
+                "start one process for each device"
+            )
+        return self.select(local_rank)
+
+    def place_module(self, module: nn.Module) -> nn.Module:
+        """The module on the device."""
+        return module.to(self.device)
+
+    def place_batch(self, batch: Any) -> Any:
+        """The batch on the device: nested, of any type, without waiting for the copy."""
+        return batch if self.device.type == "cpu" else batches.move(batch, self.device)
+
+    def fetch(self, tensors: Sequence[torch.Tensor]) -> list[float]:
+        """The numbers of tensors of this device, each of one element: what was logged.
+
+        The device is waited for, once. They are of one type.
+        """
+        numbers: list[float] = torch.stack(list(tensors)).tolist()
+        return numbers
+
+    def wrap_loader(self, loader: Iterable[Any]) -> Iterable[Any]:
+        """The loader as the loop is to read it (prefetching, for example)."""
+        return loader
+
+    def random_state(self) -> dict[str, Any]:
+        """The random states of the process and the device."""
+        return random_state.random_state(self.device)
+
+    def set_random_state(self, state: dict[str, Any]) -> None:
+        """Put back what `random_state` gave."""
+        random_state.set_random_state(state, self.device)
+
+    # --- precision and speed -------------------------------------------------------------------
+
+    def dtypes(self) -> frozenset[torch.dtype]:
+        """The floating-point types that it computes in."""
+        known = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
+        # Not in every torch that the core works with, and not every backend answers.
+        tell = getattr(torch.accelerator, "get_device_capability", None)
+        if self.device.type != "cpu" and tell is not None:
+            with suppress(RuntimeError, ValueError, KeyError):
+                known &= tell(self.device)["supported_dtypes"]
+        return frozenset(known)
+
+    def autocast(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
+        """A context in which operators that bear it compute in `dtype`.
+
+        Raises `RuntimeError`, torch's own, for a device that has no autocast.
+        """
+        return torch.autocast(self.device.type, dtype)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """A new scaler of losses, for a type with a small range (float16)."""
+        return torch.amp.GradScaler(self.device.type)
+
+    def step_boundary(self, boundary: Boundary) -> None:
+        """A step of the loop ends; for devices that gather operations and run them together.
+
+        It is called in steps only where a subclass has it.
+        """
+
+    def compile_backend(self) -> str:
+        """The backend of `torch.compile` that is for this device."""
+        return "inductor"
+
+    def peak_flops(self, dtype: torch.dtype) -> float | None:
+        """Floating-point operations that it can make in a second, or None where that is not known.
+
+        Args:
+            dtype: the type that matrices are multiplied in.
+        """
+        return None
+
+    # --- memory --------------------------------------------------------------------------------
+
+    def memory_stats(self) -> dict[str, int]:
+        """Bytes by name: `allocated` now, `peak` since the start, and what else it tells.
+
+        On the CPU they are those of the process. Empty where nothing is known.
+        """
+        if self.device.type == "cpu":
+            return _process_memory()
+        stats = torch.accelerator.memory
+        try:
+            return {
+                "allocated": stats.memory_allocated(self.device),
+                "reserved": stats.memory_reserved(self.device),
+                "peak": stats.max_memory_allocated(self.device),
+            }
+        except RuntimeError:  # not every backend's allocator counts
+            return {}
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether an error says that there was not enough memory."""
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+            return True
+        text = str(error).lower()
+        return isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
+
+    def free_memory(self) -> None:
+        """Give memory that nothing uses any more back to the device."""
+        if self.device.type != "cpu":
+            torch.accelerator.memory.empty_cache()
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was given."""
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+
+
+def _process_memory() -> dict[str, int]:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return {}
+    # In kilobytes, but on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    statm = Path("/proc/self/statm")
+    now = int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else peak
+    return {"allocated": now, "peak": peak}
+
+
+class Boundaries:
+    """Tells an accelerator where steps end; a listener like others, where there is need of it."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._tell = accelerator.step_boundary
+
+    @hookimpl(trylast=True)
+    def on_train_batch_end(self, run: Run) -> None:
+        """After a batch, with or without an optimizer's step."""
+        self._tell("optimizer_step" if run.stepped else "micro_step")
+
+    @hookimpl(trylast=True)
+    def on_validation_batch_end(self) -> None:
+        """After a batch without one."""
+        self._tell("micro_step")
+
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+
+    @hookimpl(wrapper=True, tryfirst=True)
+    def save_checkpoint(self) -> Generator[None, bool, bool]:
+        """Before a state is saved."""
+        self._tell("save")
+        return (yield)
+
+
+class Current(Accelerator):
+    """The accelerator that this build of torch is for, whatever it is, or the CPU."""
+
+    priority = 10
+
+    def __init__(self) -> None:
+        found = torch.accelerator.current_accelerator()
+        super().__init__(found.type if found is not None else "cpu")
+
+
+def choose(wanted: str | Accelerator, offered: Sequence[Accelerator]) -> tuple[Accelerator, str]:
+    """The accelerator that `wanted` means, and why it was taken.
+
+    Args:
+        wanted: an accelerator, its name, or "auto".
+        offered: those of plugins; the CPU and what torch reports are always there.
+
+    Raises:
+        UsageError: unknown, not installed, not available, or offered by two plugins under one name.
+    """
+    candidates = _candidates(offered)
+    reasons = {name: each.unavailable() for name, each in candidates.items()}
+    usable = [each for name, each in candidates.items() if reasons[name] is None]
+    if isinstance(wanted, Accelerator):
+        if reason := wanted.unavailable():
+            raise UsageError(_unavailable(wanted.name, reason, usable))
+        return wanted, "given as an object"
+    if not isinstance(wanted, str):
+        raise UsageError(f"accelerator={wanted!r}: give a name, 'auto', or an Accelerator")
+    if wanted == "auto":
+        return _best(usable, {each.name: reasons[each.name] for each in offered})
+    if wanted not in candidates:
+        raise UsageError(_unknown(wanted, candidates, usable))
+    if reason := reasons[wanted]:
+        raise UsageError(_unavailable(wanted, reason, usable))
+    return candidates[wanted], "asked for by name"
+
+
+def _candidates(offered: Sequence[Accelerator]) -> dict[str, Accelerator]:
+    """All there is by name; what a plugin offers takes the place of the core's of that name."""
+    candidates: dict[str, Accelerator] = {"cpu": Accelerator()}
+    current = Current()
+    candidates.setdefault(current.name, current)
+    claimed: dict[str, Accelerator] = {}
+    for each in offered:
+        if not isinstance(each, Accelerator):
+            raise UsageError(
+                f"provide_accelerator returned {each!r:.80}; return a trainbus.Accelerator or None"
+            )
+        if other := claimed.get(each.name):
+            raise UsageError(
+                f"two plugins offer the accelerator {each.name!r}: "
+                f"{_where(other)} and {_where(each)}; switch one off"
+            )
+        claimed[each.name] = candidates[each.name] = each
+    return candidates
+
+
+def _where(accelerator: Accelerator) -> str:
+    return f"{type(accelerator).__module__}.{type(accelerator).__qualname__}"
+
+
+def _best(
+    usable: Sequence[Accelerator], offered: Mapping[str, str | None]
+) -> tuple[Accelerator, str]:
+    """The usable one of the highest priority, and why; what plugins offer in vain is told, too."""
+    missing = [f"{name} is not available: {why}" for name, why in offered.items() if why]
+    if not usable:  # a plugin took the place of the CPU
+        raise UsageError(f"accelerator='auto': {'; '.join(missing)}")
+    best = max(usable, key=lambda each: each.priority)
+    others = [each.name for each in usable if each is not best]
+    why = f"auto, before {', '.join(others)}" if others else "auto, the only one"
+    return best, "; ".join([why, *missing])
+
+
+def _unavailable(name: str, reason: str, usable: Sequence[Accelerator]) -> str:
+    return f"accelerator={name!r} is not available: {reason}. {_listed(usable)}"
+
+
+def _unknown(name: str, candidates: Mapping[str, object], usable: Sequence[Accelerator]) -> str:
+    """The message for a name that nobody offers; a plugin of that name may be there for it."""
+    from trainbus.plugins.discovery import discover, known_distributions
+
+    what = f"accelerator={name!r} is not known here"
+    if found := discover().get(name):
+        what += f"; the plugin of that name ({found.origin}) is not active: plugins=[{name!r}]."
+    elif distribution := known_distributions().get(name):
+        what += f"; for the plugin of that name, pip install {distribution}, plugins=[{name!r}]."
+    else:
+        what += nearest(name, candidates)
+    return f"{what} {_listed(usable)}"
+
+
+def _listed(usable: Sequence[Accelerator]) -> str:
+    return f"Available: {', '.join(sorted(each.name for each in usable))}"

@@ -1,0 +1,1 @@
+"""The loop: from a task, a trainer and loaders to a trained model."""

@@ -1,0 +1,85 @@
+"""What the loop does at each action, unless a plugin wraps or replaces it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from trainbus.checkpoints import archive
+from trainbus.engine import state
+from trainbus.engine.run import Run
+from trainbus.engine.task import optimizers_of
+from trainbus.errors import UsageError
+from trainbus.events.markers import hookimpl
+
+
+class Actions:
+    """The last listener of every action: the core's own way to do it."""
+
+    @hookimpl(trylast=True)
+    def configure_model(self, run: Run) -> nn.Module:
+        """Place the task's module on the device."""
+        return run.accelerator.place_module(run.task)
+
+    @hookimpl(trylast=True)
+    def configure_optimizer(self, run: Run) -> list[Optimizer]:
+        """Take those given to `trainer.open`, or ask the task."""
+        return optimizers_of(run.task, run.given_optimizers)
+
+    @hookimpl(trylast=True)
+    def place_batch(self, run: Run) -> Any:
+        """Ask the accelerator."""
+        return run.accelerator.place_batch(run.batch)
+
+    @hookimpl(trylast=True)
+    def training_step(self, run: Run) -> Any:
+        """Ask the task."""
+        return run.task.training_step(run.batch, run)
+
+    @hookimpl(trylast=True)
+    def validation_step(self, run: Run) -> Any:
+        """Ask the task, by the stage."""
+        step = run.task.test_step if run.stage == "test" else run.task.validation_step
+        return step(run.batch, run)
+
+    @hookimpl(trylast=True)
+    def predict_step(self, run: Run) -> Any:
+        """Ask the task."""
+        return run.task.predict_step(run.batch, run)
+
+    @hookimpl(trylast=True)
+    def backward(self, run: Run) -> bool:
+        """Let autograd do it."""
+        assert run.loss_to_backward is not None
+        run.loss_to_backward.backward(inputs=run.backward_inputs)  # type: ignore[no-untyped-call]
+        return True
+
+    @hookimpl(trylast=True)
+    def optimizer_step(self, run: Run) -> bool:
+        """Let the optimizer do it."""
+        assert run.optimizer is not None
+        try:
+            run.optimizer.step()
+        except TypeError as error:
+            if "closure" not in str(error):
+                raise
+            raise UsageError(
+                f"{type(run.optimizer).__name__}.step needs a closure, which evaluates the model "
+                "again; replace the action optimizer_step with one that gives it"
+            ) from error
+        return True
+
+    @hookimpl(trylast=True)
+    def save_checkpoint(self, run: Run, path: Path) -> bool:
+        """Write it whole or not at all."""
+        archive.write(path, state.collect(run), state.about(run))
+        return True
+
+    @hookimpl(trylast=True)
+    def load_checkpoint(self, run: Run, path: Path) -> bool:
+        """Read it without executing anything that it holds."""
+        state.restore(run, archive.read(path), str(path))
+        return True

@@ -1,0 +1,127 @@
+"""A loader whose batches depend on seed, epoch and index alone, and that starts anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset, get_worker_info
+
+from trainbus.devices.random_state import random_state, seed_host, set_random_state
+
+_CPU = torch.device("cpu")
+
+
+class Loader(DataLoader[Any]):
+    """A DataLoader that is the same for any number of workers, and resumes without reading again.
+
+    The order of an epoch is a permutation made of `seed` and the epoch. Python, NumPy and torch
+    are seeded for each sample with `seed`, the epoch and its index, so a random transform gives
+    the same in the main process and in any worker; the random states of training are left alone.
+
+    Args:
+        dataset: a map-style dataset with a length.
+        batch_size: samples in a batch.
+        shuffle: a new order for each epoch, or the dataset's own.
+        drop_last: leave out a last batch that is not full.
+        seed: of order and samples.
+        seed_samples: off for a dataset without randomness, which then loads a little faster.
+        options: those of `torch.utils.data.DataLoader`, `num_workers` for example.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        batch_size: int = 1,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+        seed_samples: bool = True,
+        **options: Any,
+    ) -> None:
+        self.order = _Order(len(dataset), shuffle, seed)  # type: ignore[arg-type]
+        batches = _Batches(self.order, batch_size, drop_last)
+        source = _Samples(dataset, seed, seed_samples)
+        # A generator of its own: torch would draw the workers' seeds from that of training.
+        options.setdefault("generator", torch.Generator().manual_seed(seed))
+        super().__init__(source, batch_sampler=batches, **options)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order and the seeds of this epoch."""
+        self.order.epoch = epoch
+
+    def start_at(self, batch: int) -> None:
+        """Leave out the batches before this one, once, without reading them."""
+        self.order.skip_batches = batch
+
+
+class _Order:
+    """The indices of an epoch, each with its epoch: the seed of a sample travels with it."""
+
+    def __init__(self, size: int, shuffle: bool, seed: int) -> None:
+        self.size = size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+        self.skip_batches = 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch, -1))
+            indices: Iterable[int] = torch.randperm(self.size, generator=generator).tolist()
+        else:
+            indices = range(self.size)
+        return ((self.epoch, index) for index in indices)
+
+
+class _Batches(BatchSampler):
+    """Batches of an order, from where it is to start."""
+
+    def __init__(self, order: _Order, batch_size: int, drop_last: bool) -> None:
+        super().__init__(order, batch_size, drop_last)  # type: ignore[arg-type]
+        self.order = order
+
+    def __iter__(self) -> Iterator[Any]:
+        skip, self.order.skip_batches = self.order.skip_batches, 0
+        for number, batch in enumerate(super().__iter__()):
+            if number >= skip:
+                yield batch
+
+
+class _Samples(Dataset[Any]):
+    """A dataset whose samples are drawn with a seed of their own."""
+
+    def __init__(self, dataset: Dataset[Any], seed: int, seeded: bool) -> None:
+        self.dataset = dataset
+        self.seed = seed
+        self.seeded = seeded
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        epoch, index = key
+        if not self.seeded:
+            return self.dataset[index]
+        seed = _mixed(self.seed, epoch, index)
+        if get_worker_info() is not None:
+            seed_host(seed)
+            return self.dataset[index]
+        state = random_state(_CPU)  # here training draws from the same generators
+        try:
+            seed_host(seed)  # to seed the devices, too, would disturb the training on them
+            return self.dataset[index]
+        finally:
+            set_random_state(state, _CPU)
+
+
+def _mixed(seed: int, epoch: int, index: int) -> int:
+    """A seed of 63 bits that is different for each combination, as far as a hash can make it."""
+    data = struct.pack("<qqq", seed, epoch, index)
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1

@@ -1,0 +1,238 @@
+"""Numbers that a run logs: kept where they are, fetched together, handed to who listens."""
+
+from __future__ import annotations
+
+import weakref
+from time import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from trainbus.errors import Control, UsageError
+
+if TYPE_CHECKING:
+    from trainbus.engine.run import Run
+
+#: Name, value, whether it is a tensor, stage, step, weight, whether it is a part of the mean of the
+#: pass, when it was logged. A plain tuple, since one is made for each value that is logged; what
+#: can be found out later, where many are looked at together, is not found out here.
+Pending = tuple[str, Any, bool, str, int, int, bool, float]
+
+
+_Pass = tuple[dict[str, list[float]], dict[str, Any]]
+
+
+class Records:
+    """The numbers of a run on their way from the training step to the loggers.
+
+    `add` keeps a copy of a tensor on its device and returns at once; `fetch` brings all that is
+    pending to the host in one transfer per device and type.
+    """
+
+    def __init__(self, run: Run) -> None:
+        #: The newest value of each metric that was fetched so far.
+        self.latest: dict[str, float] = {}
+        #: What is not fetched yet.
+        self.pending: list[Pending] = []
+        # Weakly, since the run holds this: a model is to go with its last name, not at some
+        # later collection.
+        self._run = weakref.ref(run)
+        self._fetched = 0
+        #: Pending numbers are fetched when there are so many, or the oldest has waited so long.
+        self.max_pending = 1000
+        self.max_seconds = 1.0
+        #: When the oldest has waited long enough, on the monotonic clock.
+        self.due_time = 0.0
+        #: Steps between those that are told.
+        self._every = run.trainer.log_every
+        self._full_names: dict[tuple[str, str], str] = {}
+        self._sums: dict[str, list[float]] = {}
+        self._meters: dict[str, Any] = {}
+        #: Sums and meters of the passes around the present one, the outermost first.
+        self._outer: list[_Pass] = []
+
+    def add(
+        self, name: str, value: Any, stage: str, step: int, weight: int, averaged: bool, now: float
+    ) -> None:
+        """Take a value: a number, a tensor of one element, or an object with `compute` and `reset`.
+
+        `Run.log` puts numbers of the host into `pending` itself.
+
+        Args:
+            name: without a slash it gets the stage in front.
+            value: what was logged.
+            stage: the stage at work.
+            step: the optimizer step that it belongs to.
+            weight: samples that it stands for.
+            averaged: whether it is a part of the mean over the present pass.
+            now: when it was logged, in seconds since the epoch.
+        """
+        away = False
+        if isinstance(value, Tensor):
+            # A copy, since `loss *= 2` after the call would change what was logged.
+            value = _scalar(_full(name, stage), value).detach().clone()
+            away = True
+        elif hasattr(value, "compute") and hasattr(value, "reset"):
+            self._meters[_full(name, stage)] = value
+            return
+        else:
+            value = _number(_full(name, stage), value)
+        self.pending.append((name, value, away, stage, step, weight, averaged, now))
+
+    def mark(self) -> int:
+        """Where the records stand, for `retract`."""
+        return self._fetched + len(self.pending)
+
+    def retract(self, mark: int) -> None:
+        """Forget what was added since a mark; what was fetched in between is told already."""
+        del self.pending[max(0, mark - self._fetched) :]
+
+    def fetch(self) -> None:
+        """Bring all pending values to the host and hand them out, step by step.
+
+        The loop below runs once for each value that was ever logged: no call in it.
+        """
+        if not self.pending:
+            return
+        pending, self.pending = self.pending, []
+        self._fetched += len(pending)
+        run, sums, latest, full_names = self._run(), self._sums, self.latest, self._full_names
+        if run is not None:
+            run.accelerator.step_boundary("log")
+        listened = run is not None and run.bus.on_metrics is not None
+        every = self._every
+        told: dict[str, float] = {}
+        weights: dict[str, float] = {}
+        present, since = pending[0][4], pending[0][7]
+        for item, number in zip(pending, _numbers(pending, run), strict=True):
+            short, _, _, stage, step, weight, averaged, now = item
+            name = full_names.get((short, stage))
+            if name is None:
+                name = full_names[short, stage] = _full(short, stage)
+            if averaged:
+                if name in sums:
+                    total = sums[name]
+                    total[0] += number * weight
+                    total[1] += weight
+                else:
+                    sums[name] = [number * weight, weight]
+                if stage != "train" or step % every:
+                    continue
+            if step != present:
+                if told and listened:
+                    self._tell(present, told, since)
+                told = {}
+                present, since = step, now
+            if name in told:  # the micro-batches of one step become one value, their mean
+                weights[name] += weight
+                told[name] += (number - told[name]) * weight / weights[name]
+            else:
+                told[name] = number
+                weights[name] = weight
+            latest[name] = told[name]
+        if told and listened:
+            self._tell(present, told, since)
+
+    def end_pass(self, step: int, suffix: str = "") -> dict[str, float]:
+        """End a pass over data: fetch, and hand out each metric's mean, weighted by samples."""
+        self.fetch()
+        means = {
+            name + suffix: total / weight for name, (total, weight) in self._sums.items() if weight
+        }
+        self._sums.clear()
+        meters, self._meters = self._meters, {}
+        for name, meter in meters.items():
+            means[name] = _number(name, meter.compute())
+            meter.reset()
+        if means:
+            self.latest.update(means)
+            self._tell(step, means, time())
+        return means
+
+    def _tell(self, step: int, metrics: dict[str, float], when: float) -> None:
+        run = self._run()
+        assert run is not None
+        if run.bus.on_metrics:
+            try:
+                run.bus.on_metrics(run, step, metrics, when)
+            except Control as control:
+                run.obey(control)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is known of the training pass, and the newest values; fetches what is pending."""
+        self.fetch()
+        # In a validation inside an epoch, the means to go on with are those of the epoch.
+        present = self._outer[0][0] if self._outer else self._sums
+        sums = {name: list(total) for name, total in present.items()}
+        return {"sums": sums, "latest": dict(self.latest)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the means of a pass that was left."""
+        self._sums = {name: list(total) for name, total in state["sums"].items()}
+        self.latest.update(state["latest"])
+
+    def begin_pass(self) -> None:
+        """Begin the means of a training pass anew."""
+        self.fetch()
+        self._sums, self._meters = {}, {}
+
+    def begin_inner_pass(self) -> None:
+        """Begin the means of a pass inside another one, and keep those of that one."""
+        self.fetch()
+        self._outer.append((self._sums, self._meters))
+        self._sums, self._meters = {}, {}
+
+    def leave_inner_pass(self) -> None:
+        """Forget what is unfinished of a pass, and go on with the one around it."""
+        self.pending = [item for item in self.pending if not item[6] or item[3] == "train"]
+        for meter in self._meters.values():
+            meter.reset()
+        self._sums, self._meters = self._outer.pop()
+
+
+def _numbers(pending: list[Pending], run: Run | None) -> list[float]:
+    """The pending values as numbers, with one transfer for each device and type of tensor."""
+    numbers = [item[1] for item in pending]
+    groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for i, item in enumerate(pending):
+        if item[2]:
+            key = (item[1].device, item[1].dtype)
+            if key in groups:
+                groups[key].append(i)
+            else:
+                groups[key] = [i]
+    for (device, _), indices in groups.items():
+        tensors = [numbers[i] for i in indices]
+        if run is not None and run.device.type == device.type:
+            fetched = run.accelerator.fetch(tensors)
+        else:
+            fetched = torch.stack(tensors).tolist()
+        for i, number in zip(indices, fetched, strict=True):
+            numbers[i] = number
+    return numbers
+
+
+def _full(name: str, stage: str) -> str:
+    """The name with its stage; half a surrogate pair, which no file can hold, becomes `?`."""
+    full = name if "/" in name else f"{stage}/{name}"
+    return full.encode(errors="replace").decode()
+
+
+def _scalar(name: str, value: Tensor) -> Tensor:
+    if value.numel() != 1:
+        raise UsageError(
+            f"run.log({name}=...): a tensor of shape {tuple(value.shape)}; log one number, its "
+            "mean for example"
+        )
+    return value.reshape(())
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"run.log({name}=...): {type(value).__name__} {value!r:.60} is neither a number, nor a "
+            "tensor of one element, nor an object with update, compute and reset"
+        ) from None

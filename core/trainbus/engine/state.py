@@ -1,0 +1,102 @@
+"""The state of a run, part by part, as a checkpoint holds it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from torch import nn
+
+from trainbus.checkpoints import weights
+from trainbus.engine import position
+from trainbus.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from trainbus.engine.run import Run
+
+logger = logging.getLogger("trainbus")
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A plugin with a section of its own in every checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What to keep: plain values and tensors."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what was kept."""
+
+
+def about(run: Run) -> dict[str, Any]:
+    """What a checkpoint's manifest tells of the run."""
+    return {
+        "run": run.name,
+        "status": run.status,
+        "epoch": run.epochs_done,
+        "global_step": run.global_step,
+        "batches": run.batches_done,
+    }
+
+
+def collect(run: Run) -> dict[str, Any]:
+    """The parts of a checkpoint: model, optimizers, loop and one section for each plugin."""
+    plugins = {
+        name: plugin.state_dict()
+        for name, plugin in run.bus.plugins.items()
+        if isinstance(plugin, Stateful) and not isinstance(plugin, nn.Module)
+    }
+    return {
+        "model": run.task.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
+        "loop": {
+            "global_step": run.global_step,
+            "skipped_steps": run.skipped_steps,
+            "records": run.records_state(),
+            "position": position.state_dict(run),
+        },
+        # Sections that no active plugin took when they were loaded go on with the run.
+        "plugins": {**run.kept_sections, **plugins},
+    }
+
+
+def restore(run: Run, parts: dict[str, Any], source: str) -> None:
+    """Put the parts into a run. Raises `CheckpointError` for what does not fit."""
+    weights.check_fit(run.task, parts["model"], source)
+    if run.optimizers:
+        _check_optimizers(run, parts["optimizers"], source)
+    run.task.load_state_dict(parts["model"])
+    for optimizer, saved in zip(run.optimizers, parts["optimizers"], strict=False):
+        optimizer.load_state_dict(saved)
+    loop = parts["loop"]
+    run.epoch = run.epochs_done = loop["position"]["epoch"]
+    run.global_step = loop["global_step"]
+    run.skipped_steps = loop["skipped_steps"]
+    run.load_records_state(loop["records"])
+    run.resume_at = loop["position"]
+    sections = dict(parts["plugins"])
+    for name, plugin in run.bus.plugins.items():
+        if name in sections and isinstance(plugin, Stateful):
+            plugin.load_state_dict(sections.pop(name))
+    run.kept_sections = sections
+    if sections:
+        logger.warning(
+            "%s has sections of plugins that are not active: %s; they are kept", source,
+            ", ".join(sections),
+        )  # fmt: skip
+
+
+def _check_optimizers(run: Run, saved: list[Any], source: str) -> None:
+    """Compare numbers of optimizers, groups and parameters, before anything is changed."""
+    if len(run.optimizers) != len(saved):
+        raise CheckpointError(
+            f"{source} holds {len(saved)} optimizers, the task has {len(run.optimizers)}"
+        )
+    for number, (optimizer, state) in enumerate(zip(run.optimizers, saved, strict=True)):
+        here = [len(group["params"]) for group in optimizer.param_groups]
+        there = [len(group["params"]) for group in state["param_groups"]]
+        if here != there:
+            raise CheckpointError(
+                f"{source}: optimizer {number} has groups of {there} parameters, that of the "
+                f"task has {here}"
+            )

@@ -1,0 +1,225 @@
+"""Task: the science. What a step computes, and with which optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from trainbus.errors import UsageError
+
+if TYPE_CHECKING:
+    from trainbus.engine.run import Run
+
+Optimizers = Optimizer | Sequence[Optimizer]
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+class Task(nn.Module):
+    """A module that knows how to be trained.
+
+    `training_step` and `configure_optimizer` are needed to fit; `validation_step` to validate, and
+    to test where there is no `test_step`. Methods marked `@hookimpl` listen like a plugin's.
+    """
+
+    #: What describes this task: sent to loggers as parameters.
+    hparams: Mapping[str, Any] = {}
+
+    @property
+    def run_name(self) -> str:
+        """What a run of this task is called: a part of its directory's name."""
+        return type(self).__name__
+
+    @property
+    def step_name(self) -> str:
+        """Where its loss comes from, for messages."""
+        return f"{type(self).__name__}.training_step"
+
+    def training_step(self, batch: Any, run: Run) -> Any:
+        """Return the loss of a batch: a tensor of one element, or a mapping with it as `loss`."""
+        raise self._missing("training_step", "fit")
+
+    def validation_step(self, batch: Any, run: Run) -> Any:
+        """Evaluate a batch, `run.log(...)` what is to be averaged; the result is `run.output`."""
+        raise self._missing("validation_step", "validate or test")
+
+    def test_step(self, batch: Any, run: Run) -> Any:
+        """As `validation_step`, which it is by default, for `Trainer.test`."""
+        return self.validation_step(batch, run)
+
+    def predict_step(self, batch: Any, run: Run) -> Any:
+        """Return the predictions for a batch: by default the module's output for its first part."""
+        return self(batch[0] if isinstance(batch, (tuple, list)) else batch)
+
+    def configure_optimizer(self) -> Optimizers:
+        """Return the optimizer, or several."""
+        raise self._missing("configure_optimizer", "fit")
+
+    @staticmethod
+    def supervised(
+        model: nn.Module,
+        loss: Callable[[Any, Any], Tensor] = functional.cross_entropy,
+        optimizer: OptimizerFactory | Optimizer | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> Supervised:
+        """A task of any module, for batches of (input, target).
+
+        Args:
+            model: called with the input.
+            loss: called with the model's output and the target.
+            optimizer: made of the parameters by a call (`partial(torch.optim.SGD, lr=0.1)`), or
+                ready-made; AdamW with a learning rate of 1e-3 by default.
+            metrics: by name, functions of output and target that return one number for the batch,
+                or objects with `update(output, target)`, `compute()` and `reset()`. They are
+                evaluated in validation and test.
+        """
+        return Supervised(model, loss, optimizer, metrics or {})
+
+    def _missing(self, method: str, verb: str) -> UsageError:
+        return UsageError(f"{type(self).__name__} has no {method}, which {verb} needs; define it")
+
+
+class Supervised(Task):
+    """See `Task.supervised`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Any, Any], Tensor],
+        optimizer: OptimizerFactory | Optimizer | None,
+        metrics: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        # In a plain mapping: torchmetrics' modules are no part of the model.
+        self.metrics = dict(metrics)
+
+    @property
+    def run_name(self) -> str:
+        """The model's class."""
+        return type(self.model).__name__
+
+    def forward(self, inputs: Any) -> Any:
+        """The model's output."""
+        return self.model(inputs)
+
+    def training_step(self, batch: Any, run: Run) -> Tensor:
+        """The loss of (input, target), logged as `loss`."""
+        inputs, target = batch
+        loss = self.loss(self.model(inputs), target)
+        run.log(loss=loss)
+        return loss
+
+    def validation_step(self, batch: Any, run: Run) -> Any:
+        """The model's output; the loss and the metrics are logged."""
+        inputs, target = batch
+        output = self.model(inputs)
+        run.log(loss=self.loss(output, target))
+        for name, metric in self.metrics.items():
+            if hasattr(metric, "update"):
+                if isinstance(metric, nn.Module):
+                    metric.to(run.device)
+                metric.update(output, target)
+                run.log({name: metric})
+            else:
+                run.log({name: metric(output, target)})
+        return output
+
+    def configure_optimizer(self) -> Optimizers:
+        """The optimizer that was given, or AdamW."""
+        if isinstance(self.optimizer, Optimizer):
+            return self.optimizer
+        if self.optimizer is not None:
+            return self.optimizer(self.model.parameters())
+        return torch.optim.AdamW(self.model.parameters(), lr=1e-3)
+
+
+def optimizers_of(task: Task, given: Optimizers | None = None) -> list[Optimizer]:
+    """The optimizers given, or the task's, as a list; a `UsageError` for what cannot work."""
+    by_task = given is None
+    where = f"{type(task).__name__}.configure_optimizer" if by_task else "trainer.open"
+    try:
+        if given is None:
+            given = task.configure_optimizer()
+    except ValueError as error:
+        if "empty parameter list" not in str(error):
+            raise
+        raise UsageError(
+            f"{where}: the optimizer has no parameters. Are the layers made in __init__ and kept "
+            "as attributes of the task (lists of them in nn.ModuleList)?"
+        ) from None
+    optimizers = [given] if isinstance(given, Optimizer) else list(given or ())
+    for optimizer in optimizers:
+        if not isinstance(optimizer, Optimizer):
+            raise UsageError(
+                f"{where} returned {type(optimizer).__name__}; return a torch.optim.Optimizer, or "
+                "a list of them"
+            )
+        if not any(p.requires_grad for group in optimizer.param_groups for p in group["params"]):
+            raise UsageError(
+                f"{where}: no parameter of the {type(optimizer).__name__} requires a gradient; all "
+                "are frozen"
+            )
+    if not optimizers:
+        raise UsageError(f"{where} returned no optimizer")
+    return optimizers
+
+
+def loss_of(task: Task, loss: Any) -> Tensor:
+    """What a training step returned, as a tensor to differentiate; a `UsageError` if it is none."""
+    if isinstance(loss, Tensor):
+        if loss.requires_grad and loss.numel() == 1:
+            return loss
+    elif isinstance(loss, Mapping) and "loss" in loss:
+        return loss_of(task, loss["loss"])
+    where = task.step_name
+    if loss is None:
+        raise UsageError(
+            f"{where} returned None; return the loss, or step by yourself with "
+            "run.backward(loss) and run.optimizer_step(optimizer); raise SkipBatch to leave a "
+            "batch out"
+        )
+    if not isinstance(loss, Tensor):
+        raise UsageError(f"{where} returned {type(loss).__name__}; return the loss as a tensor")
+    if loss.numel() != 1:
+        raise UsageError(
+            f"{where} returned a loss of shape {tuple(loss.shape)}; reduce it to one number, "
+            "with .mean() for example"
+        )
+    if not torch.is_grad_enabled():
+        raise UsageError(
+            f"{where} returned a loss without a graph: gradients are off here, by torch.no_grad() "
+            "or in an evaluation pass"
+        )
+    raise UsageError(
+        f"{where} returned a loss without a graph: nothing that requires a gradient leads to "
+        "it. Was it made with .item(), .detach(), torch.tensor(...) or under torch.no_grad()?"
+    )
+
+
+class ByHand(Task):
+    """The task of a hand-written loop: its steps are the loop's body."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """The model's output."""
+        return self.model(*inputs, **options)
+
+    @property
+    def run_name(self) -> str:
+        """The model's class."""
+        return type(self.model).__name__
+
+    @property
+    def step_name(self) -> str:
+        """The loop's own code."""
+        return "the loop's body: run.step(loss)"

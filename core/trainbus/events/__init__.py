@@ -1,0 +1,1 @@
+"""The mechanism: who listens to which hook, in which order, and one fast function for each."""

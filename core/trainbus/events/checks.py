@@ -1,0 +1,132 @@
+"""Who may listen: a plugin's listeners are checked before anything is registered."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from types import FunctionType
+from typing import Any, NamedTuple
+
+from trainbus.errors import PluginError, nearest
+from trainbus.events.compiler import Hook
+from trainbus.events.markers import impl_options
+
+
+class Member(NamedTuple):
+    """A plugin to register: its name, the object, and what it came from (`trainbus-foo 0.1`)."""
+
+    name: str
+    plugin: object
+    origin: str = ""
+    core: bool = False
+
+    def __str__(self) -> str:
+        return f"plugin {self.name!r}" + (f" ({self.origin})" if self.origin else "")
+
+
+def check_listeners(member: Member, hooks: Mapping[str, Hook]) -> None:
+    """Refuse what pluggy takes in silence and never calls, or calls wrongly."""
+    for attribute in dir(member.plugin):
+        if attribute.startswith("__"):
+            continue
+        options = marker(member.plugin, attribute)
+        if options is None:
+            _check_unmarked(member, attribute, hooks)
+        else:
+            _check_listener(member, attribute, options, hooks)
+
+
+def _check_unmarked(member: Member, attribute: str, hooks: Mapping[str, Hook]) -> None:
+    if attribute not in hooks:
+        return
+    if not inspect.isroutine(inspect.getattr_static(member.plugin, attribute)):
+        return
+    bases = type(member.plugin).__mro__[1:]
+    if any(hasattr(vars(base).get(attribute), "trainbus_impl") for base in bases):
+        raise PluginError(
+            f"{member}: {type(member.plugin).__name__}.{attribute} overrides a listener "
+            "without @hookimpl, so it would never be called; mark it too"
+        )
+    if attribute.startswith("on_"):
+        raise PluginError(
+            f"{member}: {attribute} is named like a hook but not marked; put @hookimpl above it"
+        )
+
+
+def _check_listener(
+    member: Member, attribute: str, options: dict[str, Any], hooks: Mapping[str, Hook]
+) -> None:
+    name = options["specname"] or attribute
+    where = f"{member}, listener {attribute}"
+    hook = hooks.get(name)
+    if hook is None:
+        if options["optionalhook"]:
+            return
+        raise PluginError(f"{where}: no hook {name!r} is declared{nearest(name, hooks)}")
+    function = getattr(member.plugin, attribute)
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise PluginError(f"{where}: a coroutine is never awaited; make it a plain function")
+    if options["hookwrapper"]:
+        raise PluginError(f"{where}: use @hookimpl(wrapper=True), `result = yield`")
+    if options["wrapper"] != inspect.isgeneratorfunction(function):
+        raise PluginError(
+            f"{where}: a wrapper is a generator (`result = yield`, then `return result`) and "
+            "is marked @hookimpl(wrapper=True); here is one without the other"
+        )
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (
+            parameter.KEYWORD_ONLY,
+            parameter.VAR_KEYWORD,
+            parameter.VAR_POSITIONAL,
+        ):
+            raise PluginError(
+                f"{where}: the parameter {parameter} receives nothing; the hook is "
+                f"{name}({', '.join(hook.arguments)})"
+            )
+        if parameter.name not in hook.arguments and parameter.default is parameter.empty:
+            raise PluginError(
+                f"{where}: {name} has no argument {parameter.name!r}"
+                f"{nearest(parameter.name, hook.arguments)} "
+                f"The hook is {name}({', '.join(hook.arguments)})"
+            )
+    mine = impl_options(function)
+    if member.name in (*mine.before, *mine.after):
+        name = member.name
+        raise PluginError(f"{where}: before/after contradict each other: {name} before {name}")
+    if mine.every is not None and hook.cadence is None:
+        raise PluginError(f"{where}: every={mine.every} counts nothing at {name}")
+    limited = mine.once or mine.rank_zero or mine.every is not None
+    if limited and hook.arguments[:1] != ("run",):
+        raise PluginError(f"{where}: every, once and rank_zero need a hook that receives the run")
+
+
+def marker(plugin: object, attribute: str) -> dict[str, Any] | None:
+    """pluggy's options on a plugin's attribute, found without running a property."""
+    static = inspect.getattr_static(plugin, attribute, None)
+    function = getattr(static, "__func__", static)
+    return getattr(function, "trainbus_impl", None)
+
+
+def copy_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of its own that does the same, to bear a marker of its own."""
+    if isinstance(function, FunctionType):
+        copy = FunctionType(
+            function.__code__, function.__globals__, function.__name__, function.__defaults__,
+            function.__closure__,
+        )  # fmt: skip
+        copy.__kwdefaults__ = function.__kwdefaults__
+        return copy
+
+    # Any other callable: a function with its parameters, as listeners are called by their names.
+    parameters = ", ".join(inspect.signature(function).parameters)
+    made: Callable[..., Any] = eval(f"lambda {parameters}: call({parameters})", {"call": function})
+    return made
+
+
+def listens(task: object, hooks: Mapping[str, Hook]) -> bool:
+    """Whether a task has listeners, or methods that look as if they were meant as such."""
+    members = [item for kind in type(task).__mro__ for item in vars(kind).items()]
+    return any(
+        hasattr(value, "trainbus_impl") or (name.startswith("on_") and name in hooks)
+        for name, value in members
+    )

@@ -1,0 +1,87 @@
+"""`trainbus fit`: a training as a file says it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from trainbus.errors import TrainbusError
+from trainbus.fit.config import Config
+from trainbus.plugins.loading import Loaded
+from trainbus.plugins.selection import command_line
+
+if TYPE_CHECKING:
+    from trainbus.engine.run import Run
+
+
+def fit(path: Path, settings: Sequence[str], resume: str | None) -> None:
+    """Check the file, make what it says, and train; ends with the run's status and directory.
+
+    Args:
+        path: the file.
+        settings: what `--set` says.
+        resume: as in `Trainer.fit`.
+    """
+    config = Config(path, settings)
+    command_line.set(replace(command_line.get(), config=config.project))
+    config.check()
+    runs: list[Run] = []
+    with config.importable():
+        trainer, task, train, valid = config.make()
+
+        def begin(run: Run) -> None:
+            runs.append(run)
+            if not run.dry_run and not (run.dir / "config.toml").exists():
+                write_config(run)
+
+        def write_config(run: Run) -> None:
+            write(run.dir / "config.toml", config, trainer.loaded)
+
+        trainer.on("fit_start", rank_zero=True)(begin)
+        # That of the run that is continued is replaced when its checkpoint fits.
+        trainer.on("checkpoint_loaded", rank_zero=True)(write_config)
+
+        try:
+            trainer.fit(task, train, valid, resume=resume)
+        except TrainbusError:
+            raise
+        except (
+            Exception
+        ):  # from the task, the data or a plugin: hours may be needed to see it again
+            traceback.print_exc()
+            sys.exit(1)
+        finally:
+            for run in runs:
+                click.echo(f"{run.status}: {_place(run)}")
+
+
+def _place(run: Run) -> str:
+    if run.dry_run:
+        return "nothing is kept of a dry run"
+    path = run.dir.resolve()
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def write(path: Path, config: Config, loaded: Sequence[Loaded]) -> None:
+    """Write the composed configuration; another one of before is kept as `config-1.toml`, ..."""
+    import tomli_w
+
+    text = tomli_w.dumps(config.composed(path.parent, loaded))
+    if path.exists():
+        if path.read_text("utf-8") == text:
+            return
+        number = 1
+        while (kept := path.with_stem(f"{path.stem}-{number}")).exists():
+            number += 1
+        shutil.copyfile(path, kept)
+    beside = path.with_suffix(".toml.part")
+    beside.write_text(text, "utf-8")
+    beside.replace(path)

@@ -1,0 +1,253 @@
+"""The plugin manager: how what is switched on is loaded.
+
+A module is imported when its plugin is named. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from trainbus.bus import Bus
+from trainbus.errors import PluginError, nearest, together
+from trainbus.events.checks import Member, marker
+from trainbus.plugins.discovery import (
+    AUTOLOAD_GROUP,
+    discover,
+    import_target,
+    known_distributions,
+    one_scan,
+)
+from trainbus.plugins.options import Given, build, field_names, hide_secrets, schema
+from trainbus.plugins.project import Project, find_project
+from trainbus.plugins.selection import Request, Selection, command_line, is_name, select
+
+logger = logging.getLogger("trainbus")
+
+
+@dataclass
+class Loaded:
+    """A plugin that was loaded: what, from where, with which options, and because of whom."""
+
+    name: str
+    plugin: object
+    why: str
+    version: str = ""
+    distribution: str = ""
+    source: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def member(self) -> Member:
+        """As the bus registers it."""
+        return Member(self.name, self.plugin, f"{self.distribution} {self.version}".strip())
+
+
+# --- loading -------------------------------------------------------------------------------------
+
+
+def load(argument: Sequence[str | object] = ()) -> list[Loaded]:
+    """Load what is switched on, in the order of the wishes; one `PluginError` for all failures.
+
+    A plugin that is active only because it is installed (`trainbus.autoload`) and cannot be loaded
+    is left out with a warning.
+    """
+    with one_scan():
+        project = project_in_use()
+        selection = select(argument, project)
+        given = given_options(project, selection)
+        loaded: list[Loaded] = []
+        failures: list[PluginError] = []
+        for name, request in selection.active.items():
+            try:
+                loaded.append(load_one(name, request, given.get(name, {})))
+            except PluginError as error:
+                if request.why == "installed":
+                    logger.warning("left out: %s", error)
+                else:
+                    failures.append(error)
+    if failures:
+        raise together(failures) from failures[0].__cause__
+    return loaded
+
+
+def project_in_use() -> Project:
+    """The project's file, or an empty one under `--no-plugins`. Raises `PluginError`."""
+    return Project() if command_line.get().disabled else find_project()
+
+
+def register(bus: Bus, loaded: Sequence[Loaded]) -> list[Loaded]:
+    """Register what was loaded; returns what is on the bus. Raises `PluginError`.
+
+    A plugin that is active only because it is installed is left out if it cannot be registered.
+    """
+    kept = []
+    for each in loaded:
+        if each.why == "installed":
+            try:
+                bus.register_all([each.member])
+            except PluginError as error:
+                logger.warning("left out: %s", error)
+                continue
+        kept.append(each)
+    bus.register_all([each.member for each in kept if each.why != "installed"])
+    return kept
+
+
+def load_one(name: str, request: Request, given: Mapping[str, Given] | None = None) -> Loaded:
+    """Find, check, import, configure and make one plugin. Raises `PluginError`."""
+    loaded = _load(name, request, given or {})
+    if any(marker(loaded.plugin, attribute) for attribute in dir(loaded.plugin)):
+        return loaded
+    if isinstance(loaded.plugin, type):
+        kind = loaded.plugin.__name__
+        raise PluginError(f"plugin {name!r} is the class {kind}; did you forget `()`?")
+    raise PluginError(
+        f"plugin {name!r} ({loaded.plugin!r:.80}) listens to no hook; mark its methods @hookimpl"
+    )
+
+
+def _load(name: str, request: Request, given: Mapping[str, Given]) -> Loaded:
+    item = request.item
+    if not isinstance(item, str):
+        for key, option in given.items():
+            if option.text:  # said nearer to the run than the program is
+                raise PluginError(
+                    f"{option.where}: plugin {name!r} was made by the program with its options; "
+                    f"{key!r} cannot be set from outside"
+                )
+        return _describe(name, item, request)
+    if item.endswith(".py"):
+        module, _ = build(name, _import_file(Path(item)), given)
+        return Loaded(name, module, request.why, source=str(Path(item).resolve()))
+    if not is_name(item):
+        target = import_target(name, item, item)
+        made, options = build(name, target, _with_environment(name, target, given))
+        return Loaded(name, made, request.why, source=item, options=options)
+    found = discover(AUTOLOAD_GROUP).get(name)
+    if not item.startswith(AUTOLOAD_GROUP):
+        found = discover().get(name, found)
+    if found is None:
+        raise PluginError(unknown(name))
+    who = f"plugin {name!r} ({found.origin})"
+    if found.rivals:
+        raise PluginError(
+            f"two distributions provide a plugin {name!r}: {found.dist_name} and "
+            f"{', '.join(found.rivals)}; uninstall one"
+        )
+    if problems := found.unmet():
+        raise PluginError(f"{who} " + "; ".join(problems))
+    target = found.load()
+    made, options = build(
+        f"{name} ({found.origin})", target, _with_environment(name, target, given)
+    )
+    return Loaded(
+        name, made, request.why, found.version, found.dist_name, found.source, options
+    )  # fmt: skip
+
+
+def bus_of(loaded: Sequence[Loaded]) -> Bus:
+    """A bus with these plugins."""
+    bus = Bus()
+    register(bus, loaded)
+    return bus
+
+
+def unknown(name: str) -> str:
+    """The message for a plugin that is not installed."""
+    installed = discover()
+    if name in (known := known_distributions()):
+        return f"plugin {name!r} is not installed: pip install {known[name]}"
+    return (
+        f"no plugin {name!r} is installed{nearest(name, {**known, **installed})} "
+        f"Installed: {', '.join(installed)}"
+    )
+
+
+def _describe(name: str, plugin: object, request: Request) -> Loaded:
+    found = discover().get(name)
+    if found is None or isinstance(plugin, ModuleType):
+        return Loaded(name, plugin, request.why)
+    options = {
+        key: getattr(plugin, key) for key in field_names(type(plugin)) if hasattr(plugin, key)
+    }
+    return Loaded(
+        name, plugin, request.why, found.version, found.dist_name, found.source,
+        hide_secrets(options),
+    )  # fmt: skip
+
+
+def check_file(path: Path) -> None:
+    """Raise `PluginError` if there is no such file."""
+    if not path.is_file():
+        raise PluginError(f"plugin file {str(path)!r} does not exist (looked in {Path.cwd()})")
+
+
+def _import_file(path: Path) -> ModuleType:
+    check_file(path)
+    name = f"trainbus_file_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise PluginError(
+            f"plugin file {path} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if not any(hasattr(value, "trainbus_impl") for value in vars(module).values()):
+        raise PluginError(f"plugin file {path} has no function marked @hookimpl")
+    return module
+
+
+# --- options -------------------------------------------------------------------------------------
+
+
+def given_options(project: Project, selection: Selection) -> dict[str, dict[str, Given]]:
+    """What was set for each plugin by name: in the files and on the command line."""
+    told = command_line.get()
+    given: dict[str, dict[str, Given]] = {}
+    names = {*discover(), *discover(AUTOLOAD_GROUP), *known_distributions(), *selection.active}
+    for file in (project,) if told.disabled else (project, told.config):
+        for name, table in file.options.items():
+            if name not in names:
+                raise PluginError(
+                    f"{file.label}: [options.{name}] is for no plugin{nearest(name, names)}"
+                )
+            for key, value in table.items():
+                option = value if isinstance(value, Given) else Given(value, file.label)
+                given.setdefault(name, {})[key] = option
+    for text in told.options:
+        match = re.fullmatch(r"([\w-]+)\.(\w+)=(.*)", text, re.DOTALL)
+        if match is None:
+            raise PluginError(f"-o {text.partition('=')[0]}: write -o PLUGIN.OPTION=VALUE")
+        name, key, value = match.groups()
+        if name not in selection.active:
+            raise PluginError(
+                f"-o {name}.{key}: plugin {name!r} is not active"
+                f"{nearest(name, selection.active)} "
+                f"Switch it on with -p {name}"
+            )
+        given.setdefault(name, {})[key] = Given(value, f"-o {name}.{key}", text=True)
+    return given
+
+
+def _with_environment(name: str, target: Any, given: Mapping[str, Given]) -> dict[str, Given]:
+    """Add what `TRAINBUS_NAME_OPTION` says: nearer than the project's file, not than a shell."""
+    merged = dict(given)
+    for key in schema(target):
+        variable = f"TRAINBUS_{name}_{key}".upper().replace("-", "_")
+        if variable in os.environ and not (key in given and given[key].text):
+            merged[key] = Given(os.environ[variable], variable, text=True)
+    return merged

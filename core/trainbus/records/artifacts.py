@@ -1,0 +1,209 @@
+"""Things that a run logs and that are no numbers: copied when logged, kept as files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from trainbus.errors import RecordRejected
+from trainbus.records.journal import plain
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ArtifactKind = Literal["file", "figure", "image", "text", "table", "model"]
+ARTIFACT_KINDS: tuple[ArtifactKind, ...] = ("file", "figure", "image", "text", "table", "model")
+#: How the files end that hold what was no file when it was logged.
+_SUFFIXES: dict[str, str] = {"figure": ".png", "image": ".png", "text": ".md", "table": ".json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Something logged that is no number.
+
+    `value` as it is logged is, by kind: a path (file, model), a matplotlib figure, an image (a
+    tensor of channels x height x width, floats in 0..1 or bytes, or a PIL image), a text
+    (Markdown), or a table (a list of mappings with the same keys, or a data frame).
+
+    A logger receives paths for files and models, the path of a PNG for figures and images, a
+    `str` for a text and a list of dictionaries for a table.
+    """
+
+    name: str
+    kind: ArtifactKind
+    value: Any
+    step: int
+    #: Seconds since the epoch, when it was logged.
+    time: float = 0.0
+
+
+def capture(artifact: Artifact) -> Artifact:
+    """The artifact with a value of its own, which later changes of the original leave alone.
+
+    Files and models stay paths; the others become the bytes of the file that will hold them.
+
+    Raises:
+        ValueError: the value cannot be what its kind says.
+    """
+    value = artifact.value
+    if artifact.kind == "figure":
+        value = _saved(value, "savefig", format="png")
+    elif artifact.kind == "image":
+        value = _png_of(value)
+    elif artifact.kind == "text":
+        value = str(value).encode()
+    elif artifact.kind == "table":
+        value = json.dumps(_rows(value), default=plain).encode()
+    else:
+        value = Path(value).absolute()
+    return replace(artifact, value=value)
+
+
+def keep(artifact: Artifact, directory: Path) -> dict[str, Any]:
+    """Write a captured artifact into a run's directory; returns what the journal keeps of it.
+
+    A file or a model stays where it is, and is known by its path, size and SHA-256.
+    """
+    body = {"name": artifact.name, "kind": artifact.kind}
+    if isinstance(artifact.value, Path):
+        size, checksum = measure(artifact.value)
+        path = artifact.value
+        if path.is_relative_to(directory.absolute()):
+            path = path.relative_to(directory.absolute())
+        return body | {"path": str(path), "bytes": size, "sha256": checksum}
+    checksum = hashlib.sha256(artifact.value).hexdigest()
+    stem = re.sub(r"[^\w.-]+", "_", artifact.name)[:60]
+    name = f"{stem}-{artifact.step}-{checksum[:8]}{_SUFFIXES[artifact.kind]}"
+    path = directory / "artifacts" / name
+    path.parent.mkdir(exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(artifact.value)
+    beside.replace(path)
+    return body | {
+        "path": f"artifacts/{name}", "bytes": len(artifact.value), "sha256": checksum
+    }  # fmt: skip
+
+
+def restore(body: Mapping[str, Any], step: int, time: float, directory: Path) -> Artifact:
+    """The artifact that `keep` described, as a logger receives it.
+
+    Raises:
+        RecordRejected: its file is gone, or is not the one that was logged.
+    """
+    path = directory / body["path"]  # an absolute one stays what it is
+    what = f"{body['kind']} {body['name']!r} of step {step}"
+    if not path.exists():
+        raise RecordRejected(f"{what}: {path} is not there any more")
+    size, checksum = measure(path)
+    if (size, checksum) != (body["bytes"], body["sha256"]):
+        raise RecordRejected(f"{what}: {path} was changed after it was logged")
+    value: Any = path
+    if body["kind"] == "text":
+        value = path.read_text("utf-8")
+    elif body["kind"] == "table":
+        value = json.loads(path.read_bytes())
+    return Artifact(body["name"], body["kind"], value, step, time)
+
+
+def measure(path: Path) -> tuple[int, str]:
+    """Size in bytes and SHA-256 of a file, or of all files in a directory and their names."""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+    total, digest = 0, hashlib.sha256()
+    for each in sorted(each for each in path.rglob("*") if each.is_file()):
+        size, checksum = measure(each)
+        total += size
+        digest.update(f"{each.relative_to(path).as_posix()}\0{checksum}\n".encode())
+    return total, digest.hexdigest()
+
+
+def _saved(value: Any, method: str, **options: Any) -> bytes:
+    save = getattr(value, method, None)
+    if save is None:
+        raise ValueError(f"{type(value).__name__} has no {method}()")
+    buffer = BytesIO()
+    save(buffer, **options)
+    return buffer.getvalue()
+
+
+def _rows(table: Any) -> list[dict[str, Any]]:
+    if hasattr(table, "to_dicts"):  # polars
+        table = table.to_dicts()
+    elif hasattr(table, "to_dict"):  # pandas
+        table = table.to_dict("records")
+    if not isinstance(table, (list, tuple)) or not all(isinstance(row, Mapping) for row in table):
+        raise ValueError(f"{type(table).__name__} is no list of mappings, nor a data frame")
+    return [{str(key): value for key, value in row.items()} for row in table]
+
+
+def _png_of(image: Any) -> bytes:
+    from torch import Tensor
+
+    if not isinstance(image, Tensor):
+        if not hasattr(image, "save") or not hasattr(image, "mode"):
+            raise ValueError(f"{type(image).__name__} is neither a tensor nor a PIL image")
+        if image.mode not in ("1", "L", "LA", "I;16", "P", "RGB", "RGBA"):
+            image = image.convert("RGB")
+        return _saved(image, "save", format="png")
+    return png(_pixels(image))
+
+
+def _pixels(image: Tensor) -> Tensor:
+    """Bytes, height x width x channels."""
+    import torch
+
+    if image.ndim != 3 or image.shape[0] not in (1, 3, 4):
+        raise ValueError(
+            f"a tensor of shape {tuple(image.shape)}; an image is channels x height x width, with "
+            "1, 3 or 4 channels"
+        )
+    if not image.numel():
+        raise ValueError("an image without pixels")
+    image = image.detach().cpu()
+    if image.is_floating_point():
+        image = (image.float().nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8)
+    elif image.dtype is torch.bool:
+        image = image.to(torch.uint8) * 255
+    elif image.dtype is not torch.uint8:
+        raise ValueError(f"a tensor of {image.dtype}; give floats from 0 to 1, or uint8")
+    return image.permute(1, 2, 0)
+
+
+def png(pixels: Tensor) -> bytes:
+    """Pixels as a PNG file.
+
+    Args:
+        pixels: bytes, height x width x channels; 1 channel is grey, 3 are RGB, 4 are RGBA.
+    """
+    import torch
+
+    height, width, channels = pixels.shape
+    rows = pixels.reshape(height, width * channels)
+    # Each row begins with the number of its filter: none.
+    rows = torch.cat([torch.zeros(height, 1, dtype=torch.uint8), rows], 1).contiguous()
+    try:
+        data = rows.numpy().tobytes()
+    except RuntimeError:  # torch without NumPy
+        data = bytes(rows.flatten().tolist())
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        checked = kind + body
+        return struct.pack(">I", len(body)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    color = {1: 0, 3: 2, 4: 6}[channels]
+    head = struct.pack(">IIBBBBB", width, height, 8, color, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(data))
+        + chunk(b"IEND", b"")
+    )

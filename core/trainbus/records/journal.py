@@ -1,0 +1,403 @@
+"""The journal: all that a run logged, in one SQLite file in its directory.
+
+A record has a number; the numbers of a run's records rise by one, whatever their kind. Metrics
+have a table of their own: what is written together is one row for each name, with columns of
+little-endian 64-bit numbers. A row for each value costs ten times as much to write and to read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+import threading
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from trainbus.errors import JournalError
+from trainbus.records.series import Columns, Return, Series
+
+FILE_NAME = "journal.db"
+#: What a record can be; an `event` is one of the run itself: start, checkpoint, exception, end.
+RecordKind = Literal["params", "metrics", "tags", "artifact", "event"]
+#: The newest records are kept in memory for loggers that keep up.
+_TAIL = 5_000
+_VERSION = 1
+_SCHEMA = f"""
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE records (
+    record INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, step INTEGER NOT NULL,
+    body TEXT NOT NULL
+);
+CREATE TABLE names (name INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE metrics (
+    name INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, repeat INTEGER NOT NULL,
+    records BLOB NOT NULL, steps BLOB NOT NULL, times BLOB NOT NULL, numbers BLOB NOT NULL
+);
+CREATE INDEX metrics_by_name ON metrics (name, first);
+CREATE INDEX metrics_by_record ON metrics (last);
+CREATE TABLE loggers (
+    name TEXT PRIMARY KEY, position INTEGER NOT NULL, state TEXT NOT NULL, ended INTEGER NOT NULL
+);
+PRAGMA user_version = {_VERSION};
+"""
+
+
+class Entry(NamedTuple):
+    """What is to become a record: its body is a mapping that JSON can hold."""
+
+    kind: RecordKind
+    time: float
+    step: int
+    body: Mapping[str, Any]
+
+
+#: An entry, or a plain tuple that is made faster.
+EntryTuple = tuple[RecordKind, float, int, Mapping[str, Any]]
+
+
+class Record(NamedTuple):
+    """A record: its number, its seconds since the epoch, its optimizer step, and its content."""
+
+    number: int
+    kind: RecordKind
+    time: float
+    step: int
+    body: Mapping[str, Any]
+
+
+class LoggerState(NamedTuple):
+    """How far a logger is: the number of the last record it has, and what it keeps."""
+
+    position: int
+    state: dict[str, Any]
+    #: It was told of the run's end.
+    ended: bool
+
+
+class JournalFile:
+    """One run's journal, for all threads of one process; others may read it at the same time."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+        self._lock = threading.RLock()
+        self._tail: deque[Record] = deque(maxlen=_TAIL)
+        self._names: dict[str, int] = dict(self._rows("SELECT text, name FROM names"))
+        self._told: dict[str, dict[str, Any]] = {"params": self.params(), "tags": self.tags()}
+        #: The number of the newest record.
+        self.last = newest[0] if (newest := self.newest()) else 0
+        #: After a return to step `s`, the values of the steps behind it that are there already.
+        self._repeatable: dict[str, dict[int, float]] = {}
+        self._repeats_until = -1
+
+    # --- opening and closing -------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, path: Path) -> JournalFile:
+        """Open a journal to write to, made if it is not there. Raises `JournalError`."""
+        with _explained(path, "cannot write"):
+            connection = sqlite3.connect(
+                path, timeout=30, check_same_thread=False, isolation_level=None
+            )
+            # Readers do not wait for the writer. A killed process loses nothing of what was
+            # committed; a power cut may lose the last seconds, and the file still opens.
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+                connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+            return cls._checked(path, connection)
+
+    @classmethod
+    def open(cls, path: Path) -> JournalFile:
+        """Open a journal to read it. Raises `JournalError`."""
+        if not path.is_file():
+            raise JournalError(f"{path.parent} has no {path.name}: no run logged there")
+        with _explained(path, "cannot read"):
+            last_error: sqlite3.Error | None = None
+            # A reader that may not write leaves files beside the journal when it closes, which one
+            # that could write takes away. `immutable` is for a medium that takes no writing.
+            for options in ("mode=rw", "mode=ro&immutable=1"):
+                where = f"{path.absolute().as_uri()}?{options}"
+                connection = sqlite3.connect(where, timeout=30, check_same_thread=False, uri=True)
+                try:
+                    connection.execute("PRAGMA query_only = ON")
+                    return cls._checked(path, connection)
+                except sqlite3.OperationalError as error:
+                    last_error = error
+            assert last_error is not None
+            raise last_error
+
+    @classmethod
+    def _checked(cls, path: Path, connection: sqlite3.Connection) -> JournalFile:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version != _VERSION:
+            raise JournalError(
+                f"{path} is a journal of format {version}, this trainbus reads format {_VERSION}"
+            )
+        return cls(path, connection)
+
+    def close(self) -> None:
+        """Close the file; more than once does no harm."""
+        with self._lock:
+            self._connection.close()
+
+    def __enter__(self) -> JournalFile:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def append(self, entries: Sequence[EntryTuple]) -> None:
+        """Write records in one transaction: all of them, or none. Raises `JournalError`."""
+        with self._lock, _explained(self.path, "cannot write"):
+            number, records = self.last, []
+            rows: list[tuple[Any, ...]] = []
+            metrics: dict[tuple[str, bool], Columns] = {}
+            told = dict(self._told)
+            for kind, time, step, body in entries:
+                if kind == "metrics":
+                    number += 1
+                    repeats = self._repeats(step, body) if step <= self._repeats_until else ()
+                    for name in body:
+                        key = name, name in repeats
+                        if (columns := metrics.get(key)) is None:
+                            columns = metrics[key] = Columns()
+                        columns.records.append(number)
+                        columns.steps.append(step)
+                        columns.times.append(time)
+                        columns.numbers.append(body[name])
+                    if repeats:
+                        body = {name: body[name] for name in body if name not in repeats}
+                        if not body:
+                            continue
+                else:
+                    text = json.dumps(body, default=plain)
+                    body = json.loads(text)  # as every later reader has it
+                    if kind in told:
+                        known = told[kind]
+                        body = {k: v for k, v in body.items() if k not in known or known[k] != v}
+                        if not body:
+                            continue
+                        text = json.dumps(body)
+                        told[kind] = known | body
+                    number += 1
+                    rows.append((number, time, kind, step, text))
+                records.append(Record(number, kind, time, step, body))
+            names = dict(self._names)
+            for name, _ in metrics:
+                names.setdefault(name, len(names) + 1)
+            fresh = [(key, name) for name, key in names.items() if name not in self._names]
+            chunks = [
+                (names[name], columns.records[0], columns.records[-1], repeat, *columns.blobs())
+                for (name, repeat), columns in metrics.items()
+            ]
+            with self._transaction():
+                insert = self._connection.executemany
+                insert("INSERT INTO names VALUES (?, ?)", fresh)
+                insert("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
+                insert("INSERT INTO metrics VALUES (?, ?, ?, ?, ?, ?, ?, ?)", chunks)
+            self._names, self._told, self.last = names, told, number
+            self._tail.extend(records)
+
+    def tell(self, **about: Any) -> None:
+        """Keep facts about the run: any values that JSON can hold. Raises `JournalError`."""
+        rows = [(key, json.dumps(value, default=str)) for key, value in about.items()]
+        with self._lock, _explained(self.path, "cannot write"), self._transaction():
+            self._connection.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", rows)
+
+    def set_logger(self, name: str, state: LoggerState) -> None:
+        """Keep how far a logger is, and what it wants to remember. Raises `JournalError`."""
+        row = (name, state.position, json.dumps(state.state), state.ended)
+        with self._lock, _explained(self.path, "cannot write"), self._transaction():
+            self._connection.execute("INSERT OR REPLACE INTO loggers VALUES (?, ?, ?, ?)", row)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.rollback()
+            raise
+        self._connection.commit()
+
+    def go_back(self, step: int) -> None:
+        """The run goes on from an earlier step.
+
+        What it logs again as it was is marked as a repeat: it stands in its series, and is not
+        delivered a second time.
+        """
+        self._repeatable, self._repeats_until = {}, -1
+        for name in self._names:
+            points = self._columns(name)
+            later = {
+                at: value
+                for at, value in zip(points.steps, points.numbers, strict=True)
+                if at > step
+            }
+            if later:
+                self._repeatable[name] = later
+                self._repeats_until = max(self._repeats_until, *later)
+
+    def _repeats(self, step: int, body: Mapping[str, Any]) -> set[str]:
+        """The names whose value at a step is known from before the run went back."""
+        nothing: dict[int, float] = {}
+        found = set()
+        for name, value in body.items():
+            known = self._repeatable.get(name, nothing).get(step)
+            if known is not None and (known == value or (math.isnan(known) and math.isnan(value))):
+                found.add(name)
+        return found
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def after(self, position: int, limit: int = 1000) -> list[Record]:
+        """The records that follow a position, in order, about `limit` of them."""
+        with self._lock:
+            if position >= self.last:
+                return []
+            tail = self._tail
+            if tail and tail[0].number <= position + 1:
+                start = bisect_right(tail, position, key=lambda record: record.number)
+                return [tail[i] for i in range(start, min(start + limit, len(tail)))]
+            found: list[Record] = []
+            while not found and position < self.last:  # all may be repeats
+                position, first = min(position + limit, self.last), position
+                found = self._read(first, position)
+            return found
+
+    def _read(self, first: int, last: int) -> list[Record]:
+        """The records behind `first`, up to and with `last`."""
+        found: dict[int, Record] = {}
+        for number, time, kind, step, body in self._rows(
+            "SELECT * FROM records WHERE record > ? AND record <= ?", first, last
+        ):
+            found[number] = Record(number, kind, time, step, json.loads(body))
+        for name, *blobs in self._rows(
+            "SELECT text, records, steps, times, numbers FROM metrics JOIN names USING (name) "
+            "WHERE last > ? AND first <= ? AND NOT repeat ORDER BY name", first, last,
+        ):  # fmt: skip
+            points = Columns().extend(blobs)
+            begin, end = (bisect_right(points.records, number) for number in (first, last))
+            for i in range(begin, end):
+                number = points.records[i]
+                if number not in found:
+                    found[number] = Record(number, "metrics", points.times[i], points.steps[i], {})
+                body = found[number].body
+                assert isinstance(body, dict)
+                body[name] = points.numbers[i]
+        return [found[number] for number in sorted(found)]
+
+    def about(self) -> dict[str, Any]:
+        """What was told about the run."""
+        return {key: json.loads(value) for key, value in self._rows("SELECT * FROM about")}
+
+    def logger(self, name: str) -> LoggerState:
+        """How far a logger is."""
+        rows = self._rows("SELECT position, state, ended FROM loggers WHERE name = ?", name)
+        for position, state, ended in rows:
+            return LoggerState(position, json.loads(state), bool(ended))
+        return LoggerState(0, {}, False)
+
+    def loggers(self) -> dict[str, LoggerState]:
+        """How far each logger is that this run ever had."""
+        return {name: self.logger(name) for (name,) in self._rows("SELECT name FROM loggers")}
+
+    def names(self) -> list[str]:
+        """The names of the metrics, sorted."""
+        return [name for (name,) in self._rows("SELECT text FROM names ORDER BY text")]
+
+    def series(self, name: str) -> Series:
+        """One metric in the order it was logged.
+
+        Where the run went back to an earlier step, what it had logged behind that step is left out.
+        """
+        points, returns = self._columns(name), self._returns()
+        return (points.counting(returns) if returns else points).series
+
+    def latest(self) -> dict[str, float]:
+        """The value of each metric that was logged last; whole metrics are not read for it."""
+        return {
+            name: Columns().extend(blobs).numbers[-1]
+            for name, *blobs in self._rows(
+                "SELECT text, records, steps, times, numbers FROM metrics JOIN names USING (name) "
+                "WHERE (name, first) IN (SELECT name, max(first) FROM metrics GROUP BY name) "
+                "ORDER BY text"
+            )
+        }
+
+    def newest(self, before: int = 2**62) -> tuple[int, int, float] | None:
+        """Number, step and time of the last record before a number, repeats included."""
+        rows = self._rows("SELECT max(record), step, time FROM records WHERE record < ?", before)
+        for last, *blobs in self._rows(
+            "SELECT last, records, steps, times, numbers FROM metrics WHERE last < ? "
+            "ORDER BY last DESC LIMIT 1", before,
+        ):  # fmt: skip
+            points = Columns().extend(blobs)
+            rows.append((last, points.steps[-1], points.times[-1]))
+        return max((row for row in rows if row[0] is not None), default=None)
+
+    def _columns(self, name: str) -> Columns:
+        points = Columns()
+        for blobs in self._rows(
+            "SELECT records, steps, times, numbers FROM metrics JOIN names USING (name) "
+            "WHERE text = ? ORDER BY first", name,
+        ):  # fmt: skip
+            points.extend(blobs)
+        return points
+
+    def params(self) -> dict[str, Any]:
+        """All parameters; the newest value of each."""
+        return self._merged("params")
+
+    def tags(self) -> dict[str, Any]:
+        """All tags; the newest value of each."""
+        return self._merged("tags")
+
+    def _merged(self, kind: RecordKind) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        for record in self.records(kind):
+            merged |= record.body
+        return merged
+
+    def records(self, kind: RecordKind) -> list[Record]:
+        """The records of a kind other than metrics, in order."""
+        return [
+            Record(number, kind, time, step, json.loads(body))
+            for number, time, step, body in self._rows(
+                "SELECT record, time, step, body FROM records WHERE kind = ? ORDER BY record", kind
+            )
+        ]
+
+    def _returns(self) -> list[Return]:
+        """Where the run went on from an earlier step."""
+        return [
+            Return(event.number, event.step)
+            for event in self.records("event")
+            if event.body["event"] == "resume"
+        ]
+
+    def _rows(self, query: str, *values: Any) -> list[Any]:
+        with self._lock, _explained(self.path, "cannot read"):
+            return self._connection.execute(query, values).fetchall()
+
+
+def plain(value: Any) -> Any:
+    """What JSON has no word for: a number of torch or NumPy as a number, all else as a text."""
+    return value.item() if getattr(value, "ndim", None) == 0 else str(value)
+
+
+@contextmanager
+def _explained(path: Path, what: str) -> Iterator[None]:
+    """What SQLite says, with the file that it says it of."""
+    try:
+        yield
+    except (sqlite3.Error, ValueError, KeyError, OverflowError) as error:
+        raise JournalError(f"{what} {path}: {error}") from error

@@ -1,0 +1,148 @@
+"""The thread that writes a run's journal."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from trainbus.errors import JournalError
+from trainbus.records import artifacts
+from trainbus.records.delivery import Delivery
+from trainbus.records.journal import EntryTuple, JournalFile
+
+#: Entries that wait in memory at most, when the journal cannot be written (the disk is full).
+_MAX_WAITING = 100_000
+
+
+class Writer:
+    """The thread that writes the journal: what waits in its queue, once in `seconds`.
+
+    Args:
+        file: the journal.
+        deliveries: told when there are new records.
+        report: told what goes wrong, in one line.
+        seconds: between two writes.
+        records: values that wait at most, unless they cannot be written.
+    """
+
+    def __init__(
+        self,
+        file: JournalFile,
+        deliveries: Sequence[Delivery],
+        report: Callable[[str], None],
+        seconds: float,
+        records: int,
+    ) -> None:
+        self.file = file
+        self._deliveries = deliveries
+        self._report = report
+        self._seconds = seconds
+        self._records = max(1, records)
+        #: Entries, and events that are set once what was put before them is written.
+        self._queue: SimpleQueue[EntryTuple | threading.Event] = SimpleQueue()
+        #: Taken from the queue, and not written yet.
+        self._waiting: list[EntryTuple] = []
+        #: Values put into the queue since it was emptied.
+        self._values = 0
+        self._wake = threading.Event()
+        self._stopped = False
+        self._failing = False
+        self._dropped = 0
+        self._thread: threading.Thread | None = None
+
+    def put(self, entry: EntryTuple) -> None:
+        """Have it written soon."""
+        self._queue.put(entry)
+        self._values += len(entry[3])
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="trainbus-journal", daemon=True)
+            self._thread.start()
+        elif self._values >= self._records:
+            self._wake.set()
+
+    def flush(self, seconds: float = 10.0) -> None:
+        """Have all that was put written now, and wait for it; no longer than so many seconds."""
+        if self._thread is not None:
+            written = threading.Event()
+            self._queue.put(written)
+            self._wake.set()
+            written.wait(seconds)
+
+    def stop(self) -> None:
+        """Write all that waits, and end the thread."""
+        self._stopped = True
+        if self._thread is not None:
+            self._queue.put(threading.Event())
+            self._wake.set()
+            self._thread.join()
+        if self._waiting or self._dropped:
+            lost = len(self._waiting) + self._dropped
+            self._report(f"{lost:,} records could not be written to {self.file.path}")
+
+    def _work(self) -> None:
+        queue, waiting = self._queue, self._waiting
+        while not self._stopped or not queue.empty():
+            taken = [queue.get()]
+            if not self._stopped:
+                self._wake.wait(self._seconds)
+            self._wake.clear()
+            self._values = 0
+            with suppress(Empty):
+                while True:
+                    taken.append(queue.get_nowait())
+            waiting += [each for each in taken if not isinstance(each, threading.Event)]
+            self._write()
+            for each in taken:
+                if isinstance(each, threading.Event):
+                    each.set()
+            if (more := len(waiting) - _MAX_WAITING) > 0:
+                self._dropped += more
+                del waiting[-more:]
+
+    def _write(self) -> None:
+        try:
+            while self._waiting:
+                count = self._next()
+                entries = self._waiting[:count]
+                self.file.append([each for entry in entries if (each := self._kept(entry))])
+                _, _, step, body = entries[-1]
+                if body.get("event") == "resume":
+                    self.file.go_back(step)
+                del self._waiting[:count]
+                self._failing = False
+        except (JournalError, OSError) as error:
+            if not self._failing:
+                self._failing = True
+                self._report(f"{error}; what is logged waits in memory until it can be written")
+        for delivery in self._deliveries:
+            delivery.notify()
+
+    def _next(self) -> int:
+        """How many entries are written next: up to an artifact, which takes long, or a return."""
+        for count, (kind, _, _, body) in enumerate(self._waiting):
+            if kind == "artifact":
+                return max(1, count)
+            if kind == "event" and body["event"] == "resume":
+                return count + 1
+        return len(self._waiting)
+
+    def _kept(self, entry: EntryTuple) -> EntryTuple | None:
+        try:
+            return kept(entry, self.file.path.parent)
+        except OSError as error:
+            artifact = entry[3]["artifact"]
+            if not isinstance(artifact.value, Path):  # ours to write
+                raise
+            self._report(f"{artifact.kind} {artifact.name!r} is left out: {error}")
+            return None
+
+
+def kept(entry: EntryTuple, directory: Path) -> EntryTuple:
+    """The entry as the journal has it: an artifact is written to a file. Raises `OSError`."""
+    kind, time, step, body = entry
+    if kind != "artifact":
+        return entry
+    return kind, time, step, artifacts.keep(body["artifact"], directory)

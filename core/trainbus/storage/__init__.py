@@ -1,0 +1,1 @@
+"""Files that are whole or not there, the directories of runs, and their locks."""

@@ -1,0 +1,106 @@
+"""Find what brings values of tensors to Python, and so makes a host wait for its device."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trainbus.devices.accelerator import Accelerator
+from trainbus.engine.metrics import Records
+from trainbus.engine.run import Run
+
+#: Operators whose result, or its size, depends on values.
+_OPERATORS = ("_local_scalar_dense", "equal", "nonzero", "masked_select")
+#: Methods of tensors that no operator stands for on the CPU.
+_METHODS = ("tolist", "numpy", "cpu", "__array__", "__repr__")
+
+
+class Waiting:
+    """Counts, while `on`, what waits for a device on this thread, by file and line.
+
+    On the CPU nothing waits, so it looks at what would, if the tensors were on a device. What
+    `run.log` does with a number that is at hand is none of it: on a device it keeps a copy there.
+    """
+
+    def __init__(self) -> None:
+        self.on = False
+        self.places: Counter[str] = Counter()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Look at every operation inside."""
+        fetch, note = Records.fetch, self._note
+
+        def counted_fetch(records: Records) -> None:
+            if records.pending:
+                note("fetches what was logged", "trainbus.run", "trainbus.records")
+            fetch(records)
+
+        def counted_synchronize(*_arguments: Any) -> None:
+            note("synchronizes")
+
+        with pytest.MonkeyPatch.context() as patch, _Functions(self), _Operators(self):
+            patch.setattr(Records, "fetch", counted_fetch)
+            for owner in (Accelerator, torch.accelerator, torch.cuda):
+                patch.setattr(owner, "synchronize", counted_synchronize)
+            yield
+
+    def _note(self, what: str, *passed: str) -> None:
+        if not self.on:
+            return
+        frame = sys._getframe(1)
+        while frame.f_back is not None:
+            module = str(frame.f_globals.get("__name__"))
+            if module not in (__name__, *passed) and module.partition(".")[0] != "torch":
+                break
+            frame = frame.f_back
+        module, code = str(frame.f_globals.get("__name__")), frame.f_code
+        # `run.log`, and what fetches in time.
+        if module in ("trainbus.records", "trainbus.loop") or code is Run.log.__code__:
+            return
+        if code.co_name == "fetch" and isinstance(frame.f_locals.get("self"), Accelerator):
+            return  # for the records
+        where = f"{Path(code.co_filename)}:{frame.f_lineno} ({code.co_name})"
+        self.places[f"{where} {what}"] += 1
+
+    def note_operator(self, name: str, arguments: tuple[Any, ...]) -> None:
+        """An operator of torch ran."""
+        masked = name == "index" and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in arguments[1]
+        )
+        if name in _OPERATORS or "unique" in name or masked:
+            self._note(f"reads values ({name.removeprefix('_')})")
+
+    def note_function(self, name: str) -> None:
+        """A function of torch was called."""
+        if name in _METHODS:
+            self._note(f"reads values ({name})")
+
+
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self, waiting: Waiting) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._waiting = waiting
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._waiting.note_operator(str(func).split(".")[1], args)
+        return func(*args, **(kwargs or {}))
+
+
+class _Functions(TorchFunctionMode):
+    def __init__(self, waiting: Waiting) -> None:
+        super().__init__()
+        self._waiting = waiting
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._waiting.note_function(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {}))
