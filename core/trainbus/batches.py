@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from copy import copy
-from dataclasses import fields, is_dataclass, replace
-from itertools import islice, pairwise
+from dataclasses import fields, is_dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -22,11 +22,44 @@ def size(loader: Iterable[Any]) -> int | None:
         return None
 
 
-class Limited:
+class Wrapped:
+    """A loader around another one, kept as `loader`: the base of wrappers that trainbus knows.
+
+    It looks inside of these, for samplers, random generators and, while the batches are those of
+    the loader inside, one for one, for the position. Any other wrapper is read from the start of
+    the pass when a run is resumed.
+    """
+
+    #: Its batches are the first batches of the loader inside, each changed or not, in their order.
+    one_for_one = True
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+
+def innermost(loader: Iterable[Any], one_for_one: bool = False) -> Iterable[Any]:
+    """The loader inside of every `Wrapped` around it.
+
+    Args:
+        loader: wrapped or not.
+        one_for_one: stop at a wrapper whose batches are not those of the loader inside.
+    """
+    while isinstance(loader, Wrapped) and (loader.one_for_one or not one_for_one):
+        loader = loader.loader
+    return loader
+
+
+class Limited(Wrapped):
     """The first batches of a loader: a number of them, or a fraction of one that tells its size."""
 
     def __init__(self, loader: Iterable[Any], limit: float) -> None:
-        self.loader = loader
+        super().__init__(loader)
         total = size(loader)
         if isinstance(limit, float) and limit <= 1.0:
             if total is None:
@@ -47,28 +80,41 @@ class Limited:
 
 
 def set_epoch(loader: Iterable[Any], epoch: int) -> None:
-    """Tell the epoch to samplers that shuffle by it (`set_epoch`, as torch's do)."""
-    loader = loader.loader if isinstance(loader, Limited) else loader
+    """Tell the epoch to a loader, to those it wraps and to all their samplers (`set_epoch`)."""
     for part in parts(loader):
         tell = getattr(part, "set_epoch", None)
         if callable(tell):
             tell(epoch)
 
 
+def generators(loader: Iterable[Any]) -> list[torch.Generator]:
+    """The random generators that a loader, those it wraps and their samplers were given."""
+    found: list[torch.Generator] = []
+    for part in parts(loader):
+        generator = getattr(part, "generator", None)
+        if isinstance(generator, torch.Generator) and generator not in found:
+            found.append(generator)
+    return found
+
+
 def parts(loader: object) -> list[Any]:
-    """A loader and its samplers, each once."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    samplers = (
-        getattr(loader, "sampler", None),
-        batch_sampler,
-        getattr(batch_sampler, "sampler", None),
-    )
-    return list({id(part): part for part in (loader, *samplers)}.values())
+    """A loader, what it keeps as `loader`, and the samplers of both, each once."""
+    found: dict[int, Any] = {}
+
+    def walk(part: object) -> None:
+        if part is None or id(part) in found:
+            return
+        found[id(part)] = part
+        for name in ("loader", "sampler", "batch_sampler"):
+            walk(getattr(part, name, None))
+
+    walk(loader)
+    return list(found.values())
 
 
-def describe(loader: object) -> str:
+def describe(loader: Iterable[Any]) -> str:
     """A loader in words, for messages."""
-    loader = getattr(loader, "loader", loader) if isinstance(loader, Limited) else loader
+    loader = innermost(loader)
     dataset = getattr(loader, "dataset", None)
     total = None if dataset is None else size(dataset)
     kind = type(loader).__name__
@@ -99,86 +145,39 @@ def batch_size(batch: Any) -> int:
     return 1
 
 
+def leaves(batch: Any, whole: Callable[[Any], bool] | None = None) -> Iterator[Any]:
+    """What a nested batch is made of, in order: all that is no sequence, mapping or dataclass.
+
+    Args:
+        batch: nested, of any type.
+        whole: true for a value that is not to be looked into.
+    """
+    if whole is not None and whole(batch):
+        yield batch
+        return
+    if isinstance(batch, Mapping):
+        values: Iterable[Any] = batch.values()
+    elif isinstance(batch, Sequence) and not isinstance(batch, (str, bytes)):
+        values = batch
+    elif is_dataclass(batch) and not isinstance(batch, type):
+        values = [getattr(batch, field.name) for field in fields(batch)]
+    else:
+        yield batch
+        return
+    for value in values:
+        yield from leaves(value, whole)
+
+
 def tensors(batch: Any) -> Iterator[Tensor]:
     """The tensors of a nested batch, in order."""
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, Mapping):
-        for value in batch.values():
-            yield from tensors(value)
-    elif isinstance(batch, Sequence) and not isinstance(batch, (str, bytes)):
-        for value in batch:
-            yield from tensors(value)
-    elif is_dataclass(batch):
-        for field in fields(batch):
-            yield from tensors(getattr(batch, field.name))
-
-
-def split(batch: Any, parts: int) -> list[Any]:
-    """The same batch in parts of nearly equal size, cut along the first dimension.
-
-    How many samples there are, a tensor at the top of the batch says: the batch itself, or one of
-    its values. Tensors, arrays and lists of that length are cut; other sequences, mappings and
-    dataclasses are walked through; single values go into each part.
-
-    Raises:
-        UsageError: it is of one sample, or holds what cannot be cut so.
-    """
-    top = _values(batch)
-    samples = next((x.shape[0] for x in top if isinstance(x, Tensor) and x.ndim), 0)
-    if samples < 2:
-        raise UsageError(
-            f"a {type(batch).__name__} with {samples or 'no tensor and so an unknown number of'} "
-            "samples cannot be cut"
-        )
-    parts = min(parts, samples)
-    bounds = [samples * number // parts for number in range(parts + 1)]
-    return [_part(batch, slice(*pair), samples, top=True) for pair in pairwise(bounds)]
-
-
-def _values(batch: Any) -> list[Any]:
-    if isinstance(batch, Mapping):
-        return list(batch.values())
-    if is_dataclass(batch):
-        return [getattr(batch, field.name) for field in fields(batch)]
-    return list(batch) if isinstance(batch, (tuple, list)) else [batch]
-
-
-def _part(value: Any, part: slice, samples: int, top: bool = False) -> Any:
-    if value is None or isinstance(value, (str, bytes, int, float, bool)):
-        return value
-    if isinstance(value, MutableMapping):
-        cut = copy(value)
-        for key, item in value.items():
-            cut[key] = _part(item, part, samples)
-        return cut
-    if is_dataclass(value) and not isinstance(value, type):
-        given = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
-        return replace(value, **{name: _part(x, part, samples) for name, x in given.items()})
-    shape = getattr(value, "shape", None)
-    if isinstance(value, (tuple, list)):
-        of_batches = all(isinstance(x, Tensor) and _length(x) == samples for x in value)
-        if len(value) == samples and not (top or of_batches):
-            return value[part]
-        walked = [_part(item, part, samples) for item in value]
-        return type(value)(*walked) if hasattr(value, "_fields") else type(value)(walked)
-    if shape is not None and len(shape) == 0:
-        return value
-    if shape is not None and shape[0] == samples:
-        return value[part]
-    what = type(value).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")
-    raise UsageError(f"a batch of {samples} samples with a {what} in it cannot be cut")
-
-
-def _length(tensor: Tensor) -> int:
-    return tensor.shape[0] if tensor.ndim else 0
+    return (leaf for leaf in leaves(batch) if isinstance(leaf, Tensor))
 
 
 def rebuilt(batch: Any, change: Callable[[Any], Any]) -> Any:
     """The same batch, made anew with what `change` gives.
 
-    Tuples, named tuples, lists, mappings and dataclasses are walked through; what is none of them,
-    and was not changed, is passed on as it is.
+    Tuples, named tuples, lists, mappings and dataclasses are walked through and copied, whatever
+    their constructors want; what is none of them, and was not changed, is passed on as it is.
 
     Args:
         batch: nested, of any type.
@@ -187,18 +186,24 @@ def rebuilt(batch: Any, change: Callable[[Any], Any]) -> Any:
     changed = change(batch)
     if changed is not None:
         return changed
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(rebuilt(value, change) for value in batch))
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(rebuilt(value, change) for value in batch)
+    if isinstance(batch, tuple):
+        values = [rebuilt(value, change) for value in batch]
+        return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)
+    if isinstance(batch, list):
+        made: Any = copy(batch)
+        made[:] = [rebuilt(value, change) for value in batch]
+        return made
     if isinstance(batch, MutableMapping):
         made = copy(batch)
         for key, value in batch.items():
             made[key] = rebuilt(value, change)
         return made
     if is_dataclass(batch) and not isinstance(batch, type):
-        values = {f.name: rebuilt(getattr(batch, f.name), change) for f in fields(batch) if f.init}
-        return replace(batch, **values)
+        made = copy(batch)
+        for field in fields(batch):
+            # Around a frozen dataclass's own way, which refuses, and a property's.
+            object.__setattr__(made, field.name, rebuilt(getattr(batch, field.name), change))
+        return made
     return batch
 
 

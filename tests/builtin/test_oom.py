@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from trainbus import PluginError, SkipBatch, Task, Trainer, UsageError, checkpoint, hookimpl
-from trainbus.batches import split
 from trainbus.builtin import OOM, Checkpoint
+from trainbus.builtin.batch_parts import split
 
 
 class Token:

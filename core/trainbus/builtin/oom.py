@@ -162,10 +162,10 @@ class OOM:
             self._busy = False
 
     def _cut(self, batch: Any) -> list[Any]:
-        from trainbus import batches
+        from trainbus.builtin.batch_parts import split
 
         try:
-            return batches.split(batch, self.parts)
+            return split(batch, self.parts)
         except UsageError:
             return [batch]
 
@@ -247,14 +247,14 @@ class OOM:
 
     def _halves(self, run: Run, error: Exception) -> bool:
         """Cut into twice as many parts from here on; False for what that does not mend."""
-        from trainbus import batches
+        from trainbus.builtin.batch_parts import split
 
         if not run.accelerator.is_out_of_memory(error):
             return False
         reason = None
         now = len(self._cut(run.batch))
         try:
-            parts = len(batches.split(run.batch, 2 * now))
+            parts = len(split(run.batch, 2 * now))
             if parts == now:
                 reason = f"a batch in {now} parts of one sample cannot be cut further"
         except UsageError as unfit:

@@ -1,8 +1,8 @@
 """Where a run stands in its training data, and how another run gets there again.
 
-A loader that can be positioned (`start_at(batch)`, or torchdata's `state_dict`) is; any other is
-read from the start of the pass, with the random states that it had there, so that shuffling and
-worker processes do again what they did.
+A loader that can seek (`start_at(batch)`, or torchdata's `state_dict`) is asked to. Any other is
+read again from the start of the pass, with the random states that it had there, so that shuffling
+and worker processes do again what they did.
 """
 
 from __future__ import annotations
@@ -24,20 +24,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("trainbus")
 
 
-def _generators(loader: object) -> list[torch.Generator]:
-    """The random generators that a loader and its samplers were given."""
-    found: list[torch.Generator] = []
-    for owner in batches.parts(getattr(loader, "loader", loader)):
-        generator = getattr(owner, "generator", None)
-        if isinstance(generator, torch.Generator) and generator not in found:
-            found.append(generator)
-    return found
-
-
 def _remember(run: Loop, loader: Iterable[Any]) -> dict[str, Any]:
     return {
         "random": run.accelerator.random_state(),
-        "generators": [generator.get_state() for generator in _generators(loader)],
+        "generators": [generator.get_state() for generator in batches.generators(loader)],
     }
 
 
@@ -81,14 +71,14 @@ def _rest(run: Loop, done: int) -> Iterator[Any]:
 
 
 def _set_generators(loader: Iterable[Any], states: list[torch.Tensor]) -> None:
-    for generator, state in zip(_generators(loader), states, strict=False):
+    for generator, state in zip(batches.generators(loader), states, strict=False):
         generator.set_state(state)
 
 
 def _at(run: Loop, loader: Iterable[Any], resume_at: dict[str, Any]) -> Iterator[Any]:
     """An iterator over the loader that stands behind the batches that are done."""
     done = resume_at["batches"]
-    inner = getattr(loader, "loader", loader)
+    inner: Any = batches.innermost(loader, one_for_one=True)
     if callable(start_at := getattr(inner, "start_at", None)):
         start_at(done)
         return _rest(run, done)
@@ -115,7 +105,7 @@ def restore_random(run: Loop, resume_at: dict[str, Any]) -> None:
 
 def state_dict(run: Loop) -> dict[str, Any]:
     """Where the run stands now."""
-    inner = getattr(run.training_loader, "loader", run.training_loader)
+    inner: Any = batches.innermost(run.training_loader, one_for_one=True)
     has_state = run.batches_done and not hasattr(inner, "start_at")
     # In the validation behind a training pass the end of the epoch is still to come.
     pass_is_over = "epoch" in run.open_events and run.epochs_done > run.epoch
@@ -125,7 +115,9 @@ def state_dict(run: Loop) -> dict[str, Any]:
         "validated_at": run.validated_at,
         "pass_is_over": pass_is_over,
         "random": run.training_random or run.accelerator.random_state(),
-        "generators": [generator.get_state() for generator in _generators(run.training_loader)],
+        "generators": [
+            generator.get_state() for generator in batches.generators(run.training_loader)
+        ],
         "pass_start": run.pass_start,
         "loader": inner.state_dict() if has_state and hasattr(inner, "state_dict") else None,
     }

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from trainbus import Accelerator, Loader, Trainer
-from trainbus.batches import Limited, parts, set_epoch, size
+from trainbus.batches import Limited, innermost, parts, set_epoch, size
 from trainbus_cuda.prefetch import Ahead, Copy, may_read_ahead, plain_tensors
 
 Pair = namedtuple("Pair", "x y")
@@ -68,15 +68,15 @@ def test_the_next_is_on_its_way_before_the_present_is_handed_over():
     assert host.events[3:] == ["begin", "hand over", "hand over"]
 
 
-def test_what_is_asked_of_it_is_asked_of_the_loader():
+def test_the_loader_inside_is_found_with_its_samplers_and_told_the_epoch():
     inner = loader(Loader)
     ahead = Ahead(inner, Host())
     assert size(ahead) == 6
-    assert ahead.batch_sampler is inner.batch_sampler
-    assert {id(part) for part in parts(inner)} - {id(inner)} <= {id(p) for p in parts(ahead)}
+    assert innermost(ahead, one_for_one=True) is inner
+    assert {id(part) for part in parts(inner)} <= {id(part) for part in parts(ahead)}
     set_epoch(ahead, 3)
     assert inner.order.epoch == 3
-    ahead.start_at(4)
+    inner.start_at(4)
     assert len(list(ahead)) == 2
     assert size(Ahead(iter([1]), Host())) is None
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableMapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -50,23 +49,12 @@ class SideStream:
         return sent.batch
 
 
-class Ahead:
-    """A loader whose next batch is on its way while the present one is trained on.
-
-    What else is asked of it (`batch_sampler`, `set_epoch`, `start_at`) is asked of the loader.
-    """
+class Ahead(batches.Wrapped):
+    """A loader whose next batch is on its way while the present one is trained on."""
 
     def __init__(self, loader: Iterable[Any], side: SideStream) -> None:
-        self.loader = loader
+        super().__init__(loader)
         self._side = side
-
-    def __len__(self) -> int:
-        return len(self.loader)  # type: ignore[arg-type]
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "loader":  # a copy that is not filled yet
-            raise AttributeError(name)
-        return getattr(self.loader, name)
 
     def __iter__(self) -> Iterator[Any]:
         side = self._side
@@ -87,7 +75,7 @@ def may_read_ahead(loader: Iterable[Any]) -> bool:
     that comes first, and a loader with a `state_dict` would save that it had given what was not
     trained on; a resumed run would miss the one and lose the other.
     """
-    inner = loader.loader if isinstance(loader, batches.Limited) else loader
+    inner = batches.innermost(loader)
     return (
         isinstance(inner, DataLoader) and inner.num_workers > 0 and not hasattr(inner, "state_dict")
     )
@@ -98,24 +86,17 @@ def plain_tensors(batch: Any) -> list[Tensor] | None:
 
     Such are those of objects with a method `to` of their own, and of sparse and nested tensors.
     """
-    found: list[Tensor] = []
-    return found if _gather(batch, found) else None
+    found = list(batches.leaves(batch, whole=_moves_itself))
+    for leaf in found:
+        if type(leaf) is not Tensor and _moves_itself(leaf):
+            return None
+    tensors = [leaf for leaf in found if type(leaf) is Tensor]
+    plain = all(each.layout is torch.strided and not each.is_nested for each in tensors)
+    return tensors if plain else None
 
 
-def _gather(batch: Any, found: list[Tensor]) -> bool:
-    if type(batch) is Tensor:
-        found.append(batch)
-        return batch.layout is torch.strided and not batch.is_nested
-    if isinstance(batch, Tensor) or callable(getattr(batch, "to", None)):
-        return False
-    values: Iterable[Any] = ()
-    if isinstance(batch, MutableMapping):
-        values = batch.values()
-    elif is_dataclass(batch) and not isinstance(batch, type):
-        values = [getattr(batch, field.name) for field in fields(batch)]
-    elif isinstance(batch, (tuple, list)):
-        values = batch
-    return all(_gather(value, found) for value in values)
+def _moves_itself(value: Any) -> bool:
+    return callable(getattr(value, "to", None))
 
 
 def _moved(batch: Any, device: torch.device) -> Any:
