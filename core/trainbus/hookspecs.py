@@ -43,7 +43,7 @@ def provide_accelerator() -> Accelerator | None:
 # --- the start of a run --------------------------------------------------------------------------
 
 
-@hookspec
+@hookspec(strict=True)
 def on_run_start(run: Run) -> None:
     """The run begins; device, task and plugins are known, nothing is placed or built yet.
 
@@ -52,17 +52,17 @@ def on_run_start(run: Run) -> None:
     """
 
 
-@hookspec(kind="action")
+@hookspec(kind="action", computes=True)
 def configure_model(run: Run) -> torch.nn.Module:
     """Return the module to train, on its device. Wrap it to convert, compile or shard it."""
 
 
-@hookspec(kind="action")
+@hookspec(kind="action", computes=True)
 def configure_optimizer(run: Run) -> Sequence[torch.optim.Optimizer]:
     """Return the optimizers. Default: those of `task.configure_optimizer()`."""
 
 
-@hookspec
+@hookspec(strict=True)
 def on_fit_start(run: Run) -> None:
     """Training begins: model and optimizers are ready, the header is complete.
 
@@ -93,42 +93,42 @@ def on_train_epoch_start(run: Run) -> None:
     """The pass over the training data begins."""
 
 
-@hookspec(kind="action")
+@hookspec(kind="action", computes=True)
 def place_batch(run: Run) -> Any:
     """Return `run.batch` with its tensors on `run.device`."""
 
 
-@hookspec(cadence="step")
+@hookspec(cadence="step", computes=True)
 def on_train_batch_start(run: Run) -> None:
     """`run.batch` is on the device; a listener may replace it (augmentation of whole batches)."""
 
 
-@hookspec(kind="action")
+@hookspec(kind="action", computes=True)
 def training_step(run: Run) -> Any:
     """Return the loss of `run.batch`. Default: `task.training_step(run.batch, run)`."""
 
 
-@hookspec(cadence="step")
+@hookspec(cadence="step", computes=True)
 def on_after_loss(run: Run) -> None:
     """`run.loss` is what is logged; `run.loss_to_backward`, differentiated, may be replaced."""
 
 
-@hookspec(kind="action")
+@hookspec(kind="action", computes=True)
 def backward(run: Run) -> bool:
     """Differentiate `run.loss_to_backward`; True when it is done."""
 
 
-@hookspec(cadence="step")
+@hookspec(cadence="step", computes=True)
 def on_after_backward(run: Run) -> None:
     """The gradients of this batch are there (scaled, if a scaler is at work)."""
 
 
-@hookspec(cadence="step")
+@hookspec(cadence="step", computes=True)
 def on_before_optimizer_step(run: Run) -> None:
     """Gradients are complete and unscaled: clip or inspect them, or raise `SkipStep`."""
 
 
-@hookspec(kind="action")
+@hookspec(kind="action", computes=True)
 def optimizer_step(run: Run) -> bool:
     """Step `run.optimizer`; False when the step was skipped (an overflow, for example)."""
 
@@ -299,12 +299,12 @@ def on_checkpoint_saved(run: Run, path: Path) -> None:
     """A checkpoint is complete at `path`."""
 
 
-@hookspec
+@hookspec(final=True)
 def on_exception(run: Run, error: BaseException) -> None:
     """The run ends by `error`: any exception, Ctrl-C and SIGTERM included."""
 
 
-@hookspec
+@hookspec(final=True)
 def on_run_end(run: Run, status: str) -> None:
     """The run is over: `completed`, `stopped`, `interrupted` or `failed`. Always fires."""
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from trainbus import Bus, PluginError, hookimpl, hookspec
-from trainbus.events.checks import Member
+from trainbus.events import Plugin
 
 ORIGIN = "trainbus-foo 0.1"
 
@@ -35,7 +35,7 @@ class SampleListener:
 
 def test_a_plugin_may_listen_to_a_hook_that_a_later_one_of_the_same_call_declares():
     bus, called = Bus(), []
-    bus.register_all([Member("early", SampleListener()), Member("sampler", Declares())])
+    bus.register_all([Plugin("early", SampleListener()), Plugin("sampler", Declares())])
     bus.on_sample(called, 7)
     assert called == [7]
     assert bus.order()["on_sample"] == ["early"]
@@ -71,7 +71,7 @@ def test_a_module_may_declare_hooks():
 
 def test_a_declaring_plugin_may_go_and_come_back():
     bus, called, plugin = Bus(), [], Declares()
-    bus.register_all([Member("sampler", plugin), Member("foo", SampleListener())])
+    bus.register_all([Plugin("sampler", plugin), Plugin("foo", SampleListener())])
     bus.unregister(plugin)
     bus.register(plugin, "sampler")
     bus.on_sample(called, 7)

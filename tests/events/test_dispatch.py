@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from trainbus import Bus, hookimpl, hookspec
-from trainbus.events.checks import Member
+from trainbus.events import Plugin
 
 
 def plugin(**listeners):
@@ -14,7 +14,7 @@ def plugin(**listeners):
 
 def bus_of(*plugins):
     bus = Bus()
-    bus.register_all(Member(f"p{i}", each) for i, each in enumerate(plugins))
+    bus.register_all(Plugin(f"p{i}", each) for i, each in enumerate(plugins))
     return bus
 
 

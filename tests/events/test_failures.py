@@ -8,7 +8,9 @@ import torch
 
 import trainbus
 from trainbus import Bus, Task, Trainer, hookimpl
-from trainbus.bus import FINAL_HOOKS, START_HOOKS
+
+FINAL_HOOKS = {name for name, hook in Bus().hooks.items() if hook.final}
+START_HOOKS = {name for name, hook in Bus().hooks.items() if hook.strict}
 
 #: Called by others than the bus.
 APART = ("register_hookspecs", "on_log_start")

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from trainbus import Bus, PluginError, hookimpl, hookspec
-from trainbus.bus import FINAL_HOOKS, Hook
-from trainbus.events.checks import Member
+from trainbus.events import Plugin
+from trainbus.events.compiler import Hook
+
+FINAL_HOOKS = {name for name, hook in Bus().hooks.items() if hook.final}
 
 HOOKS = Bus().hooks
 #: Called by others than the bus.
@@ -99,7 +101,7 @@ def bus_with_all_hooks(seed, failing=False):
     log = []
     bus = Bus()
     bus.register_all(
-        Member(name, plugin) for name, plugin in plugins_for_all_hooks(seed, log, failing).items()
+        Plugin(name, plugin) for name, plugin in plugins_for_all_hooks(seed, log, failing).items()
     )
     return bus, log
 

@@ -8,7 +8,7 @@ import pluggy
 import pytest
 
 from trainbus import Bus, PluginError, hookimpl, hookspec
-from trainbus.events.checks import Member
+from trainbus.events import Plugin
 
 ORIGIN = "trainbus-foo 0.1"
 old_style = pluggy.HookimplMarker("trainbus")
@@ -220,7 +220,7 @@ def test_refused_registration_leaves_the_bus_as_it_was(trap):
     bus.register(Listening(), "first")
     before = state(bus)
     with pytest.raises(PluginError):
-        bus.register_all([Member("second", Listening()), Member("foo", TRAPS[trap][0], ORIGIN)])
+        bus.register_all([Plugin("second", Listening()), Plugin("foo", TRAPS[trap][0], ORIGIN)])
     assert state(bus) == before
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from trainbus import Bus, hookimpl
-from trainbus.events.checks import Member
+from trainbus.events import Plugin
 
 
 def plugin(**listeners):
@@ -25,10 +25,10 @@ def listening_bus():
     bus = Bus()
     bus.register_all(
         [
-            Member("core", plugin(training_step=hookimpl(trylast=True)(lambda run: 1)), core=True),
-            Member("wrapper", plugin(training_step=around, on_epoch_end=around)),
-            Member("plain", plugin(on_epoch_end=hookimpl(lambda: None))),
-            Member("logger", plugin(on_metrics=hookimpl(lambda: None))),
+            Plugin("core", plugin(training_step=hookimpl(trylast=True)(lambda run: 1)), core=True),
+            Plugin("wrapper", plugin(training_step=around, on_epoch_end=around)),
+            Plugin("plain", plugin(on_epoch_end=hookimpl(lambda: None))),
+            Plugin("logger", plugin(on_metrics=hookimpl(lambda: None))),
         ]
     )
     return bus

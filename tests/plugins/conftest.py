@@ -19,6 +19,7 @@ from hatchling.builders.wheel import WheelBuilder
 
 import trainbus
 from trainbus.cli import main
+from trainbus.events import Plugin
 from trainbus.plugins import discovery, loading
 from trainbus.plugins.selection import CommandLine, command_line
 
@@ -241,7 +242,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace
 
 
 @pytest.fixture
-def load() -> Callable[..., dict[str, loading.Loaded]]:
+def load() -> Callable[..., dict[str, Plugin]]:
     """`load(*plugins)`: what a trainer with these loads, by name."""
     return lambda *plugins: {each.name: each for each in loading.load(plugins)}
 

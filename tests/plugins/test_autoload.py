@@ -47,17 +47,17 @@ def test_what_the_project_blocks_the_command_line_can_switch_on_again(
 
 def test_its_options_come_from_the_project_file(in_office, tmp_path, load):
     (tmp_path / "trainbus.toml").write_text("[options.office]\nteam = 'vision'")
-    assert load()["office"].plugin.team == "vision"
+    assert load()["office"].object.team == "vision"
 
 
 def test_its_options_come_from_the_environment(in_office, monkeypatch, load):
     monkeypatch.setenv("TRAINBUS_OFFICE_TEAM", "speech")
-    assert load()["office"].plugin.team == "speech"
+    assert load()["office"].object.team == "speech"
 
 
 def test_its_options_come_from_the_command_line(in_office, told, load):
     told(options=("office.team=text",))
-    assert load()["office"].plugin.team == "text"
+    assert load()["office"].object.team == "text"
 
 
 def test_a_broken_one_is_left_out_with_one_warning(in_office, caplog, fit):

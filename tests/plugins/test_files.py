@@ -134,23 +134,23 @@ class LabBench:
 
 def test_an_import_path_names_a_class(package, load):
     loaded = load("laboratory.bench:LabBench")["lab_bench"]
-    assert type(loaded.plugin).__name__ == "LabBench"
+    assert type(loaded.object).__name__ == "LabBench"
     assert loaded.source == "laboratory.bench:LabBench"
 
 
 def test_a_class_by_import_path_takes_options_from_the_command_line(package, told, load):
     told(options=("lab_bench.size=3",))
-    assert load("laboratory.bench:LabBench")["lab_bench"].plugin.size == 3
+    assert load("laboratory.bench:LabBench")["lab_bench"].object.size == 3
 
 
 def test_a_class_by_import_path_takes_options_from_the_project_file(package, tmp_path, load):
     (tmp_path / "trainbus.toml").write_text("[options.lab_bench]\nsize = 3")
-    assert load("laboratory.bench:LabBench")["lab_bench"].plugin.size == 3
+    assert load("laboratory.bench:LabBench")["lab_bench"].object.size == 3
 
 
 def test_a_class_by_import_path_takes_options_from_the_environment(package, monkeypatch, load):
     monkeypatch.setenv("TRAINBUS_LAB_BENCH_SIZE", "3")
-    assert load("laboratory.bench:LabBench")["lab_bench"].plugin.size == 3
+    assert load("laboratory.bench:LabBench")["lab_bench"].object.size == 3
 
 
 def test_a_type_imported_for_checkers_only_does_not_switch_off_the_checks(
@@ -206,7 +206,7 @@ def test_an_object_is_a_plugin(fit):
 def test_an_object_may_say_its_name(load):
     plugin = Plugin()
     plugin.plugin_name = "special"
-    assert load(plugin)["special"].plugin is plugin
+    assert load(plugin)["special"].object is plugin
 
 
 def test_an_object_of_an_installed_plugin_has_its_name_and_version(in_zoo, load):
@@ -221,7 +221,7 @@ def test_an_object_takes_the_place_of_the_plugin_of_its_name(in_zoo, tmp_path, l
 
     (tmp_path / "trainbus.toml").write_text('plugins = ["good"]')
     mine = Good()
-    assert load(mine)["good"].plugin is mine
+    assert load(mine)["good"].object is mine
 
 
 def test_an_object_can_be_switched_off_by_name(in_zoo, told, load):

@@ -26,24 +26,24 @@ def refusal(load, *plugins):
 
 def test_a_dataclass_gets_its_fields(in_zoo, project, load):
     project("[options.typed]\nsteps = 3\nmode = 'max'")
-    plugin = load("typed")["typed"].plugin
+    plugin = load("typed")["typed"].object
     assert (plugin.steps, plugin.mode, plugin.rate) == (3, "max", 0.5)
 
 
 def test_a_plain_class_gets_its_parameters(in_zoo, project, load):
     project("[options.plain]\nsize = 3")
-    plugin = load("plain")["plain"].plugin
+    plugin = load("plain")["plain"].object
     assert (plugin.size, plugin.name) == (3, "plain")
 
 
 def test_a_factory_gets_its_parameters(in_zoo, project, load):
     project("[options.made]\nsize = 3")
-    plugin = load("made")["made"].plugin
+    plugin = load("made")["made"].object
     assert (plugin.size, plugin.name) == (3, "made")
 
 
 def test_a_module_is_a_plugin_without_options(in_zoo, project, load):
-    assert load("whole")["whole"].plugin is sys.modules["trainbus_kinds"]
+    assert load("whole")["whole"].object is sys.modules["trainbus_kinds"]
     project("[options.whole]\nsize = 3")
     message = refusal(load, "whole")
     assert "plugin whole (trainbus-kinds 1.0) has no option 'size'" in message
@@ -54,17 +54,17 @@ def test_a_module_is_a_plugin_without_options(in_zoo, project, load):
 
 def test_pyproject_can_set_options(in_zoo, tmp_path, load):
     (tmp_path / "pyproject.toml").write_text("[tool.trainbus.options.typed]\nsteps = 3")
-    assert load("typed")["typed"].plugin.steps == 3
+    assert load("typed")["typed"].object.steps == 3
 
 
 def test_the_environment_can_set_options(in_zoo, monkeypatch, load):
     monkeypatch.setenv("TRAINBUS_TYPED_STEPS", "3")
-    assert load("typed")["typed"].plugin.steps == 3
+    assert load("typed")["typed"].object.steps == 3
 
 
 def test_the_command_line_can_set_options(in_zoo, told, load):
     told(options=("typed.steps=3",))
-    assert load("typed")["typed"].plugin.steps == 3
+    assert load("typed")["typed"].object.steps == 3
 
 
 def test_the_nearest_value_counts_and_the_others_stay(in_zoo, project, monkeypatch, told, load):
@@ -72,13 +72,13 @@ def test_the_nearest_value_counts_and_the_others_stay(in_zoo, project, monkeypat
     monkeypatch.setenv("TRAINBUS_TYPED_STEPS", "2")
     monkeypatch.setenv("TRAINBUS_TYPED_RATE", "2.0")
     told(options=("typed.steps=3",))
-    plugin = load("typed")["typed"].plugin
+    plugin = load("typed")["typed"].object
     assert (plugin.steps, plugin.rate, plugin.label) == (3, 2.0, "file")
 
 
 def test_the_last_of_two_values_on_the_command_line_counts(in_zoo, told, load):
     told(options=("typed.steps=3", "typed.steps=4"))
-    assert load("typed")["typed"].plugin.steps == 4
+    assert load("typed")["typed"].object.steps == 4
 
 
 def test_the_command_passes_options_on(zoo):
@@ -122,17 +122,17 @@ def register_commands(commands):
 )
 def test_text_becomes_what_the_type_says(in_zoo, told, monkeypatch, load, key, text, value):
     monkeypatch.setenv(f"TRAINBUS_TYPED_{key.upper()}", text)
-    from_environment = getattr(load("typed")["typed"].plugin, key)
+    from_environment = getattr(load("typed")["typed"].object, key)
     monkeypatch.delenv(f"TRAINBUS_TYPED_{key.upper()}")
     told(options=(f"typed.{key}={text}",))
-    from_command_line = getattr(load("typed")["typed"].plugin, key)
+    from_command_line = getattr(load("typed")["typed"].object, key)
     assert from_environment == from_command_line == value
     assert type(from_command_line) is type(value) or isinstance(value, Path)
 
 
 def test_a_project_file_gives_values_with_their_types(in_zoo, project, load):
     project("[options.typed]\nrate = 2\nloud = true\ntags = ['a']\nwhere = 'x'\nlimit = 5")
-    plugin = load("typed")["typed"].plugin
+    plugin = load("typed")["typed"].object
     assert (plugin.rate, plugin.loud, plugin.tags) == (2.0, True, ["a"])
     assert (plugin.where, plugin.limit) == (Path("x"), 5)
 

@@ -52,11 +52,11 @@ def _part(value: Any, part: slice, samples: int, top: bool = False) -> Any:
             cut[key] = _part(item, part, samples)
         return cut
     if is_dataclass(value) and not isinstance(value, type):
-        cut = copy(value)
+        made: Any = copy(value)
         for field in fields(value):
             item = _part(getattr(value, field.name), part, samples)
-            object.__setattr__(cut, field.name, item)
-        return cut
+            object.__setattr__(made, field.name, item)
+        return made
     shape = getattr(value, "shape", None)
     if isinstance(value, (tuple, list)):
         of_batches = all(isinstance(x, Tensor) and _length(x) == samples for x in value)

@@ -27,7 +27,7 @@ logger = logging.getLogger("trainbus")
 def _remember(run: Loop, loader: Iterable[Any]) -> dict[str, Any]:
     return {
         "random": run.accelerator.random_state(),
-        "generators": [generator.get_state() for generator in batches.generators(loader)],
+        "generators": _generator_states(loader),
     }
 
 
@@ -68,6 +68,10 @@ def _rest(run: Loop, done: int) -> Iterator[Any]:
     if run.trainer.limit_batches is None or run.batches_in_pass is None:
         return iter(run.loader)
     return islice(iter(run.loader), run.batches_in_pass - done)
+
+
+def _generator_states(loader: Iterable[Any]) -> list[torch.Tensor]:
+    return [generator.get_state() for generator in batches.generators(loader)]
 
 
 def _set_generators(loader: Iterable[Any], states: list[torch.Tensor]) -> None:
@@ -115,9 +119,7 @@ def state_dict(run: Loop) -> dict[str, Any]:
         "validated_at": run.validated_at,
         "pass_is_over": pass_is_over,
         "random": run.training_random or run.accelerator.random_state(),
-        "generators": [
-            generator.get_state() for generator in batches.generators(run.training_loader)
-        ],
+        "generators": _generator_states(run.training_loader),
         "pass_start": run.pass_start,
         "loader": inner.state_dict() if has_state and hasattr(inner, "state_dict") else None,
     }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trainbus.devices.accelerator import Accelerator
     from trainbus.engine.task import Task
     from trainbus.engine.trainer import Trainer
-    from trainbus.plugins.loading import Loaded
+    from trainbus.events.plugin import Plugin
     from trainbus.storage.lock import Hold
 
 logger = logging.getLogger("trainbus")
@@ -240,7 +240,7 @@ class Run(Loop):
         self._records.fetch()
 
 
-def _listed(loaded: Iterable[Loaded]) -> str:
+def _listed(loaded: Iterable[Plugin]) -> str:
     """`journal, manifest (built in); progress 0.1.0 (Trainer)`: the core's own have its version."""
     names: dict[str, list[str]] = {}
     for each in loaded:

@@ -11,7 +11,6 @@ from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import torch
@@ -24,13 +23,14 @@ from trainbus.devices import accelerator as accelerators
 from trainbus.devices import random_state
 from trainbus.devices.accelerator import Accelerator, Boundaries
 from trainbus.engine.defaults import Actions
+from trainbus.engine.functions import hook_named, listen
 from trainbus.engine.interrupts import deferred
 from trainbus.engine.loop import Stage
 from trainbus.engine.run import Run
 from trainbus.engine.task import ByHand, Optimizers, Task
-from trainbus.errors import Control, PluginError, UsageError, nearest
-from trainbus.events.checks import Member, copy_of, listens
-from trainbus.events.markers import hookimpl
+from trainbus.errors import Control, UsageError
+from trainbus.events.checks import listens
+from trainbus.events.plugin import Plugin
 from trainbus.plugins import loading
 from trainbus.storage.lock import Hold
 
@@ -130,11 +130,11 @@ class Trainer:
         self.accelerator = accelerator
         self.devices = devices
         self.bus = Bus()
-        builtin = [Member("core", Actions(), core=True)]
+        builtin = [Plugin("core", Actions(), core=True)]
         if clip_norm is not None:
             from trainbus.builtin.clip import Clip
 
-            builtin.append(Member("clip", Clip(clip_norm), "Trainer(clip_norm=...)"))
+            builtin.append(Plugin("clip", Clip(clip_norm), "Trainer(clip_norm=...)"))
         self.bus.register_all(builtin)
         #: What was loaded and why, for the header, the manifest and `trainbus plugins`.
         self.loaded = loading.register(self.bus, loading.load(plugins))
@@ -150,22 +150,10 @@ class Trainer:
             event: a hook, with or without its `on_`.
             options: those of `@hookimpl`.
         """
-        hooks = self.bus.hooks
-        hook = event if event in hooks else f"on_{event}"
-        if hook not in hooks:
-            known = [name.removeprefix("on_") for name in hooks]
-            raise PluginError(f"trainer.on({event!r}): no such hook{nearest(event, known)}")
+        hook_named(self.bus, event)
 
         def register(function: Listener) -> Listener:
-            base = name = getattr(function, "__name__", "function")
-            number = 1
-            while name in self.bus.plugins:
-                number += 1
-                name = f"{base}_{number}"
-
-            # A copy bears the marker, so that one function may listen to several hooks.
-            marked = hookimpl(**options)(copy_of(function))
-            self.bus.register(SimpleNamespace(**{hook: marked}), name, "trainer.on")
+            listen(self.bus, event, function, **options)
             return function
 
         return register
@@ -287,7 +275,7 @@ class Trainer:
         if self._running_now:
             raise UsageError("this trainer is in the middle of a run; use another one")
         bus = self.bus
-        if bus.loggers and "journal" not in bus.plugins:  # without it they would get nothing
+        if bus.logger_names and "journal" not in bus.plugins:  # without it they would get nothing
             from trainbus.builtin.journal import Journal
 
             bus.register(Journal(), "journal", "needed by a logger")
@@ -296,7 +284,7 @@ class Trainer:
         algorithms = torch.are_deterministic_algorithms_enabled()
         only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
         modes = [(module, module.training) for module in task.modules()]
-        registered: list[Member] = []
+        registered: list[Plugin] = []
         unmute: Callable[[], None] | None = None
         run: Run | None = None
         self._running_now = True
@@ -311,9 +299,9 @@ class Trainer:
                 unmute = bus.mute("record")
             listeners = []
             if listens(task, bus.hooks):
-                listeners.append(Member("task", task, type(task).__name__))
+                listeners.append(Plugin("task", task, type(task).__name__))
             if type(chosen).step_boundary is not Accelerator.step_boundary:
-                listeners.append(Member("accelerator", Boundaries(chosen), chosen.name))
+                listeners.append(Plugin("accelerator", Boundaries(chosen), chosen.name))
             bus.register_all(listeners)
             registered = listeners
             # Between predictions signals are the consumer's.

@@ -4,66 +4,60 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from types import FunctionType
-from typing import Any, NamedTuple
+from typing import Any
 
 from trainbus.errors import PluginError, nearest
 from trainbus.events.compiler import Hook
 from trainbus.events.markers import impl_options
+from trainbus.events.plugin import Plugin
 
 
-class Member(NamedTuple):
-    """A plugin to register: its name, the object, and what it came from (`trainbus-foo 0.1`)."""
+def listeners_of(plugin: Plugin, hooks: Mapping[str, Hook]) -> dict[str, Callable[..., Any]]:
+    """The listeners of a plugin, by its attributes; raises for what would never be called.
 
-    name: str
-    plugin: object
-    origin: str = ""
-    core: bool = False
-
-    def __str__(self) -> str:
-        return f"plugin {self.name!r}" + (f" ({self.origin})" if self.origin else "")
-
-
-def check_listeners(member: Member, hooks: Mapping[str, Hook]) -> None:
-    """Refuse what pluggy takes in silence and never calls, or calls wrongly."""
-    for attribute in dir(member.plugin):
+    pluggy takes some of that in silence, and calls some of it wrongly.
+    """
+    found = {}
+    for attribute in dir(plugin.object):
         if attribute.startswith("__"):
             continue
-        options = marker(member.plugin, attribute)
+        options = marker(plugin.object, attribute)
         if options is None:
-            _check_unmarked(member, attribute, hooks)
+            _check_unmarked(plugin, attribute, hooks)
         else:
-            _check_listener(member, attribute, options, hooks)
+            _check_listener(plugin, attribute, options, hooks)
+            found[attribute] = getattr(plugin.object, attribute)
+    return found
 
 
-def _check_unmarked(member: Member, attribute: str, hooks: Mapping[str, Hook]) -> None:
+def _check_unmarked(plugin: Plugin, attribute: str, hooks: Mapping[str, Hook]) -> None:
     if attribute not in hooks:
         return
-    if not inspect.isroutine(inspect.getattr_static(member.plugin, attribute)):
+    if not inspect.isroutine(inspect.getattr_static(plugin.object, attribute)):
         return
-    bases = type(member.plugin).__mro__[1:]
+    bases = type(plugin.object).__mro__[1:]
     if any(hasattr(vars(base).get(attribute), "trainbus_impl") for base in bases):
         raise PluginError(
-            f"{member}: {type(member.plugin).__name__}.{attribute} overrides a listener "
+            f"{plugin}: {type(plugin.object).__name__}.{attribute} overrides a listener "
             "without @hookimpl, so it would never be called; mark it too"
         )
     if attribute.startswith("on_"):
         raise PluginError(
-            f"{member}: {attribute} is named like a hook but not marked; put @hookimpl above it"
+            f"{plugin}: {attribute} is named like a hook but not marked; put @hookimpl above it"
         )
 
 
 def _check_listener(
-    member: Member, attribute: str, options: dict[str, Any], hooks: Mapping[str, Hook]
+    plugin: Plugin, attribute: str, options: dict[str, Any], hooks: Mapping[str, Hook]
 ) -> None:
     name = options["specname"] or attribute
-    where = f"{member}, listener {attribute}"
+    where = f"{plugin}, listener {attribute}"
     hook = hooks.get(name)
     if hook is None:
         if options["optionalhook"]:
             return
         raise PluginError(f"{where}: no hook {name!r} is declared{nearest(name, hooks)}")
-    function = getattr(member.plugin, attribute)
+    function = getattr(plugin.object, attribute)
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise PluginError(f"{where}: a coroutine is never awaited; make it a plain function")
     if options["hookwrapper"]:
@@ -90,8 +84,8 @@ def _check_listener(
                 f"The hook is {name}({', '.join(hook.arguments)})"
             )
     mine = impl_options(function)
-    if member.name in (*mine.before, *mine.after):
-        name = member.name
+    if plugin.name in (*mine.before, *mine.after):
+        name = plugin.name
         raise PluginError(f"{where}: before/after contradict each other: {name} before {name}")
     if mine.every is not None and hook.cadence is None:
         raise PluginError(f"{where}: every={mine.every} counts nothing at {name}")
@@ -100,27 +94,11 @@ def _check_listener(
         raise PluginError(f"{where}: every, once and rank_zero need a hook that receives the run")
 
 
-def marker(plugin: object, attribute: str) -> dict[str, Any] | None:
+def marker(owner: object, attribute: str) -> dict[str, Any] | None:
     """pluggy's options on a plugin's attribute, found without running a property."""
-    static = inspect.getattr_static(plugin, attribute, None)
+    static = inspect.getattr_static(owner, attribute, None)
     function = getattr(static, "__func__", static)
     return getattr(function, "trainbus_impl", None)
-
-
-def copy_of(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of its own that does the same, to bear a marker of its own."""
-    if isinstance(function, FunctionType):
-        copy = FunctionType(
-            function.__code__, function.__globals__, function.__name__, function.__defaults__,
-            function.__closure__,
-        )  # fmt: skip
-        copy.__kwdefaults__ = function.__kwdefaults__
-        return copy
-
-    # Any other callable: a function with its parameters, as listeners are called by their names.
-    parameters = ", ".join(inspect.signature(function).parameters)
-    made: Callable[..., Any] = eval(f"lambda {parameters}: call({parameters})", {"call": function})
-    return made
 
 
 def listens(task: object, hooks: Mapping[str, Hook]) -> bool:

@@ -4,113 +4,137 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from graphlib import CycleError, TopologicalSorter
-from heapq import heappop, heappush
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
 import pluggy
 
-from trainbus import hookspecs
 from trainbus.errors import Control, PluginError, nearest, together
-from trainbus.events.checks import Member, check_listeners, marker
-from trainbus.events.compiler import Hook, Listener, Opened, Timing, Wrappers, compile_hook
+from trainbus.events.checks import listeners_of, marker
+from trainbus.events.compiler import Compiled, Hook, Listener, Opened
 from trainbus.events.markers import Kind, impl_options, spec_options
+from trainbus.events.order import in_order
+from trainbus.events.plugin import Plugin
+from trainbus.events.timing import Timing, Timings
 
 logger = logging.getLogger("trainbus")
 
-#: A failure here never hides how the run ended.
-FINAL_HOOKS = frozenset({"on_exception", "on_run_end"})
-#: A failure here stops the run before its first step, also that of an observer.
-START_HOOKS = frozenset({"on_run_start", "on_fit_start"})
+#: In a silence, for every plugin, or for every hook.
+_ALL = ""
 
 
-class Bus:
+class _Listeners:
+    """What pluggy sees of a plugin: its listeners alone, so that it runs none of its properties."""
+
+    def __init__(self, **functions: Callable[..., Any]) -> None:
+        vars(self).update(functions)
+
+    @classmethod
+    def of(cls, plugin: Plugin, hooks: Mapping[str, Hook]) -> _Listeners | PluginError:
+        """Those of a plugin, or what is wrong with them."""
+        try:
+            return cls(**listeners_of(plugin, hooks))
+        except PluginError as error:
+            return error
+
+
+class EventBus:
     """Registers plugins and calls their listeners.
 
-    Each hook is an attribute: a function of the hook's arguments, or None when nobody listens, so
-    that a call reads `if bus.on_epoch_end: bus.on_epoch_end(run)`. pluggy's lists hold the order;
-    they are compiled anew whenever a plugin comes or goes.
+    Each declared hook is an attribute: a function of the hook's arguments, or None when nobody
+    listens, so that a call reads `if bus.on_epoch_end: bus.on_epoch_end(run)`. pluggy's lists hold
+    the order. A hook is compiled when it is first read after a change.
     """
+
+    #: The record hook whose listeners are called by whoever delivers records, and not by the bus.
+    delivery_hook = ""
 
     def __init__(self) -> None:
         self.errors: list[str] = []
         self._manager = pluggy.PluginManager("trainbus")
-        self._members: dict[str, Member] = {}
+        self._plugins: dict[str, Plugin] = {}
         self._hooks: dict[str, Hook] = {}
         self._namespaces: set[object] = set()
-        self._wrappers: dict[str, Wrappers] = {}
-        self._timings: dict[tuple[str, str], Timing] | None = None
-        self._timers = 0
-        self._muted: frozenset[Kind] = frozenset()
-        #: Listeners that failed or pause: (plugin, hook), or (plugin, "") for all of a plugin.
-        self._set_aside: set[tuple[str, str]] = set()
-        self._add_hookspecs(hookspecs, Member("core", None, core=True))
-        self._compile()
+        self._compiled: dict[str, Compiled] = {}
+        self._timings = Timings()
+        #: Pairs of a plugin and a hook that are not called: muted, paused, or set aside.
+        self._silenced: set[tuple[str, str]] = set()
 
     def __getattr__(self, name: str) -> Any:
-        known = self.__dict__.get("_hooks", {})
-        raise AttributeError(f"no hook {name!r} is declared{nearest(name, known)}")
+        # Only for what is no attribute: a hook that was not read since something changed.
+        hooks = self.__dict__.get("_hooks", {})
+        if name not in hooks:
+            raise AttributeError(f"no hook {name!r} is declared{nearest(name, hooks)}")
+        call = self._compile(name).call
+        setattr(self, name, call)
+        return call
 
     # --- who listens ---------------------------------------------------------------------------
 
     @property
     def hooks(self) -> dict[str, Hook]:
-        """The declared hooks by name: the core's in firing order, then those of plugins."""
+        """The declared hooks by name, in the order of their declaration."""
         return self._hooks
 
     @property
     def plugins(self) -> dict[str, object]:
         """The registered plugins by name, in order of registration."""
-        return {name: member.plugin for name, member in self._members.items()}
+        return {name: plugin.object for name, plugin in self._plugins.items()}
+
+    def declare(self, namespace: object, by: str = "") -> None:
+        """Make hooks of the functions of a class or module that are marked `@hookspec`.
+
+        Args:
+            namespace: the class or module; declared once, however often it is given.
+            by: who declares them, for messages.
+
+        Raises:
+            PluginError: it declares no hook, or one that exists already.
+        """
+        self._add_hooks(namespace, self._declared(namespace, by or repr(namespace), self._hooks))
 
     def register(self, plugin: object, name: str, origin: str = "") -> None:
         """Add a plugin; at once, also in the middle of a run. Raises `PluginError`."""
-        self.register_all([Member(name, plugin, origin)])
+        self.register_all([Plugin(name, plugin, origin)])
 
-    def register_all(self, members: Iterable[Member]) -> None:
+    def register_all(self, plugins: Iterable[Plugin]) -> None:
         """Add several plugins, whose new hooks all of them may use; on an error, none of them."""
-        added: list[Member] = []
-        known, namespaces = set(self._hooks), set(self._namespaces)
-        try:
-            fresh = list(members)
-            for member in fresh:
-                self._admit(member, added)
-                added.append(member)
-                self._members[member.name] = member
-            failures = []
-            for member in fresh:
-                try:
-                    check_listeners(member, self._hooks)
-                except PluginError as error:
-                    failures.append(error)
-            if failures:
-                raise together(failures)
-            for member in fresh:
-                with _as_plugin_error(member):
-                    self._manager.register(member.plugin, member.name)
-            self._sort()
-        except Exception:
-            for member in added:
-                self._remove(member.name)
-            for name in [name for name in self._hooks if name not in known]:
-                del self._hooks[name]
-                if caller := getattr(self._manager.hook, name, None):
-                    caller.spec = None  # pluggy has no other way to take a declaration back
-            self._namespaces &= namespaces
-            self._sort()
-            raise
-        self._compile()
+        fresh, known, hooks = list(plugins), dict(self._plugins), dict(self._hooks)
+        declared: dict[object, dict[str, Hook]] = {}
+        for plugin in fresh:
+            _check_identity(plugin, known)
+            known[plugin.name] = plugin
+            if marker(plugin.object, "register_hookspecs") is not None:
+                namespace = _asked(plugin)
+                new = self._declared(namespace, str(plugin), hooks)
+                if new:
+                    declared[namespace] = new
+                    hooks.update(new)
+        found = {plugin.name: _Listeners.of(plugin, hooks) for plugin in fresh}
+        added = {name: each for name, each in found.items() if isinstance(each, _Listeners)}
+        if failures := [each for each in found.values() if isinstance(each, PluginError)]:
+            raise together(failures)
+        heard = {hook for new in declared.values() for hook in self._awaited(new, hooks)}
+        position = {name: i for i, name in enumerate(known)}
+        heard |= self._check_order(added, hooks, position)
+
+        # From here on nothing is refused.
+        for namespace, new in declared.items():
+            self._add_hooks(namespace, new)
+        self._plugins = known
+        for name, listeners in added.items():
+            self._manager.register(listeners, name)
+        self._sort(heard)
 
     def unregister(self, plugin: object) -> None:
         """Remove a plugin, given itself or its name; at once, also in the middle of a run."""
-        for name, member in self._members.items():
-            if plugin == name or plugin is member.plugin:
-                self._remove(name)
-                self._sort()
-                self._compile()
+        for name, known in self._plugins.items():
+            if plugin == name or plugin is known.object:
+                heard = self._hooks_of(name)
+                del self._plugins[name]
+                self._manager.unregister(name=name)
+                self._sort(heard)
                 return
         raise PluginError(f"cannot unregister {plugin!r}: registered are {', '.join(self.plugins)}")
 
@@ -122,197 +146,205 @@ class Bus:
             if (names := [impl.plugin_name for impl in self._impls(hook)])
         }
 
+    def who(self, name: str) -> str:
+        """A registered plugin and its distribution, for messages."""
+        return str(self._plugins[name])
+
+    def computing(self) -> list[str]:
+        """The plugins that may change what is computed; loggers and observers are not among them.
+
+        Such a plugin wraps or replaces an action of the step, or listens where the batch, the loss
+        or the gradients may be changed; its attribute `computes` overrules that.
+        """
+        silent = {*self.logger_names}
+        heard = {
+            impl.plugin_name
+            for name, hook in self._hooks.items()
+            if hook.computes
+            for impl in self._impls(name)
+        }
+        found = []
+        for name, plugin in self._plugins.items():
+            by_hooks = name in heard and not getattr(plugin.object, "observer", False)
+            wanted = getattr(plugin.object, "computes", by_hooks and name not in silent)
+            if wanted and not plugin.core:
+                found.append(name)
+        return found
+
+    # --- loggers -------------------------------------------------------------------------------
+
+    @property
+    def logger_names(self) -> list[str]:
+        """The plugins that listen to the delivery hook."""
+        if not self.delivery_hook:
+            return []
+        return [impl.plugin_name for impl in self._impls(self.delivery_hook)]
+
     @property
     def loggers(self) -> dict[str, dict[str, Callable[..., Any]]]:
-        """The record hooks of each plugin that listens to `on_log_start`, as functions that raise.
+        """The record hooks of each logger, as functions that raise.
 
         The bus does not call them: whoever delivers the records does, on threads of its own.
         """
         records = [hook for hook in self._hooks.values() if hook.kind == "record"]
         found: dict[str, dict[str, Callable[..., Any]]] = {}
-        for name in self._logger_names():
+        for name in self.logger_names:
             found[name] = {}
             for hook in records:
                 mine = [each for each in self._listeners(hook) if each.plugin == name]
-                if function := compile_hook(hook, mine, lambda *_failure: True):
+                if function := Compiled(hook, mine, lambda *_failure: True).call:
                     found[name][hook.name] = function
         return found
 
-    def who(self, name: str) -> str:
-        """A registered plugin and its distribution, for messages."""
-        return str(self._members[name])
+    # --- registration, step by step ------------------------------------------------------------
 
-    def _logger_names(self) -> list[str]:
-        return [impl.plugin_name for impl in self._impls("on_log_start")]
-
-    def _remove(self, name: str) -> None:
-        del self._members[name]
-        if self._manager.has_plugin(name):
-            self._manager.unregister(name=name)
-
-    def _admit(self, member: Member, added: list[Member]) -> None:
-        if isinstance(member.plugin, type):
-            raise PluginError(
-                f"{member} is the class {member.plugin.__name__}; did you forget `()`?"
-            )
-        if other := self._members.get(member.name):
-            raise PluginError(f"two plugins are named {member.name!r}: {other} and {member}")
-        for other in self._members.values():
-            if other.plugin is member.plugin:
-                raise PluginError(f"{member} is already registered as {other.name!r}")
-        if marker(member.plugin, "register_hookspecs") is not None:
-            try:
-                namespace = member.plugin.register_hookspecs()  # type: ignore[attr-defined]
-            except Exception as error:
-                raise PluginError(
-                    f"{member}, register_hookspecs: {type(error).__name__}: {error}"
-                ) from error
-            self._add_hookspecs(namespace, member)
-
-    def _add_hookspecs(self, namespace: object, member: Member) -> None:
+    def _declared(self, namespace: object, by: str, known: Mapping[str, Hook]) -> dict[str, Hook]:
+        """The hooks that a namespace declares beside the known ones; none if it is known itself."""
         if not isinstance(namespace, (ModuleType, type)):
             raise PluginError(
-                f"{member}: register_hookspecs returns a class or module, not {namespace!r}"
+                f"{by}: register_hookspecs returns a class or module, not {namespace!r}"
             )
         if namespace in self._namespaces:
-            return  # a plugin comes back; its hooks stayed, since others may listen to them
-        declarations = {
-            name: declaration
-            for name, declaration in vars(namespace).items()
-            if hasattr(declaration, "trainbus_spec_options")
-        }
-        if not declarations:
-            raise PluginError(
-                f"{member}, register_hookspecs: {namespace!r} declares no hook; mark them @hookspec"
-            )
-        for name in declarations:
-            if name in self._hooks or hasattr(type(self), name):
-                raise PluginError(f"{member} declares the hook {name!r}, which exists already")
-        for name, declaration in declarations.items():
+            return {}  # a plugin comes back; its hooks stayed, since others may listen to them
+        found = {}
+        for name, declaration in vars(namespace).items():
+            if not hasattr(declaration, "trainbus_spec_options"):
+                continue
+            if name in known or hasattr(type(self), name):
+                raise PluginError(f"{by} declares the hook {name!r}, which exists already")
             options = spec_options(declaration)
             arguments = tuple(inspect.signature(declaration).parameters)
             if isinstance(namespace, type) and arguments[:1] == ("self",):
                 arguments = arguments[1:]
-            self._hooks[name] = Hook(name, arguments, options.kind, options.cadence)
-        with _as_plugin_error(member):
-            self._manager.add_hookspecs(namespace)
-        self._namespaces.add(namespace)
+            found[name] = Hook(
+                name, arguments, options.kind, options.cadence, options.strict, options.final,
+                options.computes,
+            )  # fmt: skip
+        if not found:
+            raise PluginError(
+                f"{by}, register_hookspecs: {namespace!r} declares no hook; mark them @hookspec"
+            )
+        return found
 
-    # --- in which order ------------------------------------------------------------------------
+    def _add_hooks(self, namespace: object, hooks: Mapping[str, Hook]) -> None:
+        if hooks:
+            self._manager.add_hookspecs(namespace)  # type: ignore[arg-type]
+            self._hooks.update(hooks)
+            self._namespaces.add(namespace)
+
+    def _awaited(self, new: Mapping[str, Hook], hooks: Mapping[str, Hook]) -> Iterator[str]:
+        """The new hooks that optional listeners wait for; raises for one that does not fit."""
+        for hook in new:
+            if hasattr(self._manager.hook, hook):
+                for impl in self._impls(hook):
+                    listeners_of(self._plugins[impl.plugin_name], hooks)
+                yield hook
+
+    def _check_order(
+        self,
+        added: Mapping[str, _Listeners],
+        hooks: Mapping[str, Hook],
+        position: Mapping[str, int],
+    ) -> set[str]:
+        """The hooks that the added plugins listen to; raises where no order can be right."""
+        impls: dict[str, list[pluggy.HookImpl]] = {}
+        for name, found in added.items():
+            for attribute, function in vars(found).items():
+                options = marker(found, attribute)
+                assert options is not None
+                hook = options["specname"] or attribute
+                if hook not in hooks:
+                    continue
+                if hook not in impls:
+                    impls[hook] = self._impls(hook) if hasattr(self._manager.hook, hook) else []
+                impls[hook].append(pluggy.HookImpl(found, name, function, options))  # type: ignore[arg-type]
+        for hook, those in impls.items():
+            in_order(hook, those, position)
+        return set(impls)
+
+    def _sort(self, hooks: Collection[str]) -> None:
+        """Write the order into pluggy's lists, which stay the one truth; they are read in reverse."""
+        position = {name: i for i, name in enumerate(self._plugins)}
+        for hook in hooks:
+            caller = getattr(self._manager.hook, hook)
+            caller._hookimpls[:] = in_order(hook, self._impls(hook), position)[::-1]
+        self._changed(hooks)
 
     def _impls(self, hook: str) -> list[pluggy.HookImpl]:
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
         return caller.get_hookimpls()[::-1]
 
-    def _sort(self) -> None:
-        """Write the order into pluggy's lists, which stay the one truth.
-
-        Wrappers outside; within them and within the others `tryfirst`, plain, `trylast`; within
-        those the order of registration; and over all that, `before` and `after`.
-        """
-        position = {name: i for i, name in enumerate(self._members)}
-        for hook in self._hooks:
-            impls = self._impls(hook)
-            if len(impls) < 2:
-                continue
-            impls.sort(key=lambda impl: (
-                not impl.wrapper, impl.trylast - impl.tryfirst, position[impl.plugin_name]
-            ))  # fmt: skip
-            wrappers = sum(impl.wrapper for impl in impls)
-            # pluggy offers no way to order by name; the list is read in reverse.
-            caller = getattr(self._manager.hook, hook)
-            caller._hookimpls[:] = [
-                *self._constrained(hook, impls[:wrappers]),
-                *self._constrained(hook, impls[wrappers:]),
-            ][::-1]
-
-    def _constrained(self, hook: str, impls: list[pluggy.HookImpl]) -> list[pluggy.HookImpl]:
-        """`impls` with each `before` and `after` kept and otherwise in the order given."""
-        options = [impl_options(impl.function) for impl in impls]
-        if not any(option.before or option.after for option in options):
-            return impls
-        index: dict[str, list[int]] = {}
-        for i, impl in enumerate(impls):
-            index.setdefault(impl.plugin_name, []).append(i)
-        sorter: TopologicalSorter[int] = TopologicalSorter(dict.fromkeys(range(len(impls)), ()))
-        for i, option in enumerate(options):
-            for name in option.before:
-                for other in index.get(name, ()):
-                    sorter.add(other, i)
-            for name in option.after:
-                sorter.add(i, *index.get(name, ()))
-        try:
-            sorter.prepare()
-        except CycleError as error:
-            cycle = " before ".join(impls[i].plugin_name for i in error.args[1])
-            raise PluginError(f"{hook}: before/after contradict each other: {cycle}") from None
-        ordered, ready = [], list(sorter.get_ready())
-        ready.sort()
-        while ready:
-            i = heappop(ready)
-            ordered.append(impls[i])
-            sorter.done(i)
-            for following in sorter.get_ready():
-                heappush(ready, following)
-        return ordered
+    def _hooks_of(self, plugin: str) -> list[str]:
+        callers = self._manager.get_hookcallers(self._manager.get_plugin(plugin)) or ()
+        return [caller.name for caller in callers if caller.name in self._hooks]
 
     # --- one fast function per hook ------------------------------------------------------------
 
-    def _compile(self) -> None:
-        timing = None if self._timings is None else self._timing
-        loggers = set(self._logger_names())
-        for name, hook in self._hooks.items():
-            listeners = [] if hook.kind in self._muted else self._listeners(hook)
+    def _changed(self, hooks: Collection[str]) -> None:
+        """Forget the code of these hooks; it is written again when it is asked for."""
+        if self.delivery_hook in hooks:  # who is a logger hears no record from the bus
+            hooks = {*hooks, *(name for name, hook in self._hooks.items() if hook.kind == "record")}
+        for name in hooks:
+            self._compiled.pop(name, None)
+            self.__dict__.pop(name, None)
+
+    def _compile(self, name: str) -> Compiled:
+        compiled = self._compiled.get(name)
+        if compiled is None:
+            hook = self._hooks[name]
+            listeners = self._listeners(hook)
             if hook.kind == "record":
+                loggers = self.logger_names
                 listeners = [each for each in listeners if each.plugin not in loggers]
-            self._wrappers[name] = Wrappers(
-                hook, [each for each in listeners if each.wrapper], self._failed, timing
-            )
-            setattr(self, name, compile_hook(hook, listeners, self._failed, timing))
+            timings = self._timings if self._timings.users else None
+            compiled = self._compiled[name] = Compiled(hook, listeners, self._failed, timings)
+        return compiled
 
     def _listeners(self, hook: Hook) -> list[Listener]:
         listeners = []
         for impl in self._impls(hook.name):
-            member = self._members[impl.plugin_name]
-            observer = bool(getattr(member.plugin, "observer", False))
-            final = hook.name in FINAL_HOOKS
-            aside = {(member.name, ""), (member.name, hook.name)} & self._set_aside
-            if aside and not final:
+            plugin = self._plugins[impl.plugin_name]
+            silences = {(plugin.name, _ALL), (plugin.name, hook.name), (_ALL, hook.name)}
+            if silences & self._silenced and not hook.final:
                 continue
+            observer = bool(getattr(plugin.object, "observer", False))
             options = impl_options(impl.function)
             listeners.append(
                 Listener(
-                    hook.name, member.name, impl.function, tuple(impl.argnames),
+                    hook.name, plugin.name, impl.function, tuple(impl.argnames),
                     tuple(name for name in impl.kwargnames if name in hook.arguments),
                     impl.wrapper,
                     options.every, options.once, options.rank_zero,
-                    isolated=final
+                    isolated=hook.final
                     or hook.kind == "record"
-                    or (observer and hook.kind == "event" and hook.name not in START_HOOKS),
-                    core=member.core,
+                    or (observer and hook.kind == "event" and not hook.strict),
+                    core=plugin.core,
                 )
             )  # fmt: skip
         return listeners
 
     def open(self, hook: str, *arguments: Any) -> Opened:
         """The first half of a hook's wrappers: each runs up to its `yield`."""
-        wrappers = self._wrappers[hook]
-        return wrappers.open(*arguments) if wrappers.listeners else []
+        return self._compile(hook).open(*arguments)
 
     def close(
         self, hook: str, opened: Opened, result: Any, error: BaseException | None = None
     ) -> Any:
         """The second half: each wrapper gets the result, or the error; returns the last word."""
-        return self._wrappers[hook].close(opened, result, error)
+        return self._compile(hook).close(opened, result, error)
+
+    # --- silences and failures -----------------------------------------------------------------
 
     def mute(self, *kinds: Kind) -> Callable[[], None]:
         """Call no listener of these kinds; returns the function that ends it."""
-        before, self._muted = self._muted, self._muted | set(kinds)
-        self._compile()
+        hooks = [name for name, hook in self._hooks.items() if hook.kind in kinds]
+        added = {(_ALL, name) for name in hooks} - self._silenced
+        self._silenced |= added
+        self._changed(hooks)
 
         def unmute() -> None:
-            self._muted = before
-            self._compile()
+            self._silenced -= added
+            self._changed(hooks)
 
         return unmute
 
@@ -326,16 +358,23 @@ class Bus:
                 raise PluginError(
                     f"{self.who(plugin)}: no hook {hook!r}{nearest(hook, self._hooks)}"
                 )
-        self._set_aside.update((plugin, hook) for hook in hooks)
-        self._compile()
+        self._silenced.update((plugin, hook) for hook in hooks)
+        self._changed(hooks)
 
-    # --- failures ------------------------------------------------------------------------------
+    def recall(self) -> None:
+        """Forget the failures of an earlier run and call again what it set aside or paused."""
+        self.errors = []
+        for plugin, hook in [each for each in self._silenced if each[0] != _ALL]:
+            self._silenced.remove((plugin, hook))
+            if plugin in self._plugins:
+                self._changed(self._hooks_of(plugin))
 
     def _failed(self, listener: Listener, error: Exception) -> bool:
         """Name the plugin in its error; True when the error is to end the run."""
-        if isinstance(error, Control) and listener.hook not in FINAL_HOOKS:
+        final = self._hooks[listener.hook].final
+        if isinstance(error, Control) and not final:
             return True
-        who = f"{self._members[listener.plugin]}, {listener.hook}"
+        who = f"{self._plugins[listener.plugin]}, {listener.hook}"
         if not listener.isolated:
             if not any("raised by" in note for note in getattr(error, "__notes__", ())):
                 error.add_note(f"raised by {who}")
@@ -343,25 +382,16 @@ class Bus:
         report = f"{who}: {type(error).__name__}: {error}"
         self.errors.append(report)
         logger.debug("%s", report, exc_info=error)
-        if listener.hook in FINAL_HOOKS:
+        if final:
             logger.warning("%s", report)
         else:
             logger.warning("%s; it is set aside, the run goes on without it", report)
+            heard = self._hooks_of(listener.plugin)
             # What a plugin does for the training goes on, though its records are lost.
-            acts = any(
-                self._hooks[hook].kind == "action" and listener.plugin in names
-                for hook, names in self.order().items()
-            )
-            self._set_aside.add((listener.plugin, listener.hook if acts else ""))
-            self._compile()
+            acts = any(self._hooks[hook].kind == "action" for hook in heard)
+            self._silenced.add((listener.plugin, listener.hook if acts else _ALL))
+            self._changed(heard)
         return False
-
-    def recall(self) -> None:
-        """Forget the failures of an earlier run and call again what it set aside or paused."""
-        self.errors = []
-        if self._set_aside:
-            self._set_aside.clear()
-            self._compile()
 
     # --- time ----------------------------------------------------------------------------------
 
@@ -370,39 +400,42 @@ class Bus:
 
         Several may measure at once, and share what was measured since the first began.
         """
-        self._timers += 1
-        if self._timings is None:
-            self._timings = {}
-            self._compile()
-        ended = False
+        if not self._timings.users:
+            self._timings.clear()
+            self._changed(self._hooks)
+        self._timings.users += 1
+        measuring = True
 
         def disable() -> None:
-            nonlocal ended
-            if ended:
-                return
-            ended = True
-            self._timers -= 1
-            if not self._timers:
-                self._timings = None
-                self._compile()
+            nonlocal measuring
+            if measuring:
+                measuring = False
+                self._timings.users -= 1
+                if not self._timings.users:
+                    self._changed(self._hooks)
 
         return disable
 
     def timings(self) -> list[Timing]:
         """Calls and seconds per plugin and hook, the most expensive first; empty when off."""
-        called = [timing for timing in (self._timings or {}).values() if timing.calls]
-        return sorted(called, key=lambda timing: -timing.seconds)
-
-    def _timing(self, listener: Listener) -> Timing:
-        assert self._timings is not None
-        key = (listener.plugin, listener.hook)
-        return self._timings.setdefault(key, Timing(*key))
+        return self._timings.sorted() if self._timings.users else []
 
 
-@contextmanager
-def _as_plugin_error(member: Member) -> Iterator[None]:
-    """What pluggy refuses on its own, in our words' form."""
+def _check_identity(plugin: Plugin, known: Mapping[str, Plugin]) -> None:
+    if isinstance(plugin.object, type):
+        raise PluginError(f"{plugin} is the class {plugin.object.__name__}; did you forget `()`?")
+    if other := known.get(plugin.name):
+        raise PluginError(f"two plugins are named {plugin.name!r}: {other} and {plugin}")
+    for other in known.values():
+        if other.object is plugin.object:
+            raise PluginError(f"{plugin} is already registered as {other.name!r}")
+
+
+def _asked(plugin: Plugin) -> object:
+    """The namespace of the hooks that a plugin declares."""
     try:
-        yield
-    except (pluggy.PluginValidationError, ValueError) as error:
-        raise PluginError(f"{member}: {error}") from error
+        return plugin.object.register_hookspecs()  # type: ignore[attr-defined]
+    except Exception as error:
+        raise PluginError(
+            f"{plugin}, register_hookspecs: {type(error).__name__}: {error}"
+        ) from error

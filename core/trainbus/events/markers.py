@@ -25,6 +25,12 @@ class SpecOptions:
 
     kind: Kind = "event"
     cadence: Cadence | None = None
+    #: A failure of any listener is raised, an observer's too.
+    strict: bool = False
+    #: It is called for every listener, whatever failed before, and no failure goes further.
+    final: bool = False
+    #: Its listeners may change what is computed.
+    computes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +57,37 @@ def impl_options(function: object) -> ImplOptions:
 @overload
 def hookspec(function: F, /) -> F: ...
 @overload
-def hookspec(*, kind: Kind = ..., cadence: Cadence | None = ...) -> Callable[[F], F]: ...
 def hookspec(
-    function: F | None = None, /, *, kind: Kind = "event", cadence: Cadence | None = None
+    *,
+    kind: Kind = ...,
+    cadence: Cadence | None = ...,
+    strict: bool = ...,
+    final: bool = ...,
+    computes: bool = ...,
+) -> Callable[[F], F]: ...
+def hookspec(
+    function: F | None = None,
+    /,
+    *,
+    kind: Kind = "event",
+    cadence: Cadence | None = None,
+    strict: bool = False,
+    final: bool = False,
+    computes: bool = False,
 ) -> F | Callable[[F], F]:
-    """Declare a hook. An `action` returns its first result that is not None; others notify."""
+    """Declare a hook. An `action` returns its first result that is not None; others notify.
+
+    Args:
+        kind: what becomes of the listeners' results, and of their failures.
+        cadence: what `@hookimpl(every=n)` counts.
+        strict: a failure of any listener is raised, an observer's too.
+        final: it is called for every listener, whatever failed before, and no failure goes further.
+        computes: its listeners may change what is computed (see `EventBus.computing`).
+    """
+    options = SpecOptions(kind, cadence, strict, final, computes)
 
     def mark(declaration: F) -> F:
-        declaration.trainbus_spec_options = SpecOptions(kind, cadence)  # type: ignore[attr-defined]
+        declaration.trainbus_spec_options = options  # type: ignore[attr-defined]
         return _pluggy_spec(declaration, firstresult=kind == "action")
 
     return mark if function is None else mark(function)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from trainbus.errors import TrainbusError
+from trainbus.events.plugin import Plugin
 from trainbus.fit.config import Config
-from trainbus.plugins.loading import Loaded
 from trainbus.plugins.selection import command_line
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _place(run: Run) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def write(path: Path, config: Config, loaded: Sequence[Loaded]) -> None:
+def write(path: Path, config: Config, loaded: Sequence[Plugin]) -> None:
     """Write the composed configuration; another one of before is kept as `config-1.toml`, ..."""
     import tomli_w
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trainbus.errors import PluginError, TrainbusError, UsageError, nearest
+from trainbus.events.plugin import Plugin
 from trainbus.fit.instantiate import TRAINER, Calls, target_of, targets
 from trainbus.fit.static import Sources
 from trainbus.plugins import loading
 from trainbus.plugins.discovery import AUTOLOAD_GROUP, discover
-from trainbus.plugins.loading import Loaded
 from trainbus.plugins.options import (
     HIDDEN,
     Given,
@@ -237,7 +237,7 @@ class Config:
 
     # --- writing -------------------------------------------------------------------------------
 
-    def composed(self, directory: Path, loaded: Sequence[Loaded] = ()) -> dict[str, Any]:
+    def composed(self, directory: Path, loaded: Sequence[Plugin] = ()) -> dict[str, Any]:
         """All that was set, by whomever, as a file in `directory` says it; without secrets.
 
         Args:
@@ -278,7 +278,7 @@ class Config:
         return hide_secrets(composed)
 
     def _plugins(
-        self, from_there: Any, loaded: Sequence[Loaded]
+        self, from_there: Any, loaded: Sequence[Plugin]
     ) -> tuple[list[str], dict[str, Any]]:
         """The wishes that are left of all that were said, and the options with their values."""
         if command_line.get().disabled:

@@ -12,14 +12,14 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from trainbus.bus import Bus
 from trainbus.errors import PluginError, nearest, together
-from trainbus.events.checks import Member, marker
+from trainbus.events.checks import marker
+from trainbus.events.plugin import Plugin
 from trainbus.plugins.discovery import (
     AUTOLOAD_GROUP,
     discover,
@@ -34,28 +34,10 @@ from trainbus.plugins.selection import Request, Selection, command_line, is_name
 logger = logging.getLogger("trainbus")
 
 
-@dataclass
-class Loaded:
-    """A plugin that was loaded: what, from where, with which options, and because of whom."""
-
-    name: str
-    plugin: object
-    why: str
-    version: str = ""
-    distribution: str = ""
-    source: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def member(self) -> Member:
-        """As the bus registers it."""
-        return Member(self.name, self.plugin, f"{self.distribution} {self.version}".strip())
-
-
 # --- loading -------------------------------------------------------------------------------------
 
 
-def load(argument: Sequence[str | object] = ()) -> list[Loaded]:
+def load(argument: Sequence[str | object] = ()) -> list[Plugin]:
     """Load what is switched on, in the order of the wishes; one `PluginError` for all failures.
 
     A plugin that is active only because it is installed (`trainbus.autoload`) and cannot be loaded
@@ -65,7 +47,7 @@ def load(argument: Sequence[str | object] = ()) -> list[Loaded]:
         project = project_in_use()
         selection = select(argument, project)
         given = given_options(project, selection)
-        loaded: list[Loaded] = []
+        loaded: list[Plugin] = []
         failures: list[PluginError] = []
         for name, request in selection.active.items():
             try:
@@ -85,7 +67,7 @@ def project_in_use() -> Project:
     return Project() if command_line.get().disabled else find_project()
 
 
-def register(bus: Bus, loaded: Sequence[Loaded]) -> list[Loaded]:
+def register(bus: Bus, loaded: Sequence[Plugin]) -> list[Plugin]:
     """Register what was loaded; returns what is on the bus. Raises `PluginError`.
 
     A plugin that is active only because it is installed is left out if it cannot be registered.
@@ -94,29 +76,29 @@ def register(bus: Bus, loaded: Sequence[Loaded]) -> list[Loaded]:
     for each in loaded:
         if each.why == "installed":
             try:
-                bus.register_all([each.member])
+                bus.register_all([each])
             except PluginError as error:
                 logger.warning("left out: %s", error)
                 continue
         kept.append(each)
-    bus.register_all([each.member for each in kept if each.why != "installed"])
+    bus.register_all([each for each in kept if each.why != "installed"])
     return kept
 
 
-def load_one(name: str, request: Request, given: Mapping[str, Given] | None = None) -> Loaded:
+def load_one(name: str, request: Request, given: Mapping[str, Given] | None = None) -> Plugin:
     """Find, check, import, configure and make one plugin. Raises `PluginError`."""
     loaded = _load(name, request, given or {})
-    if any(marker(loaded.plugin, attribute) for attribute in dir(loaded.plugin)):
+    if any(marker(loaded.object, attribute) for attribute in dir(loaded.object)):
         return loaded
-    if isinstance(loaded.plugin, type):
-        kind = loaded.plugin.__name__
+    if isinstance(loaded.object, type):
+        kind = loaded.object.__name__
         raise PluginError(f"plugin {name!r} is the class {kind}; did you forget `()`?")
     raise PluginError(
-        f"plugin {name!r} ({loaded.plugin!r:.80}) listens to no hook; mark its methods @hookimpl"
+        f"plugin {name!r} ({loaded.object!r:.80}) listens to no hook; mark its methods @hookimpl"
     )
 
 
-def _load(name: str, request: Request, given: Mapping[str, Given]) -> Loaded:
+def _load(name: str, request: Request, given: Mapping[str, Given]) -> Plugin:
     item = request.item
     if not isinstance(item, str):
         for key, option in given.items():
@@ -128,11 +110,11 @@ def _load(name: str, request: Request, given: Mapping[str, Given]) -> Loaded:
         return _describe(name, item, request)
     if item.endswith(".py"):
         module, _ = build(name, _import_file(Path(item)), given)
-        return Loaded(name, module, request.why, source=str(Path(item).resolve()))
+        return Plugin(name, module, str(Path(item).resolve()), request.why)
     if not is_name(item):
         target = import_target(name, item, item)
         made, options = build(name, target, _with_environment(name, target, given))
-        return Loaded(name, made, request.why, source=item, options=options)
+        return Plugin(name, made, item, request.why, options=options)
     found = discover(AUTOLOAD_GROUP).get(name)
     if not item.startswith(AUTOLOAD_GROUP):
         found = discover().get(name, found)
@@ -150,12 +132,10 @@ def _load(name: str, request: Request, given: Mapping[str, Given]) -> Loaded:
     made, options = build(
         f"{name} ({found.origin})", target, _with_environment(name, target, given)
     )
-    return Loaded(
-        name, made, request.why, found.version, found.dist_name, found.source, options
-    )  # fmt: skip
+    return Plugin(name, made, found.origin, request.why, found, options)
 
 
-def bus_of(loaded: Sequence[Loaded]) -> Bus:
+def bus_of(loaded: Sequence[Plugin]) -> Bus:
     """A bus with these plugins."""
     bus = Bus()
     register(bus, loaded)
@@ -173,17 +153,14 @@ def unknown(name: str) -> str:
     )
 
 
-def _describe(name: str, plugin: object, request: Request) -> Loaded:
+def _describe(name: str, plugin: object, request: Request) -> Plugin:
     found = discover().get(name)
     if found is None or isinstance(plugin, ModuleType):
-        return Loaded(name, plugin, request.why)
+        return Plugin(name, plugin, why=request.why)
     options = {
         key: getattr(plugin, key) for key in field_names(type(plugin)) if hasattr(plugin, key)
     }
-    return Loaded(
-        name, plugin, request.why, found.version, found.dist_name, found.source,
-        hide_secrets(options),
-    )  # fmt: skip
+    return Plugin(name, plugin, found.origin, request.why, found, hide_secrets(options))
 
 
 def check_file(path: Path) -> None:

@@ -51,7 +51,7 @@ def load(to: str) -> Logger:
     if name not in bus.loggers:
         raise PluginError(f"{bus.who(name)} is no logger: it does not listen to on_log_start")
     return Logger(
-        name, bus.who(name), bus.loggers[name], bool(getattr(loaded.plugin, "all_ranks", False))
+        name, bus.who(name), bus.loggers[name], bool(getattr(loaded.object, "all_ranks", False))
     )
 
 
