@@ -9,16 +9,9 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from trainbus import (
-    PluginError,
-    Task,
-    TrainbusError,
-    Trainer,
-    UsageError,
-    checkpoint,
-    hookimpl,
-)
+from trainbus import PluginError, Task, TrainbusError, Trainer, UsageError, hookimpl
 from trainbus.builtin import EMA, Checkpoint, Nonfinite, Schedule
+from trainbus.checkpoints import archive
 
 
 def data(bad=(), samples=10, size=2):
@@ -49,8 +42,8 @@ def test_stop_keeps_the_last_good_weights(line):
     assert (run.status, run.global_step) == ("stopped", 2)
     assert run.stop_reason == "the gradients hold nan at step 2"
     assert torch.equal(weight(line), seen[1])
-    saved = checkpoint.newest_valid(run.dir / "checkpoints")
-    assert torch.equal(checkpoint.read(saved)["model"]["linear.weight"], seen[1])
+    saved = archive.newest_valid(run.dir / "checkpoints")
+    assert torch.equal(archive.read(saved)["model"]["linear.weight"], seen[1])
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -81,7 +74,7 @@ def test_restore_returns_to_the_checkpoint_and_the_data_goes_on(line, caplog):
 
     @trainer.on("checkpoint_loaded")
     def compare(run, path):
-        expected = checkpoint.read(path)["model"]["linear.weight"]
+        expected = archive.read(path)["model"]["linear.weight"]
         restored[path.name] = torch.equal(weight(run.task), expected)
 
     run = trainer.fit(line, data(bad=[3]))

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainbus import PluginError, SkipBatch, Task, Trainer, UsageError, checkpoint, hookimpl
+from trainbus import PluginError, SkipBatch, Task, Trainer, UsageError, hookimpl
 from trainbus.builtin import OOM, Checkpoint
 from trainbus.builtin.batch_parts import split
+from trainbus.checkpoints import archive
 
 
 class Token:
@@ -148,7 +149,7 @@ def test_the_parts_survive_a_checkpoint():
     keep, oom = Checkpoint(), OOM()
     run, _ = fit(Small(2), batches(), [keep, oom])
     saved = run.dir / "checkpoints" / keep.last[-1]
-    assert checkpoint.read(saved)["plugins"]["oom"] == {"parts": 4}
+    assert archive.read(saved)["plugins"]["oom"] == {"parts": 4}
     task = Small(2)
     trainer = Trainer(epochs=2, plugins=[Checkpoint(), OOM()])
     trainer.fit(task, batches(), resume=saved)

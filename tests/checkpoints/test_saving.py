@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainbus import CheckpointError, Trainer, checkpoint, hookimpl
+from trainbus import CheckpointError, Trainer, hookimpl
 from trainbus.builtin import EMA, Checkpoint, EarlyStopping, Schedule
+from trainbus.checkpoints import archive
 
 
 def states(run):
@@ -43,7 +44,7 @@ def test_what_is_written_in_the_background_is_what_is_written_in_front(make_line
         )
         trainer = Trainer(epochs=2, seed=3, plugins=[keep])
         run = trainer.fit(make_line(), make_loader(shuffle=True), make_loader())
-        found.append({n: checkpoint.read(run.dir / "checkpoints" / n) for n in states(run)})
+        found.append({n: archive.read(run.dir / "checkpoints" / n) for n in states(run)})
     front, back = found
     assert front.keys() == back.keys()
     for name in front:
@@ -52,7 +53,7 @@ def test_what_is_written_in_the_background_is_what_is_written_in_front(make_line
 
 def test_training_goes_on_while_a_checkpoint_is_written(line, loader, monkeypatch):
     go, seen = threading.Event(), []
-    write = checkpoint.write
+    write = archive.write
 
     def slow(*arguments):
         go.wait(20)
@@ -74,7 +75,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(line, loader, monkeypatc
 def test_each_state_is_told_when_it_is_there(line, loader):
     trainer = Trainer(plugins=[Checkpoint(every_steps=1, keep_last=9, background=True)])
     told = []
-    trainer.on("checkpoint_saved")(lambda path: told.append((path.name, checkpoint.check(path))))
+    trainer.on("checkpoint_saved")(lambda path: told.append((path.name, archive.check(path))))
     trainer.fit(line, loader)
     # The last one is written again when the epoch is over.
     assert [name for name, _ in told] == [f"step-{n:08d}" for n in (1, 2, 3, 4, 5, 5)]
@@ -87,7 +88,7 @@ def test_tied_weights_are_written_once_from_the_copy(make_line, loader):
             self.again = self.linear
 
     run = Trainer(plugins=[Checkpoint(background=True)]).fit(Tied(), loader)
-    model = checkpoint.read(run.dir / "checkpoints" / "step-00000005")["model"]
+    model = archive.read(run.dir / "checkpoints" / "step-00000005")["model"]
     assert model["again.weight"].data_ptr() == model["linear.weight"].data_ptr()
 
 
@@ -256,7 +257,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_state_of_before(line, loader, di
         trainer.fit(line, loader)
     (directory,) = disk.glob("*/checkpoints")
     assert [path.name for path in directory.iterdir()] == ["step-00000001"]
-    checkpoint.check(directory / "step-00000001")
+    archive.check(directory / "step-00000001")
 
 
 @pytest.mark.parametrize("background", [False, True])
@@ -284,7 +285,7 @@ def test_a_best_that_could_not_be_written_is_not_the_best(line, loader, disk):
     trainer = Trainer(epochs=2, plugins=["-manifest", "-journal", keep, Fill()], run_dir=disk)
     run = trainer.fit(line, loader, loader)
     assert keep.best_path(run).name == "best-00000005"
-    checkpoint.check(run.dir / "checkpoints" / "best")
+    archive.check(run.dir / "checkpoints" / "best")
 
 
 def test_a_read_only_disk_is_told(line, loader, disk):
@@ -302,7 +303,7 @@ def test_a_read_only_disk_is_told(line, loader, disk):
     (directory,) = disk.glob("*/checkpoints")
     subprocess.run(["umount", str(directory)], check=True)
     assert [path.name for path in directory.iterdir()] == ["step-00000002"]
-    checkpoint.check(directory / "step-00000002")
+    archive.check(directory / "step-00000002")
 
 
 def test_what_a_killed_process_left_is_removed(line, loader):
@@ -321,7 +322,7 @@ def test_a_checkpoint_that_was_being_replaced_is_found(line, loader):
     run = Trainer(plugins=[Checkpoint()]).fit(line, loader)
     directory = run.dir / "checkpoints"
     (directory / "step-00000005").rename(directory / ".step-00000005.old")
-    assert checkpoint.newest_valid(directory) == directory / ".step-00000005.old"
+    assert archive.newest_valid(directory) == directory / ".step-00000005.old"
 
 
 # --- directories that are in use -----------------------------------------------------------------
@@ -475,5 +476,5 @@ def test_ema_is_the_best_that_load_weights_gives(line, make_line, loader):
     fresh = make_line()
     load_weights(fresh, best)
     assert Trainer().validate(fresh, loader)["valid/loss"] == pytest.approx(keep.best[0][0])
-    raw = checkpoint.read(best)["model"]["linear.weight"]
+    raw = archive.read(best)["model"]["linear.weight"]
     assert not torch.equal(raw, fresh.linear.weight)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from trainbus import Accelerator, Trainer, UsageError, hookimpl
-from trainbus.devices.accelerator import Current, choose
+from trainbus.engine.choice import Current, choose
 
 
 class Toy(Accelerator):

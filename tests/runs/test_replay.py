@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from trainbus import JournalFile, Task, Trainer
 from trainbus.builtin import Checkpoint, Journal
-from trainbus.storage.lock import hold
+from trainbus.storage.lock import lock
 from trainbus.records.journal import Entry
 
 #: A logger that appends what it receives to a file; it keeps in its state what a service would.
@@ -468,7 +468,7 @@ def test_a_mistake_is_one_message(arguments, message, trainbus, tmp_path):
 
 def test_a_run_that_this_process_holds_is_at_work(trainbus, fit):
     directory = fit()
-    held = hold(directory)
+    held = lock(directory)
     try:
         assert "is at work" in trainbus("replay", "latest", *TO, status=2).stderr
     finally:

@@ -11,7 +11,7 @@ from trainbus.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainbus.engine.run import Run
+    from trainbus.engine.loop import Loop
 
 
 class Background:
@@ -27,7 +27,7 @@ class Background:
         self._path = Path()
         self._error: CheckpointError | None = None
 
-    def begin(self, run: Run, path: Path) -> None:
+    def begin(self, run: Loop, path: Path) -> None:
         """Copy the state of a run, and begin to write it. The one before must be done."""
         from trainbus.checkpoints import archive
         from trainbus.engine import state
@@ -61,7 +61,7 @@ class Background:
             raise error
         return self._path
 
-    def _snapshot(self, run: Run, path: Path) -> dict[str, Any]:
+    def _snapshot(self, run: Loop, path: Path) -> dict[str, Any]:
         import torch
 
         from trainbus.checkpoints import archive
@@ -84,6 +84,6 @@ class Background:
             self._copies.append(target)
             return target
 
-        parts = archive.plain(state.collect(run), path.name, copy)
+        parts = archive.plain(state.capture(run), path.name, copy)
         run.accelerator.synchronize()
         return parts

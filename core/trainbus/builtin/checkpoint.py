@@ -20,6 +20,7 @@ from trainbus.errors import CheckpointError, PluginError
 from trainbus.events.markers import hookimpl
 
 if TYPE_CHECKING:
+    from trainbus.engine.loop import Loop
     from trainbus.engine.run import Run
 
 logger = logging.getLogger("trainbus")
@@ -210,7 +211,7 @@ class Checkpoint:
     # --- how to save ---------------------------------------------------------------------------
 
     @hookimpl
-    def save_checkpoint(self, run: Run, path: Path) -> bool | None:
+    def save_checkpoint(self, run: Loop, path: Path) -> bool | None:
         """With `background`, begin to write; `on_checkpoint_saved` fires when it is durable."""
         if self._background is None:
             return None

@@ -65,7 +65,7 @@ class Manifest:
                     "switched on by": each.why,
                     "options": each.options,
                 }
-                for each in trainer.loaded
+                for each in run.loaded
             ],
             "hooks": run.bus.order(),
         }  # fmt: skip

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("trainbus")
 
 MODES = ("warn", "stop", "skip", "restore")
-#: What a return to an older state leaves as it is: where the run stands in its data.
-_STAYS = ("epoch", "epochs_done", "skipped_steps", "resume_at")
-
 
 _WARNING = ("on_metrics",)
 _GUARDING = ("on_before_optimizer_step", "on_train_batch_end")
@@ -89,9 +86,9 @@ class Nonfinite:
         """Look at what was fetched for the loggers."""
         if self._warned:
             return
-        for name, value in metrics.items():
-            if name.startswith("train/") and not math.isfinite(value):
-                self._warn(name, value, f"at step {step}")
+        for name in metrics:
+            if not math.isfinite(metrics[name]) and name.startswith("train/"):
+                self._warn(name, metrics[name], f"at step {step}")
                 return
 
     @hookimpl
@@ -161,12 +158,7 @@ class Nonfinite:
                 f"further than step {self._furthest}"
             )
         logger.warning("%s; the run returns to %s", when, path)
-        kept = {name: getattr(run, name) for name in _STAYS}
-        records = run.records_state()
-        run.load_checkpoint(path)
-        run.load_records_state(records)
-        for name, value in kept.items():
-            setattr(run, name, value)
+        run.load_checkpoint(path, keep_place=True)
         # What a half-made step said of the way it came to is over.
         run.stepped = run.finished = False
 

@@ -108,7 +108,7 @@ class OOM:
         if len(pieces) == 1:
             return done, 1.0
         size, samples = run.batch_size, sum(map(batches.batch_size, pieces))
-        former = _take(run) if run.window > 1 else []
+        former = _take(run) if run.window.size > 1 else []
         try:
             for number, piece in enumerate(pieces, 1):
                 weight = batches.batch_size(piece) / samples
@@ -121,7 +121,7 @@ class OOM:
                         "oom: the task steps by itself, so its batches cannot be cut; switch it off"
                     )
                 loss = loss_of(run.task, made)
-                run.loss, run.loss_to_backward = loss.detach(), loss * weight / run.window
+                run.loss, run.loss_to_backward = loss.detach(), loss * weight / run.window.size
                 done = done + loss.detach() * weight
                 del loss  # the graph is not needed during the next part
                 self._through_bus(run, "backward")
@@ -178,7 +178,7 @@ class OOM:
             return (yield)
         if run.by_hand or run.manual:
             return (yield from self._only_told(run))
-        former = _take(run) if run.window > 1 else []
+        former = _take(run) if run.window.size > 1 else []
         done = None
         try:
             self._scale_done(run)
@@ -205,7 +205,7 @@ class OOM:
 
         run.output = self._anew(run)
         loss = loss_of(run.task, run.output)
-        run.loss, run.loss_to_backward = loss.detach(), loss / run.window
+        run.loss, run.loss_to_backward = loss.detach(), loss / run.window.size
         if run.bus.on_after_loss:
             run.bus.on_after_loss(run)
         self._scale_done(run)
@@ -226,7 +226,7 @@ class OOM:
             return
         (factor,) = torch.autograd.grad(run.loss_to_backward, self._loss, retain_graph=True)
         for _, gradient in self._done:
-            gradient.mul_(factor * run.window)
+            gradient.mul_(factor * run.window.size)
 
     def _only_told(self, run: Run) -> Generator[None, Any, Any]:
         """Let what cannot be made again pass, with a note where the memory was exhausted."""
@@ -234,7 +234,7 @@ class OOM:
             return (yield)
         except Exception as error:
             if run.accelerator.is_out_of_memory(error):
-                who = "the task steps" if run.manual else "a loop of one's own makes its steps"
+                who = "the task steps" if run.manual else "your own loop makes the steps"
                 error.add_note(f"oom cannot help here: {who} by itself, and not twice")
             raise
 

@@ -43,7 +43,7 @@ def report() -> int:
 
 def _device() -> int:
     try:
-        from trainbus.devices.accelerator import choose
+        from trainbus.engine.choice import choose
 
         chosen, why = choose("auto", ())
         click.echo(f"device      {chosen.device} ({why})")

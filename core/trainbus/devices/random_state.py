@@ -23,7 +23,7 @@ def seed_host(seed: int) -> None:
         numpy.random.seed(seed % 2**32)
 
 
-def random_state(device: torch.device) -> dict[str, Any]:
+def take(device: torch.device) -> dict[str, Any]:
     """The present random states of Python, NumPy (where imported), torch and `device`."""
     state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
     if numpy := sys.modules.get("numpy"):
@@ -35,8 +35,8 @@ def random_state(device: torch.device) -> dict[str, Any]:
     return state
 
 
-def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Put back what `random_state` took."""
+def put_back(state: dict[str, Any], device: torch.device) -> None:
+    """Put back what `take` gave."""
     random.setstate(state["python"])
     torch.set_rng_state(state["torch"])
     numpy = sys.modules.get("numpy")

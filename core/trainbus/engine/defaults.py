@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,16 @@ from torch import nn
 from torch.optim import Optimizer
 
 from trainbus.checkpoints import archive
+from trainbus.devices.accelerator import Accelerator
 from trainbus.engine import state
+from trainbus.engine.loop import Loop
 from trainbus.engine.run import Run
 from trainbus.engine.task import optimizers_of
 from trainbus.errors import UsageError
 from trainbus.events.markers import hookimpl
 
 
-class Actions:
+class Defaults:
     """The last listener of every action: the core's own way to do it."""
 
     @hookimpl(trylast=True)
@@ -25,7 +28,7 @@ class Actions:
         return run.accelerator.place_module(run.task)
 
     @hookimpl(trylast=True)
-    def configure_optimizer(self, run: Run) -> list[Optimizer]:
+    def configure_optimizer(self, run: Loop) -> list[Optimizer]:
         """Take those given to `trainer.open`, or ask the task."""
         return optimizers_of(run.task, run.given_optimizers)
 
@@ -73,13 +76,38 @@ class Actions:
         return True
 
     @hookimpl(trylast=True)
-    def save_checkpoint(self, run: Run, path: Path) -> bool:
+    def save_checkpoint(self, run: Loop, path: Path) -> bool:
         """Write it whole or not at all."""
-        archive.write(path, state.collect(run), state.about(run))
+        archive.write(path, state.capture(run), state.about(run))
         return True
 
     @hookimpl(trylast=True)
-    def load_checkpoint(self, run: Run, path: Path) -> bool:
+    def load_checkpoint(self, run: Loop, path: Path) -> bool:
         """Read it without executing anything that it holds."""
         state.restore(run, archive.read(path), str(path))
         return True
+
+
+class Boundaries:
+    """Tell an accelerator where steps end; registered where the accelerator wants to know."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._tell = accelerator.step_boundary
+
+    @hookimpl(trylast=True)
+    def on_train_batch_end(self, run: Run) -> None:
+        """After a batch, with or without an optimizer's step."""
+        self._tell("optimizer_step" if run.stepped else "micro_step")
+
+    @hookimpl(trylast=True)
+    def on_validation_batch_end(self) -> None:
+        """After a batch without one."""
+        self._tell("micro_step")
+
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+
+    @hookimpl(wrapper=True, tryfirst=True)
+    def save_checkpoint(self) -> Generator[None, bool, bool]:
+        """Before a state is saved."""
+        self._tell("save")
+        return (yield)

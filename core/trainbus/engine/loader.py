@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, get_worker_info
 
-from trainbus.devices.random_state import random_state, seed_host, set_random_state
+from trainbus.devices.random_state import put_back, seed_host, take
 
 _CPU = torch.device("cpu")
 
@@ -113,12 +113,12 @@ class _Samples(Dataset[Any]):
         if get_worker_info() is not None:
             seed_host(seed)
             return self.dataset[index]
-        state = random_state(_CPU)  # here training draws from the same generators
+        state = take(_CPU)  # here training draws from the same generators
         try:
             seed_host(seed)  # to seed the devices, too, would disturb the training on them
             return self.dataset[index]
         finally:
-            set_random_state(state, _CPU)
+            put_back(state, _CPU)
 
 
 def _mixed(seed: int, epoch: int, index: int) -> int:

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 
 from trainbus import batches
+from trainbus.bus import Bus
+from trainbus.devices.accelerator import Accelerator
 from trainbus.engine import position
-from trainbus.engine.metrics import Records
+from trainbus.engine.metrics import MetricBuffer, Row
+from trainbus.engine.run import Stage
+from trainbus.engine.settings import Settings
+from trainbus.engine.snapshot import same_modes
 from trainbus.engine.step import Step
+from trainbus.engine.task import Optimizers, Task
 from trainbus.errors import Control, UsageError
+from trainbus.events.plugin import Plugin
+from trainbus.storage.run_dir import RunDirectory
 
-if TYPE_CHECKING:
-    from trainbus.devices.accelerator import Accelerator
-    from trainbus.engine.task import Task
-    from trainbus.engine.trainer import Trainer
-
-Stage = Literal["train", "valid", "test", "predict"]
 _EVENTS: dict[Stage, str] = {"valid": "validation", "test": "test", "predict": "predict"}
-#: What a pass inside another one changes, and gives back.
-_POSITION = (
-    "stage", "loader", "batches_in_pass", "batch_index", "batch", "output", "_batch_size",
-    "_log_step", "_averaging",
-)  # fmt: skip
-_STEPS = {"valid": "validation_step", "test": "validation_step", "predict": "predict_step"}
+_ACTIONS = {"valid": "validation_step", "test": "validation_step", "predict": "predict_step"}
+#: Saved before a pass inside another one, and restored after it: of the run, and of its log.
+_SAVED = ("stage", "loader", "batches_in_pass", "batch_index", "batch", "output")
+_SAVED_LOG = ("step", "averaging", "weight")
 
 
 class Loop(Step):
@@ -35,43 +37,43 @@ class Loop(Step):
     `Trainer.fit` and a hand-written loop both read `training_batches` and call `step`.
     """
 
-    def __init__(self, trainer: Trainer, task: Task, accelerator: Accelerator) -> None:
-        super().__init__(trainer, task, accelerator)
-        #: The index of the epoch at work.
-        self.epoch = 0
+    def __init__(
+        self,
+        trainer: Settings,
+        bus: Bus,
+        task: Task,
+        accelerator: Accelerator,
+        loaded: Sequence[Plugin],
+        directory: RunDirectory,
+    ) -> None:
+        #: What was logged and is not fetched yet.
+        self.buffer = MetricBuffer(accelerator, trainer.log_every)
+        super().__init__(trainer, bus, task, accelerator, loaded, self.buffer, directory)
+        #: The optimizers given to `trainer.open`, instead of the task's.
+        self.given_optimizers: Optimizers | None = None
+        #: When `max_time` is over, on the monotonic clock.
+        self.deadline: float | None = None
+        #: The loader of the training pass, as it was given.
+        self.training_loader: Iterable[Any] = ()
         #: Batches of the newest training pass that was complete.
         self.pass_batches = 0
-        #: Training passes that are complete: `epoch`, or one more once the present one is.
-        self.epochs_done = 0
-        self.epochs_planned: int | None = None
-        self.stage: Stage = "train"
-        self.loader: Iterable[Any] = ()
-        #: Batches in the present pass, or None when the loader does not tell.
-        self.batches_in_pass: int | None = None
         #: Random states and the loader's position at the start of the present training pass.
         self.pass_start: dict[str, Any] = {}
         #: Random states of training while a pass inside it has its own.
         self.training_random: dict[str, Any] | None = None
-        self.training_loader: Iterable[Any] = ()
         #: `batches_done` at the newest validation inside the present training pass.
         self.validated_at = 0
+        #: The checkpoint that this run is to begin with.
+        self.resume_path: Path | None = None
         #: Where a loaded checkpoint stood, until the loop stands there.
         self.resume_at: dict[str, Any] | None = None
-        #: When `max_time` is over, on the monotonic clock.
-        self.deadline: float | None = None
-
-        self._records: Records
-        self._batch_size: int | None = None
-        self._log_step = 0
-        self._averaging = False
+        #: Sections of a loaded checkpoint whose plugins are not active.
+        self.kept_sections: dict[str, Any] = {}
         self._cut_short = False
 
-    def epochs(self, count: int | None = None) -> Iterator[int]:
-        """Yield each epoch's index, with the events of an epoch around it.
+    # --- epochs --------------------------------------------------------------------------------
 
-        Args:
-            count: epochs of the run in all; those of the trainer by default.
-        """
+    def epochs(self, count: int | None = None) -> Iterator[int]:
         count = 1 if self.trainer.dry_run else count or self.trainer.epochs
         self.epochs_planned = count
         if self.trainer.max_steps is not None and self.global_step >= self.trainer.max_steps:
@@ -80,7 +82,7 @@ class Loop(Step):
             position.restore_random(self, self.resume_at)
         while not (self.stopping or self.finished) and (count is None or self.epoch < count):
             self.leave("epoch")
-            self._ends_pass = self._cut_short = False
+            self.ends_pass = self._cut_short = False
             self.enter("epoch")
             yield self.epoch
             self.leave("epoch")
@@ -93,12 +95,9 @@ class Loop(Step):
             return False
         return bool(done % interval == 0 and self.resume_at["validated_at"] != done)
 
-    def batches(self, loader: Iterable[Any], epochs: int | None = None) -> Iterator[Any]:
-        """Yield placed training batches to a loop of one's own, which calls `run.step(loss)`.
+    # --- training ------------------------------------------------------------------------------
 
-        One pass when called inside `for epoch in run.epochs(n)`, else `epochs` passes. The wrappers
-        of `training_step` (autocast, for example) are open until `run.step`.
-        """
+    def batches(self, loader: Iterable[Any], epochs: int | None = None) -> Iterator[Any]:
         if epochs is None:
             yield from self._by_hand(loader)
         else:
@@ -109,7 +108,7 @@ class Loop(Step):
         self.by_hand = True
         for batch in self.training_batches(loader):
             try:
-                self._opened = self.bus.open("training_step", self)
+                self.opened = self.bus.open("training_step", self)
             except Control as control:
                 self.leave_batch(control)
                 continue
@@ -120,19 +119,15 @@ class Loop(Step):
 
     def training_batches(self, loader: Iterable[Any]) -> Iterator[Any]:
         """Yield each placed batch of one training pass, with the events of the pass around them."""
-        bus, records = self.bus, self._records
-        self.abandon()
-        self.leave("train_epoch")
-        if self.resume_at is None:
-            records.begin_pass()
-        self._begin_pass("train", loader)
-        batches.set_epoch(loader, self.epoch)
-        self.enter("train_epoch")
-        skip = self._ends_pass or self.stopping
-        self._in_window = 0
-        first, rest = (0, ()) if skip else position.start(self, loader)
+        bus, buffer, window = self.bus, self.buffer, self.window
+        first, rest = self._begin_training(loader)
         for index, batch in enumerate(rest, first):
-            self._begin_batch(index, batch)
+            self.batch_index, self.batch, self.output = index, batch, None
+            self.has_batch, self.stepped, self.manual = True, False, False
+            buffer.weight, buffer.step = None, self.global_step + 1
+            if self.accumulate > 1 or window.begun:
+                left = None if self.batches_in_pass is None else self.batches_in_pass - index
+                self.accumulating = window.begin_batch(self.accumulate, left)
             try:
                 self.batch = bus.place_batch(self)
                 if bus.on_train_batch_start:
@@ -141,28 +136,48 @@ class Loop(Step):
                 self.leave_batch(control)
             else:
                 yield self.batch
-            if records.pending and (
-                len(records.pending) >= records.max_pending or monotonic() >= records.due_time
+            if buffer.pending and (
+                len(buffer.pending) >= buffer.max_pending or monotonic() >= buffer.due_time
             ):
-                records.fetch()
+                self.flush()
             if self.deadline is not None and monotonic() >= self.deadline:
                 self.finished = True
             # A window of accumulated batches is finished first: its start is where one can resume.
-            if self._ends_pass or ((self.stopping or self.finished) and not self.accumulating):
+            if self.ends_pass or ((self.stopping or self.finished) and not self.accumulating):
                 break
+        self._end_training(loader)
+
+    def _begin_training(self, loader: Iterable[Any]) -> tuple[int, Iterable[Any]]:
+        """The index of the first batch of a training pass, and the batches from it on."""
+        self.abandon()
+        self.leave("train_epoch")
+        if self.resume_at is None:
+            self.flush()
+            self.buffer.begin_pass()
+        self._begin_pass("train", loader)
+        batches.set_epoch(loader, self.epoch)
+        self.enter("train_epoch")
+        self.window.begun = 0
+        if self.ends_pass or self.stopping:
+            return 0, ()
+        return position.start(self, loader)
+
+    def _end_training(self, loader: Iterable[Any]) -> None:
         if self.batch_index + 1 != self.batches_in_pass:
             self._cut_short = self.stopping or self.finished
         if not self._cut_short:
             self.epochs_done = self.epoch + 1
             self.batches_done, self.pass_batches = 0, self.batch_index + 1
-        if self._gathered:  # the pass ended in the middle of a window
-            self._step_optimizers()
+        if self.window.gathered:  # the pass ended in the middle of a window
+            self.step_optimizers()
         self._check_not_empty(loader)
         self.batch = self.output = None
-        self._log_step = self.global_step
-        self._records.end_pass(self.global_step, suffix="_epoch")
-        self._averaging = self._ends_pass = False
+        self.buffer.step = self.global_step
+        self.hand_out(self.buffer.end_pass(self.global_step, suffix="_epoch"))
+        self.buffer.averaging = self.ends_pass = False
         self.leave("train_epoch")
+
+    # --- validation, test and prediction -------------------------------------------------------
 
     def evaluation_batches(
         self,
@@ -170,83 +185,83 @@ class Loop(Step):
         stage: Stage = "valid",
         step: Callable[[Any], Any] | None = None,
     ) -> Iterator[Any]:
-        """Make a validation, test or prediction pass, with its events.
-
-        The model is in evaluation mode and gradients are off until the pass is over; then modes,
-        random states and the position in training are what they were, also after an error.
-
-        Args:
-            loader: any iterable of batches.
-            stage: "valid", "test" or "predict".
-            step: called with the run for each batch; what it returns is yielded. Without it each
-                placed batch is yielded, and the body of the loop is the step.
-        """
         if self.stopping and "epoch" in self.open_events:
-            return  # a loop of one's own whose epoch is being ended
-        bus, records, event = self.bus, self._records, _EVENTS[stage]
-        self.abandon()
-        before = {name: getattr(self, name) for name in _POSITION}
-        modes = [(module, module.training) for module in self.model.modules()]
-        random_state, gradients = self.accelerator.random_state(), torch.is_grad_enabled()
-        ends_pass, self._ends_pass = self._ends_pass, False
-        # A pass that is asked for in a run that is ending (a test in `on_fit_end`) is made whole.
-        was_stopping, self.stopping = self.stopping, False
-        self.training_random = random_state
-        records.begin_inner_pass()
-        complete = False
-        try:
+            return  # your own loop, whose epoch is being ended
+        bus, event = self.bus, _EVENTS[stage]
+        with self._inner_pass(stage):
             self._begin_pass(stage, loader)
             self.model.eval()
             torch.set_grad_enabled(False)
             self.enter(event)
-            skip = self._ends_pass or self.stopping
+            skip = self.ends_pass or self.stopping
             for index, batch in enumerate(() if skip else self.loader):
-                self._begin_batch(index, batch)
+                self.batch_index, self.batch, self.output = index, batch, None
+                self.buffer.weight, self.has_batch = None, True
+                given = step is not None
                 try:
                     self.batch = bus.place_batch(self)
-                    self._call(f"on_{event}_batch_start")
+                    if on_start := getattr(bus, f"on_{event}_batch_start"):
+                        on_start(self)
                     if step is None:
-                        yield from self._lend(_STEPS[stage])
+                        yield from self._lend(_ACTIONS[stage])
                     else:
                         self.output = step(self)
                 except Control as control:
                     self.obey(control)
                     given = False
-                else:
-                    given = step is not None
                 self.fire(f"on_{event}_batch_end")
-                if len(records.pending) >= records.max_pending:
-                    records.fetch()
+                if len(self.buffer.pending) >= self.buffer.max_pending:
+                    self.flush()
                 if given:
                     yield self.output
-                if self._ends_pass or self.stopping:
+                if self.ends_pass or self.stopping:
                     break
-            self._check_not_empty(loader)
-            if not self.stopping:
-                records.end_pass(self.global_step)
-                if stage == "valid":
-                    self.validated_at = self.batches_done
-            self._averaging = False
-            self.leave(event)
-            complete = True
+            self._end_evaluation(loader, stage)
+
+    def _end_evaluation(self, loader: Iterable[Any], stage: Stage) -> None:
+        self._check_not_empty(loader)
+        if not self.stopping:
+            self.hand_out(self.buffer.end_pass(self.global_step))
+            if stage == "valid":
+                self.validated_at = self.batches_done
+        self.buffer.averaging = False
+        self.leave(_EVENTS[stage])
+
+    @contextmanager
+    def _inner_pass(self, stage: Stage) -> Iterator[None]:
+        """Put back, whatever happens: the place in training, modes, random states, means."""
+        self.abandon()
+        saved = {name: getattr(self, name) for name in _SAVED}
+        saved_log = {name: getattr(self.buffer, name) for name in _SAVED_LOG}
+        random_state, gradients = self.accelerator.random_state(), torch.is_grad_enabled()
+        ends_pass, self.ends_pass = self.ends_pass, False
+        # A pass that is asked for in a run that is ending (a test in `on_fit_end`) is made whole.
+        was_stopping, self.stopping = self.stopping, False
+        self.training_random = random_state
+        self.flush()
+        self.buffer.begin_inner_pass()
+        event = _EVENTS[stage]
+        try:
+            with same_modes(self.model):
+                yield
         except GeneratorExit:
             if stage == "predict":  # the consumer wants no more
                 self.leave(event)
             raise
         finally:
-            records.leave_inner_pass()
-            if not complete and event in self.open_events:
+            self.buffer.leave_inner_pass()
+            if event in self.open_events:  # it failed
                 self.open_events.remove(event)
             torch.set_grad_enabled(gradients)
-            for module, mode in modes:
-                module.training = mode
             if stage != "predict":  # its consumer draws from them in between
                 self.accelerator.set_random_state(random_state)
-            self._ends_pass = ends_pass
+            self.ends_pass = ends_pass
             self.stopping = self.stopping or was_stopping
             self.training_random = None
-            for name, value in before.items():
+            for name, value in saved.items():
                 setattr(self, name, value)
+            for name, value in saved_log.items():
+                setattr(self.buffer, name, value)
 
     def _lend(self, action: str) -> Iterator[Any]:
         """Yield the batch once, between the two halves of the wrappers of an action."""
@@ -258,6 +273,8 @@ class Loop(Step):
         else:
             self.bus.close(action, opened, self.output)
 
+    # --- what passes share ---------------------------------------------------------------------
+
     def _begin_pass(self, stage: Stage, loader: Iterable[Any]) -> None:
         limit = self.trainer.limit_batches
         self.stage = stage
@@ -267,21 +284,35 @@ class Loop(Step):
         self.batches_in_pass = batches.size(limited)
         self.loader = self.accelerator.wrap_loader(limited)
         self.batch_index = -1
-        self._averaging = True
-        self._log_step = self.global_step
-
-    def _begin_batch(self, index: int, batch: Any) -> None:
-        self.batch_index = index
-        self.batch, self.output = batch, None
-        self._batch_size = None
-        self._has_batch = True
-        if self.stage == "train":
-            self.stepped = self.manual = False
-            self._log_step = self.global_step + 1
-            if self.accumulate > 1 or self._in_window:
-                left = None if self.batches_in_pass is None else self.batches_in_pass - index
-                self._open_window(left)
+        self.buffer.averaging = True
+        self.buffer.step = self.global_step
 
     def _check_not_empty(self, loader: Iterable[Any]) -> None:
-        if self.batch_index < 0 and not (self._ends_pass or self.stopping):
+        if self.batch_index < 0 and not (self.ends_pass or self.stopping):
             raise batches.is_empty(loader, self.stage)
+
+    def flush(self) -> None:
+        self.hand_out(self.buffer.fetch())
+
+    def hand_out(self, rows: Sequence[Row]) -> None:
+        """Give numbers that were fetched to those who listen."""
+        bus = self.bus
+        for step, values, when in rows:
+            if bus.on_metrics:
+                try:
+                    bus.on_metrics(self, step, values, when)
+                except Control as control:
+                    self.obey(control)
+
+    def load_checkpoint(self, path: str | Path, keep_place: bool = False) -> None:
+        place = ("epoch", "epochs_done", "skipped_steps", "resume_at") if keep_place else ()
+        kept = {name: getattr(self, name) for name in place}
+        if keep_place:
+            self.flush()
+            log = self.buffer.state_dict()
+        self.bus.load_checkpoint(self, Path(path))
+        self.fire("on_checkpoint_loaded", Path(path))
+        if keep_place:
+            self.buffer.load_state_dict(log)
+        for name, value in kept.items():
+            setattr(self, name, value)

@@ -1,51 +1,57 @@
-"""Numbers that a run logs: kept where they are, fetched together, handed to who listens."""
+"""Logged numbers: kept on their device, fetched in one transfer, averaged over a pass."""
 
 from __future__ import annotations
 
-import weakref
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainbus.errors import Control, UsageError
-
-if TYPE_CHECKING:
-    from trainbus.engine.run import Run
+from trainbus.devices.accelerator import Accelerator
+from trainbus.errors import UsageError
 
 #: Name, value, whether it is a tensor, stage, step, weight, whether it is a part of the mean of the
 #: pass, when it was logged. A plain tuple, since one is made for each value that is logged; what
 #: can be found out later, where many are looked at together, is not found out here.
 Pending = tuple[str, Any, bool, str, int, int, bool, float]
+#: What is handed out: the step, values by full name, when they were logged.
+Row = tuple[int, dict[str, float], float]
 
 
 _Pass = tuple[dict[str, list[float]], dict[str, Any]]
 
 
-class Records:
+class MetricBuffer:
     """The numbers of a run on their way from the training step to the loggers.
 
-    `add` keeps a copy of a tensor on its device and returns at once; `fetch` brings all that is
-    pending to the host in one transfer per device and type.
+    `add` keeps a copy of a tensor on its device and returns at once; `fetch` brings everything that
+    is pending to the host, in one transfer per device and type.
+
+    Args:
+        accelerator: fetches what lies on its device.
+        every: optimizer steps between those whose values are handed out.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, accelerator: Accelerator, every: int) -> None:
         #: The newest value of each metric that was fetched so far.
         self.latest: dict[str, float] = {}
         #: What is not fetched yet.
         self.pending: list[Pending] = []
-        # Weakly, since the run holds this: a model is to go with its last name, not at some
-        # later collection.
-        self._run = weakref.ref(run)
+        #: What is logged now belongs to this optimizer step, and has this stage in front.
+        self.step = 0
+        self.stage = "train"
+        #: It is a part of the mean over a pass, with this weight; None while nobody asked for it.
+        self.averaging = False
+        self.weight: int | None = None
+        self._accelerator = accelerator
         self._fetched = 0
         #: Pending numbers are fetched when there are so many, or the oldest has waited so long.
         self.max_pending = 1000
         self.max_seconds = 1.0
         #: When the oldest has waited long enough, on the monotonic clock.
         self.due_time = 0.0
-        #: Steps between those that are told.
-        self._every = run.trainer.log_every
+        self._every = every
         self._full_names: dict[tuple[str, str], str] = {}
         self._sums: dict[str, list[float]] = {}
         self._meters: dict[str, Any] = {}
@@ -85,30 +91,29 @@ class Records:
         return self._fetched + len(self.pending)
 
     def retract(self, mark: int) -> None:
-        """Forget what was added since a mark; what was fetched in between is told already."""
+        """Forget what was added since a mark, but for what was fetched in between."""
         del self.pending[max(0, mark - self._fetched) :]
 
-    def fetch(self) -> None:
-        """Bring all pending values to the host and hand them out, step by step.
+    def fetch(self) -> list[Row]:
+        """Bring all pending values to the host; returns those that are to be handed out, by step.
 
         The loop below runs once for each value that was ever logged: no call in it.
         """
         if not self.pending:
-            return
+            return []
         pending, self.pending = self.pending, []
         self._fetched += len(pending)
-        run, sums, latest, full_names = self._run(), self._sums, self.latest, self._full_names
-        if run is not None:
-            run.accelerator.step_boundary("log")
-        listened = run is not None and run.bus.on_metrics is not None
-        every = self._every
-        told: dict[str, float] = {}
+        self._accelerator.step_boundary("log")
+        sums, latest, full_names, every = self._sums, self.latest, self._full_names, self._every
+        rows: list[Row] = []
+        values: dict[str, float] = {}
         weights: dict[str, float] = {}
         present, since = pending[0][4], pending[0][7]
-        for item, number in zip(pending, _numbers(pending, run), strict=True):
+        for item, number in zip(pending, self._numbers(pending), strict=True):
             short, _, _, stage, step, weight, averaged, now = item
-            name = full_names.get((short, stage))
-            if name is None:
+            try:
+                name = full_names[short, stage]
+            except KeyError:
                 name = full_names[short, stage] = _full(short, stage)
             if averaged:
                 if name in sums:
@@ -120,23 +125,45 @@ class Records:
                 if stage != "train" or step % every:
                     continue
             if step != present:
-                if told and listened:
-                    self._tell(present, told, since)
-                told = {}
+                if values:
+                    rows.append((present, values, since))
+                values = {}
                 present, since = step, now
-            if name in told:  # the micro-batches of one step become one value, their mean
+            if name in values:  # the micro-batches of one step become one value, their mean
                 weights[name] += weight
-                told[name] += (number - told[name]) * weight / weights[name]
+                values[name] += (number - values[name]) * weight / weights[name]
             else:
-                told[name] = number
+                values[name] = number
                 weights[name] = weight
-            latest[name] = told[name]
-        if told and listened:
-            self._tell(present, told, since)
+            latest[name] = values[name]
+        if values:
+            rows.append((present, values, since))
+        return rows
 
-    def end_pass(self, step: int, suffix: str = "") -> dict[str, float]:
-        """End a pass over data: fetch, and hand out each metric's mean, weighted by samples."""
-        self.fetch()
+    def _numbers(self, pending: list[Pending]) -> list[float]:
+        """The pending values as numbers, with one transfer for each device and type of tensor."""
+        numbers = [item[1] for item in pending]
+        groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+        for i, item in enumerate(pending):
+            if item[2]:
+                key = (item[1].device, item[1].dtype)
+                if key in groups:
+                    groups[key].append(i)
+                else:
+                    groups[key] = [i]
+        for (device, _), indices in groups.items():
+            tensors = [numbers[i] for i in indices]
+            if self._accelerator.device.type == device.type:
+                fetched = self._accelerator.fetch(tensors)
+            else:
+                fetched = torch.stack(tensors).tolist()
+            for i, number in zip(indices, fetched, strict=True):
+                numbers[i] = number
+        return numbers
+
+    def end_pass(self, step: int, suffix: str = "") -> list[Row]:
+        """End a pass over data: fetch, and add each metric's mean, weighted by samples."""
+        rows = self.fetch()
         means = {
             name + suffix: total / weight for name, (total, weight) in self._sums.items() if weight
         }
@@ -147,21 +174,11 @@ class Records:
             meter.reset()
         if means:
             self.latest.update(means)
-            self._tell(step, means, time())
-        return means
-
-    def _tell(self, step: int, metrics: dict[str, float], when: float) -> None:
-        run = self._run()
-        assert run is not None
-        if run.bus.on_metrics:
-            try:
-                run.bus.on_metrics(run, step, metrics, when)
-            except Control as control:
-                run.obey(control)
+            rows.append((step, means, time()))
+        return rows
 
     def state_dict(self) -> dict[str, Any]:
-        """What is known of the training pass, and the newest values; fetches what is pending."""
-        self.fetch()
+        """What is known of the training pass, and the newest values; nothing may be pending."""
         # In a validation inside an epoch, the means to go on with are those of the epoch.
         present = self._outer[0][0] if self._outer else self._sums
         sums = {name: list(total) for name, total in present.items()}
@@ -173,13 +190,11 @@ class Records:
         self.latest.update(state["latest"])
 
     def begin_pass(self) -> None:
-        """Begin the means of a training pass anew."""
-        self.fetch()
+        """Begin the means of a training pass; nothing may be pending."""
         self._sums, self._meters = {}, {}
 
     def begin_inner_pass(self) -> None:
-        """Begin the means of a pass inside another one, and keep those of that one."""
-        self.fetch()
+        """Begin the means of a pass inside another one, whose means are kept."""
         self._outer.append((self._sums, self._meters))
         self._sums, self._meters = {}, {}
 
@@ -189,28 +204,6 @@ class Records:
         for meter in self._meters.values():
             meter.reset()
         self._sums, self._meters = self._outer.pop()
-
-
-def _numbers(pending: list[Pending], run: Run | None) -> list[float]:
-    """The pending values as numbers, with one transfer for each device and type of tensor."""
-    numbers = [item[1] for item in pending]
-    groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-    for i, item in enumerate(pending):
-        if item[2]:
-            key = (item[1].device, item[1].dtype)
-            if key in groups:
-                groups[key].append(i)
-            else:
-                groups[key] = [i]
-    for (device, _), indices in groups.items():
-        tensors = [numbers[i] for i in indices]
-        if run is not None and run.device.type == device.type:
-            fetched = run.accelerator.fetch(tensors)
-        else:
-            fetched = torch.stack(tensors).tolist()
-        for i, number in zip(indices, fetched, strict=True):
-            numbers[i] = number
-    return numbers
 
 
 def _full(name: str, stage: str) -> str:

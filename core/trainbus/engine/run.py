@@ -1,67 +1,127 @@
-"""Run: what every hook receives."""
+"""Run: what every hook and every task receives. Its verbs are those of `Step` and `Loop`."""
+# mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from trainbus import batches
+from trainbus.bus import Bus
 from trainbus.checkpoints import weights
-from trainbus.engine.loop import Loop
-from trainbus.engine.metrics import Records
+from trainbus.devices.accelerator import Accelerator
+from trainbus.engine.accumulation import Window
+from trainbus.engine.metrics import MetricBuffer
+from trainbus.engine.settings import Settings
 from trainbus.errors import UsageError
+from trainbus.events.plugin import Plugin
 from trainbus.records.artifacts import ARTIFACT_KINDS, Artifact, ArtifactKind
+from trainbus.storage.run_dir import RunDirectory
 
 if TYPE_CHECKING:
-    from trainbus.devices.accelerator import Accelerator
     from trainbus.engine.task import Task
-    from trainbus.engine.trainer import Trainer
-    from trainbus.events.plugin import Plugin
-    from trainbus.storage.lock import Hold
 
-logger = logging.getLogger("trainbus")
+Stage = Literal["train", "valid", "test", "predict"]
+Status = Literal["running", "completed", "stopped", "interrupted", "failed"]
 
 
-class Run(Loop):
-    """What every hook receives: read it, and change what is said to be changeable.
+class Run:
+    """The contract: all that a listener or a task may read, change or ask for.
 
     Changeable in the middle of a run: `batch`, `batch_size`, `loss`, `loss_to_backward`, `output`,
     `accumulate`, `header`, and the attributes of the objects it holds.
     """
 
-    def __init__(self, trainer: Trainer, task: Task, accelerator: Accelerator, why: str) -> None:
-        super().__init__(trainer, task, accelerator)
+    def __init__(
+        self,
+        trainer: Settings,
+        bus: Bus,
+        task: Task,
+        accelerator: Accelerator,
+        loaded: Sequence[Plugin],
+        buffer: MetricBuffer,
+        directory: RunDirectory,
+    ) -> None:
+        #: What the trainer was told.
+        self.trainer = trainer
+        self.bus = bus
+        #: The science, as given; `model` is what `configure_model` made of it.
+        self.task = task
+        self.model: nn.Module = task
+        self.accelerator = accelerator
+        #: The plugins of the trainer, with who named them.
+        self.loaded = loaded
         self.name = task.run_name
-        self.precision: str | None = trainer.precision
-
-        #: This process among those of the run.
+        self.precision = trainer.precision
+        #: This process among all that train together.
         self.rank = 0
         self.world_size = 1
         self.dry_run = trainer.dry_run is not None
-        #: What the run has to tell at its start, by topic.
-        self.header: dict[str, str] = {
-            "device": f"{accelerator.device} ({why})",
-            "precision": self.precision or "as the model has it",
-            "plugins": _listed(trainer.loaded),
-        }
+        #: What the run has to say at its start, by topic.
+        self.header: dict[str, str] = {}
 
-        self._records = Records(self)
-        self._errors = self.bus.errors
-        self._done_once: set[str] = set()
+        #: How the run goes, or went.
+        self.status: Status = "running"
+        self.stop_reason = ""
+        #: The run ends after this batch, and is not validated.
+        self.stopping = False
+        #: `max_steps` or `max_time` was reached: the run is complete, and is still validated.
+        self.finished = False
+        #: What a signal asked to raise once the batch is done.
+        self.interruption: BaseException | None = None
+
+        self.stage: Stage = "train"
+        #: Events that began and have not ended, the innermost last.
+        self.open_events: list[str] = []
+        #: The index of the epoch at work, and how many are to be made, where that is known.
+        self.epoch = 0
+        self.epochs_planned: int | None = None
+        #: Training passes that are complete: `epoch`, or one more once the present one is.
+        self.epochs_done = 0
+        #: Steps made: batches, or windows of accumulated batches, in which an optimizer stepped.
+        self.global_step = 0
+        self.skipped_steps = 0
+        #: What the present pass reads, and its batches, or None when the loader does not tell.
+        self.loader: Iterable[Any] = ()
+        self.batches_in_pass: int | None = None
+        #: Batches of the present training pass that are done; none between passes.
+        self.batches_done = 0
+
+        self.batch: Any = None
+        self.batch_index = -1
+        #: What the step returned.
+        self.output: Any = None
+        #: What is logged, without a graph; and what is differentiated.
+        self.loss: Tensor | None = None
+        self.loss_to_backward: Tensor | None = None
+        #: Differentiate for these tensors only (set by `run.backward(loss, optimizer)`).
+        self.backward_inputs: list[Tensor] | None = None
+        self.optimizers: list[Optimizer] = []
+        #: The optimizer at hand, in the hooks around its step.
+        self.optimizer: Optimizer | None = None
+        #: An optimizer has stepped in this batch.
+        self.stepped = False
+        #: Batches whose gradients make one step, and those of the present window.
+        self.accumulate = trainer.accumulate
+        self.window = Window()
+        #: This batch ends no window: its gradients wait for those of the next.
+        self.accumulating = False
+        #: The task steps by itself, in this batch; or your own loop makes the steps.
+        self.manual = False
+        self.by_hand = False
+
+        self._buffer = buffer
+        self._directory = directory
+        self._first_times: set[str] = set()
         self._claims: dict[str, str] = {}
-        self._held: Hold | None = None
-        #: The checkpoint that this run is to begin with.
-        self.resume_path: Path | None = None
-        #: Sections of a loaded checkpoint whose plugins are not active.
-        self.kept_sections: dict[str, Any] = {}
 
-    # --- what a listener reads and says --------------------------------------------------------
+    # --- what it is and where it writes --------------------------------------------------------
 
     @property
     def device(self) -> torch.device:
@@ -71,41 +131,41 @@ class Run(Loop):
     @property
     def dir(self) -> Path:
         """The directory of this run, made when it is first asked for."""
-        if self._held is None:
-            self._held = self.trainer.make_run_dir(self)
-        return self._held.directory
+        return self._directory.path
 
     @property
     def has_dir(self) -> bool:
         """Whether the directory was made."""
-        return self._held is not None
+        return self._directory.is_made
 
     @property
     def errors(self) -> list[str]:
         """Failures of plugins that did not end the run."""
-        return self._errors
+        return self.bus.errors
+
+    # --- logging -------------------------------------------------------------------------------
 
     @property
     def metrics(self) -> dict[str, float]:
         """The newest value of each metric; reading it fetches what is pending from the device."""
-        self._records.fetch()
-        return self._records.latest
+        self.flush()
+        return self._buffer.latest
 
     @property
     def last_metrics(self) -> dict[str, float]:
         """The newest values that were fetched already; reading it waits for nothing."""
-        return self._records.latest
+        return self._buffer.latest
 
     @property
     def batch_size(self) -> int:
         """Samples in `run.batch`: the weight of what is logged. Set it where a guess is wrong."""
-        if self._batch_size is None:
-            self._batch_size = batches.batch_size(self.batch)
-        return self._batch_size
+        if self._buffer.weight is None:
+            self._buffer.weight = batches.batch_size(self.batch)
+        return self._buffer.weight
 
     @batch_size.setter
     def batch_size(self, samples: int) -> None:
-        self._batch_size = samples
+        self._buffer.weight = samples
 
     def log(
         self, metrics: Mapping[str, Any] | str | None = None, value: Any = None, /, **more: Any
@@ -126,19 +186,18 @@ class Run(Loop):
                 more = {**metrics, **more}
         # In each step of a training: what can be done later is, and no function is called for what
         # is logged most. In the midst of a step a call costs more than what it does.
-        weight, averaging, stage, step = 1, self._averaging, self.stage, self._log_step
+        buffer, weight, stage = self._buffer, 1, self.stage
+        averaging, step, pending = buffer.averaging, buffer.step, buffer.pending
         if averaging:
-            if (size := self._batch_size) is None:
+            if (size := buffer.weight) is None:
                 batch = self.batch
                 first = batch[0] if type(batch) in (tuple, list) and batch else batch
                 usual = type(first) is Tensor and first.ndim
                 size = first.size(0) if usual else batches.batch_size(batch)
-                self._batch_size = size
+                buffer.weight = size
             weight = size
-        records = self._records
-        pending = records.pending
         if not pending:
-            records.due_time = monotonic() + records.max_seconds
+            buffer.due_time = monotonic() + buffer.max_seconds
         now = time()
         for name in more:
             value = more[name]
@@ -146,16 +205,16 @@ class Run(Loop):
             if kind is Tensor and value.is_cpu and not value.ndim:
                 value = value.item()  # it is at hand, and costs less than a copy
             elif kind is not float:
-                records.add(name, value, stage, step, weight, averaging, now)
+                buffer.add(name, value, stage, step, weight, averaging, now)
                 continue
             pending.append((name, value, False, stage, step, weight, averaging, now))
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Tell the loggers what describes this run: plain values by name."""
+        """Send the loggers what describes this run: plain values by name."""
         self.fire("on_params", dict(params))
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
-        """Tell the loggers labels to find this run by."""
+        """Send the loggers labels to find this run by."""
         self.fire("on_tags", dict(tags))
 
     def log_artifact(self, name: str, value: Any, kind: ArtifactKind = "file") -> None:
@@ -164,15 +223,32 @@ class Run(Loop):
             raise UsageError(f"kind={kind!r}: an artifact is one of {', '.join(ARTIFACT_KINDS)}")
         if kind in ("file", "model") and not Path(value).exists():
             raise UsageError(f"log_artifact({name!r}): there is no file {str(value)!r}")
-        self.fire("on_artifact", Artifact(name, kind, value, self._log_step, time()))
+        self.fire("on_artifact", Artifact(name, kind, value, self._buffer.step, time()))
+
+    def flush(self) -> None:
+        """Fetch what was logged and hand it to the loggers now."""
+
+    def fetch_within(self, seconds: float, values: int) -> None:
+        """Hand out what is logged after so many seconds, or values, at the latest."""
+        self._buffer.max_seconds = min(self._buffer.max_seconds, seconds)
+        self._buffer.max_pending = min(self._buffer.max_pending, values)
 
     def mark_log(self) -> int:
         """Where the log stands, for `retract_log`."""
-        return self._records.mark()
+        return self._buffer.mark()
 
     def retract_log(self, mark: int) -> None:
         """Take back what was logged since a mark, by a step that is to be made again."""
-        self._records.retract(mark)
+        self._buffer.retract(mark)
+
+    # --- the course of the run -----------------------------------------------------------------
+
+    def stop(self, reason: str = "") -> None:
+        """End the run after the present batch; every `*_end` event still fires."""
+        self.stop_reason = self.stop_reason or reason or "asked to"
+        if self.status == "running":
+            self.status = "stopped"
+        self.stopping = True
 
     def interrupt(self, error: BaseException) -> None:
         """End the run after the present batch by raising `error` (a signal came)."""
@@ -190,10 +266,15 @@ class Run(Loop):
 
     def first_time(self, key: str) -> bool:
         """True for the first call with this key in the run (`@hookimpl(once=True)`)."""
-        if key in self._done_once:
+        if key in self._first_times:
             return False
-        self._done_once.add(key)
+        self._first_times.add(key)
         return True
+
+    def fire(self, hook: str, *arguments: Any) -> None:
+        """Call a hook, if anybody listens, and do what a listener asks for by raising."""
+
+    # --- checkpoints ---------------------------------------------------------------------------
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write model, optimizers, counters and plugins to `path`; nothing in a dry run.
@@ -203,47 +284,67 @@ class Run(Loop):
         if not self.dry_run and self.bus.save_checkpoint(self, Path(path)):
             self.fire("on_checkpoint_saved", Path(path))
 
-    def load_checkpoint(self, path: str | Path) -> None:
-        """Put the values of a checkpoint into model, optimizers, counters and plugins."""
-        self.bus.load_checkpoint(self, Path(path))
-        self.fire("on_checkpoint_loaded", Path(path))
+    def load_checkpoint(self, path: str | Path, keep_place: bool = False) -> None:
+        """Put the values of a checkpoint into model, optimizers, counters and plugins.
+
+        Args:
+            path: the checkpoint.
+            keep_place: stay where the run stands in its data, with what it logged there; only
+                model, optimizers, plugins and the number of steps go back.
+        """
 
     def load_weights(self, path: str | Path) -> None:
-        """Put the weights of a checkpoint or a file into the model, and leave all else as it is."""
+        """Put the weights of a checkpoint or a file into the model, and leave the rest as it is."""
         weights.load_weights(self.task, path)
 
-    def continue_in(self, path: Path | None, held: Hold | None) -> None:
-        """Begin with a checkpoint, and write to the directory of the run that it belongs to."""
-        self.resume_path = path
-        self._held = held
+    # --- your own loop -------------------------------------------------------------------------
 
-    def release(self) -> None:
-        """Let other runs have the directory."""
-        if self._held is not None:
-            self._held.release()
+    def epochs(self, count: int | None = None) -> Iterator[int]:
+        """Yield each epoch's index, with the events of an epoch around it.
 
-    def fetch_within(self, seconds: float, values: int) -> None:
-        """Hand out what is logged after so many seconds, or values, at the latest."""
-        self._records.max_seconds = min(self._records.max_seconds, seconds)
-        self._records.max_pending = min(self._records.max_pending, values)
+        Args:
+            count: epochs of the run in all; those of the trainer by default.
+        """
 
-    def records_state(self) -> dict[str, Any]:
-        """The means of the present pass so far, and the newest values."""
-        return self._records.state_dict()
+    def batches(self, loader: Iterable[Any], epochs: int | None = None) -> Iterator[Any]:
+        """Yield placed training batches to your own loop, which calls `run.step(loss)`.
 
-    def load_records_state(self, state: dict[str, Any]) -> None:
-        """Go on with what `records_state` gave."""
-        self._records.load_state_dict(state)
+        One pass when called inside `for epoch in run.epochs(n)`, else `epochs` passes. The wrappers
+        of `training_step` (autocast, for example) are open until `run.step`.
+        """
 
-    def flush(self) -> None:
-        """Fetch what was logged and hand it to the loggers now."""
-        self._records.fetch()
+    def evaluation_batches(
+        self,
+        loader: Iterable[Any],
+        stage: Stage = "valid",
+        step: Callable[[Any], Any] | None = None,
+    ) -> Iterator[Any]:
+        """Make a validation, test or prediction pass, with its events.
 
+        The model is in evaluation mode and gradients are off until the pass is over; then modes,
+        random states and the position in training are what they were, also after an error.
 
-def _listed(loaded: Iterable[Plugin]) -> str:
-    """`journal, manifest (built in); progress 0.1.0 (Trainer)`: the core's own have its version."""
-    names: dict[str, list[str]] = {}
-    for each in loaded:
-        version = "" if each.distribution == "trainbus" else each.version
-        names.setdefault(each.why, []).append(f"{each.name} {version}".strip())
-    return "; ".join(f"{', '.join(those)} ({why})" for why, those in names.items())
+        Args:
+            loader: any iterable of batches.
+            stage: "valid", "test" or "predict".
+            step: called with the run for each batch; what it returns is yielded. Without it each
+                placed batch is yielded, and the body of the loop is the step.
+        """
+
+    def step(self, loss: Any = None) -> None:
+        """All of a training step that follows the loss: backward, optimizers, events.
+
+        Args:
+            loss: what `training_step` returned: a tensor of one element with a graph, a mapping
+                with it as `loss`, or None after `run.backward` and `run.optimizer_step`.
+        """
+
+    def backward(self, loss: Tensor, optimizer: Optimizer | None = None) -> None:
+        """Differentiate a loss inside a `training_step` that steps by itself.
+
+        With `optimizer`, only its parameters receive gradients (the discriminator's loss leaves
+        the generator alone, for example).
+        """
+
+    def optimizer_step(self, optimizer: Optimizer | None = None) -> None:
+        """Step one optimizer (the first), with its events, and clear its gradients."""

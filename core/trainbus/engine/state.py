@@ -12,7 +12,7 @@ from trainbus.engine import position
 from trainbus.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from trainbus.engine.run import Run
+    from trainbus.engine.loop import Loop
 
 logger = logging.getLogger("trainbus")
 
@@ -28,7 +28,7 @@ class Stateful(Protocol):
         """Take up what was kept."""
 
 
-def about(run: Run) -> dict[str, Any]:
+def about(run: Loop) -> dict[str, Any]:
     """What a checkpoint's manifest tells of the run."""
     return {
         "run": run.name,
@@ -39,8 +39,9 @@ def about(run: Run) -> dict[str, Any]:
     }
 
 
-def collect(run: Run) -> dict[str, Any]:
+def capture(run: Loop) -> dict[str, Any]:
     """The parts of a checkpoint: model, optimizers, loop and one section for each plugin."""
+    run.flush()
     plugins = {
         name: plugin.state_dict()
         for name, plugin in run.bus.plugins.items()
@@ -52,7 +53,7 @@ def collect(run: Run) -> dict[str, Any]:
         "loop": {
             "global_step": run.global_step,
             "skipped_steps": run.skipped_steps,
-            "records": run.records_state(),
+            "records": run.buffer.state_dict(),
             "position": position.state_dict(run),
         },
         # Sections that no active plugin took when they were loaded go on with the run.
@@ -60,7 +61,7 @@ def collect(run: Run) -> dict[str, Any]:
     }
 
 
-def restore(run: Run, parts: dict[str, Any], source: str) -> None:
+def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
     """Put the parts into a run. Raises `CheckpointError` for what does not fit."""
     weights.check_fit(run.task, parts["model"], source)
     if run.optimizers:
@@ -72,7 +73,7 @@ def restore(run: Run, parts: dict[str, Any], source: str) -> None:
     run.epoch = run.epochs_done = loop["position"]["epoch"]
     run.global_step = loop["global_step"]
     run.skipped_steps = loop["skipped_steps"]
-    run.load_records_state(loop["records"])
+    run.buffer.load_state_dict(loop["records"])
     run.resume_at = loop["position"]
     sections = dict(parts["plugins"])
     for name, plugin in run.bus.plugins.items():
@@ -86,7 +87,7 @@ def restore(run: Run, parts: dict[str, Any], source: str) -> None:
         )  # fmt: skip
 
 
-def _check_optimizers(run: Run, saved: list[Any], source: str) -> None:
+def _check_optimizers(run: Loop, saved: list[Any], source: str) -> None:
     """Compare numbers of optimizers, groups and parameters, before anything is changed."""
     if len(run.optimizers) != len(saved):
         raise CheckpointError(

@@ -2,101 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
+from trainbus.engine.run import Run
 from trainbus.engine.task import loss_of
 from trainbus.errors import Control, SkipBatch, SkipStep, StopEpoch, StopRun, UsageError
-
-if TYPE_CHECKING:
-    from trainbus.bus import Bus
-    from trainbus.devices.accelerator import Accelerator
-    from trainbus.engine.task import Task
-    from trainbus.engine.trainer import Trainer
-    from trainbus.events.compiler import Opened
-
-Status = Literal["running", "completed", "stopped", "interrupted", "failed"]
+from trainbus.events.compiler import Opened
 
 
-class Step:
-    """What a step works on, the step itself, and what listeners may ask for by raising."""
+class Step(Run):
+    """The step itself, and what listeners may ask for by raising."""
 
-    def __init__(self, trainer: Trainer, task: Task, accelerator: Accelerator) -> None:
-        self.trainer = trainer
-        self.bus: Bus = trainer.bus
-        #: The science, as given; `model` is what `configure_model` made of it.
-        self.task = task
-        self.model: nn.Module = task
-        self.accelerator = accelerator
-        self.optimizers: list[Optimizer] = []
-        #: Those given to `trainer.open`, instead of the task's.
-        self.given_optimizers: Any = None
-        #: The optimizer at hand, in the hooks around its step.
-        self.optimizer: Optimizer | None = None
-
-        self.status: Status = "running"
-        self.stop_reason = ""
-        self.batch: Any = None
-        self.batch_index = -1
-        #: Batches of the present training pass that are done; none between passes.
-        self.batches_done = 0
-        self.output: Any = None
-        #: What is logged, without a graph; and what is differentiated.
-        self.loss: Tensor | None = None
-        self.loss_to_backward: Tensor | None = None
-        #: Differentiate for these tensors only (set by `run.backward(loss, optimizer)`).
-        self.backward_inputs: list[Tensor] | None = None
-        #: Steps made: batches, or windows of accumulated batches, in which an optimizer stepped.
-        self.global_step = 0
-        self.skipped_steps = 0
-        #: An optimizer has stepped in this batch.
-        self.stepped = False
-        #: Batches whose gradients make one step.
-        self.accumulate = trainer.accumulate
-        #: This batch ends no window: its gradients wait for those of the next.
-        self.accumulating = False
-
-        #: Batches in the present window; below, those begun, and those with gradients gathered.
-        self.window = 1
-        self._in_window = 0
-        self._gathered = 0
+    def __init__(self, *contract: Any) -> None:
+        super().__init__(*contract)
         #: A batch was begun and not finished.
-        self._has_batch = False
-        #: The task steps by itself, in this batch.
-        self.manual = False
-        #: A loop of one's own makes the steps.
-        self.by_hand = False
-        #: A loop of one's own holds a batch and has not stepped yet.
+        self.has_batch = False
+        #: Your own loop holds a batch and has not stepped yet; these wrappers are open for it.
         self.handed_out = False
-        self._opened: Opened = []
-        #: Events that began and have not ended, the innermost last.
-        self.open_events: list[str] = []
-        self._ends_pass = False
-        #: The run ends after this batch, and is not validated.
-        self.stopping = False
-        #: `max_steps` or `max_time` was reached: the run is complete, and is still validated.
-        self.finished = False
-        #: What a signal asked to raise once the batch is done.
-        self.interruption: BaseException | None = None
+        self.opened: Opened = []
+        #: The present pass ends after this batch.
+        self.ends_pass = False
 
-    def stop(self, reason: str = "") -> None:
-        """End the run after the present batch; every `*_end` event still fires."""
-        self.stop_reason = self.stop_reason or reason or "asked to"
-        if self.status == "running":
-            self.status = "stopped"
-        self.stopping = True
+    # --- one batch, from its loss on -----------------------------------------------------------
 
     def step(self, loss: Any = None) -> None:
-        """All of a training step that follows the loss: backward, optimizers, events.
-
-        Args:
-            loss: what `training_step` returned: a tensor of one element with a graph, a mapping
-                with it as `loss`, or None after `run.backward` and `run.optimizer_step`.
-        """
         bus = self.bus
-        if not self._has_batch:
+        if not self.has_batch:
             raise UsageError(
                 "run.step: there is no batch for it; take batches from run.batches(loader), step "
                 "once in each, and for several losses use run.backward and run.optimizer_step"
@@ -107,13 +41,15 @@ class Step:
         differentiated = False
         try:
             if not self.manual:
-                loss = loss_of(self.task, loss)
+                if type(loss) is not Tensor or loss.ndim or not loss.requires_grad:
+                    loss = loss_of(self.task, loss)  # what is not the usual, or is wrong
                 self.loss = loss.detach()
-                self.loss_to_backward = loss if self.window == 1 else loss / self.window
+                size = self.window.size
+                self.loss_to_backward = loss if size == 1 else loss / size
                 if bus.on_after_loss:
                     bus.on_after_loss(self)
                 bus.backward(self)
-                self._gathered += 1
+                self.window.gathered += 1
                 differentiated = True
                 if bus.on_after_backward:
                     bus.on_after_backward(self)
@@ -133,10 +69,10 @@ class Step:
 
     def _finish_batch(self) -> None:
         bus = self.bus
-        self._has_batch = False
+        self.has_batch = False
         self.loss_to_backward = None
-        if self._gathered and not self.accumulating:
-            self._step_optimizers()
+        if self.window.gathered and not self.accumulating:
+            self.step_optimizers()
         self.batches_done = self.batch_index + 1
         if bus.on_train_batch_end:
             try:
@@ -144,19 +80,22 @@ class Step:
             except Control as control:
                 self.obey(control)
 
-    def _step_optimizers(self) -> None:
-        if self._gathered != self.window:  # a window that ended early was divided by too much
-            _scale_gradients(self.optimizers, self.window / self._gathered)
-        self._gathered = self._in_window = 0
-        self.window, self.accumulating = 1, False
+    # --- optimizers ----------------------------------------------------------------------------
+
+    def step_optimizers(self) -> None:
+        """Step all of them with the gradients of a window, which ends here."""
+        window = self.window
+        if window.size != 1 or window.begun or window.gathered != 1:
+            window.close(self.optimizers)
+        window.gathered = 0
+        self.accumulating = False
         if not self.optimizers:
-            self.optimizer_step()  # which tells
+            self.optimizer_step()  # raises the UsageError that explains it
         for optimizer in self.optimizers:
             self.optimizer_step(optimizer)
         self.manual = False
 
     def optimizer_step(self, optimizer: Optimizer | None = None) -> None:
-        """Step one optimizer (the first), with its events, and clear its gradients."""
         bus = self.bus
         self.manual = True
         if not self.optimizers:
@@ -186,11 +125,6 @@ class Step:
         optimizer.zero_grad()
 
     def backward(self, loss: Tensor, optimizer: Optimizer | None = None) -> None:
-        """Differentiate a loss inside a `training_step` that steps by itself.
-
-        With `optimizer`, only its parameters receive gradients (the discriminator's loss leaves
-        the generator alone, for example).
-        """
         bus = self.bus
         self.manual = True
         loss = loss_of(self.task, loss)
@@ -213,21 +147,14 @@ class Step:
         finally:
             self.backward_inputs = self.loss_to_backward = None
 
-    def _open_window(self, left: int | None) -> None:
-        """Count this batch, with `left` batches to come, into its window; the last may be short."""
-        if self._in_window == 0:
-            self.window = self.accumulate if left is None else max(1, min(self.accumulate, left))
-        self._in_window += 1
-        self.accumulating = self._in_window < self.window
-        if not self.accumulating:
-            self._in_window = 0
+    # --- a batch in the hands of your own loop -------------------------------------------------
 
     def _take_back(self, result: Any, error: BaseException | None = None) -> Any:
         """Close what was opened when a batch was handed out."""
         self.handed_out = False
-        if not self._opened and error is None:
+        if not self.opened and error is None:
             return result
-        opened, self._opened = self._opened, []
+        opened, self.opened = self.opened, []
         return self.bus.close("training_step", opened, result, error)
 
     def abandon(self, error: BaseException | None = None) -> None:
@@ -243,7 +170,7 @@ class Step:
         if isinstance(control, StopRun):
             self.stop(str(control))
         elif isinstance(control, StopEpoch):
-            self._ends_pass = True
+            self.ends_pass = True
         elif isinstance(control, SkipStep):
             if not self.stepped:  # afterwards it is too late
                 self.skipped_steps += 1
@@ -252,8 +179,8 @@ class Step:
             raise control
 
     def _drop_gradients(self) -> None:
-        self._gathered = self._in_window = 0
-        self.window, self.accumulating = 1, False
+        self.window.clear()
+        self.accumulating = False
         for optimizer in self.optimizers:
             optimizer.zero_grad()
 
@@ -267,21 +194,9 @@ class Step:
         while event in self.open_events:
             self.fire(f"on_{self.open_events.pop()}_end")
 
-    def _call(self, hook: str, *arguments: Any) -> None:
-        if call := getattr(self.bus, hook):
-            call(self, *arguments)
-
     def fire(self, hook: str, *arguments: Any) -> None:
-        """Call a hook, if anybody listens, and do what a listener asks for by raising."""
         try:
-            self._call(hook, *arguments)
+            if call := getattr(self.bus, hook):
+                call(self, *arguments)
         except Control as control:
             self.obey(control)
-
-
-def _scale_gradients(optimizers: list[Optimizer], factor: float) -> None:
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.grad.mul_(factor)

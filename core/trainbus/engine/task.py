@@ -221,5 +221,5 @@ class ByHand(Task):
 
     @property
     def step_name(self) -> str:
-        """The loop's own code."""
+        """Your own loop."""
         return "the loop's body: run.step(loss)"

@@ -1,13 +1,10 @@
-"""Trainer: the engineering. Which plugins, which device, for how long; and the loops."""
+"""Trainer: the engineering. Which plugins, which device, for how long; and the verbs."""
 
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -16,29 +13,31 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from trainbus.batches import Limited, describe, size
+from trainbus import batches
 from trainbus.bus import Bus
-from trainbus.checkpoints import resume as run_dirs
-from trainbus.devices import accelerator as accelerators
-from trainbus.devices import random_state
-from trainbus.devices.accelerator import Accelerator, Boundaries
-from trainbus.engine.defaults import Actions
+from trainbus.checkpoints import resume as resuming
+from trainbus.devices.accelerator import Accelerator
+from trainbus.devices.random_state import seed_everything
+from trainbus.engine.choice import choose
+from trainbus.engine.defaults import Boundaries, Defaults
 from trainbus.engine.functions import hook_named, listen
 from trainbus.engine.interrupts import deferred
-from trainbus.engine.loop import Stage
-from trainbus.engine.run import Run
+from trainbus.engine.loop import Loop
+from trainbus.engine.run import Run, Stage
+from trainbus.engine.settings import Settings
+from trainbus.engine.snapshot import same_modes
 from trainbus.engine.task import ByHand, Optimizers, Task
 from trainbus.errors import Control, UsageError
 from trainbus.events.checks import listens
 from trainbus.events.plugin import Plugin
 from trainbus.plugins import loading
-from trainbus.storage.lock import Hold
+from trainbus.storage.run_dir import RunDirectory
 
 logger = logging.getLogger("trainbus")
 Listener = TypeVar("Listener", bound=Callable[..., Any])
 
 
-class Trainer:
+class Trainer(Settings):
     """Runs tasks, with the plugins that are named.
 
     Args:
@@ -62,84 +61,16 @@ class Trainer:
         overfit: train, and validate, on the same first batches in every epoch.
     """
 
-    def __init__(
-        self,
-        *,
-        epochs: int | None = None,
-        max_steps: int | None = None,
-        max_time: float | timedelta | None = None,
-        plugins: Sequence[str | object] = (),
-        accelerator: str | Accelerator = "auto",
-        devices: int | str | Sequence[int] = "auto",
-        precision: str | None = None,
-        seed: int | None = None,
-        deterministic: bool = False,
-        accumulate: int = 1,
-        clip_norm: float | None = None,
-        validate_every: int | float = 1,
-        limit_batches: int | float | None = None,
-        log_every: int = 1,
-        run_dir: str | Path = "runs",
-        dry_run: int | None = None,
-        overfit: int | None = None,
-    ) -> None:
-        counts = {
-            "epochs": epochs,
-            "max_steps": max_steps,
-            "accumulate": accumulate,
-            "log_every": log_every,
-            "dry_run": dry_run,
-            "overfit": overfit,
-        }
-        for name, count in counts.items():
-            right = count is None or (_whole(count) and count >= 1)
-            _require(right, name, count, "a whole number, at least 1")
-        _require(seed is None or _whole(seed), "seed", seed, "a whole number")
-        if isinstance(max_time, timedelta):
-            max_time = max_time.total_seconds()
-        amounts = {
-            "max_time": max_time,
-            "clip_norm": clip_norm,
-            "limit_batches": limit_batches,
-            "validate_every": validate_every,
-        }
-        for name, amount in amounts.items():
-            right = amount is None or (isinstance(amount, (int, float)) and amount > 0)
-            _require(right, name, amount, "a number greater than 0")
-        what = "whole epochs, or a fraction below 1"
-        _require(
-            validate_every < 1 or _whole(validate_every), "validate_every", validate_every, what
-        )
-        right = limit_batches is None or limit_batches <= 1 or _whole(limit_batches)
-        _require(right, "limit_batches", limit_batches, "a whole number, or a fraction up to 1")
-        if epochs is max_steps is max_time is None or dry_run is not None:
-            epochs = 1
-        self.epochs = epochs
-        self.max_steps = max_steps
-        self.max_time = max_time
-        self.precision = precision
-        self.seed = seed
-        self.deterministic = deterministic
-        self.accumulate = accumulate
-        self.validate_every = validate_every
-        self.limit_batches = limit_batches if dry_run is None else dry_run
-        self.log_every = log_every
-        self.run_dir = Path(run_dir).expanduser()
-        self.dry_run = dry_run
-        self.overfit = overfit
-        self.accelerator = accelerator
-        self.devices = devices
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.bus = Bus()
-        builtin = [Plugin("core", Actions(), core=True)]
-        if clip_norm is not None:
-            from trainbus.builtin.clip import Clip
-
-            builtin.append(Plugin("clip", Clip(clip_norm), "Trainer(clip_norm=...)"))
+        builtin = [Plugin("core", Defaults(), core=True)]
+        if self.clip_norm is not None:
+            builtin.append(loading.built_in("clip", "Trainer(clip_norm=...)", norm=self.clip_norm))
         self.bus.register_all(builtin)
         #: What was loaded and why, for the header, the manifest and `trainbus plugins`.
-        self.loaded = loading.register(self.bus, loading.load(plugins))
-        self._running_now = False
-        self._unfreed: list[Path] = []
+        self.loaded = loading.register(self.bus, loading.load(self.plugins))
+        self._is_running = False
 
     # --- functions as plugins ------------------------------------------------------------------
 
@@ -190,7 +121,7 @@ class Trainer:
                 train = list(islice(train, self.overfit))
                 valid = None if valid is None else train
             self._check_validation(run, valid)
-            interval = self._validation_interval(run, train, valid)
+            interval = self._validation_interval(train, valid)
             run.enter("fit")
             if run.resume_path is not None:
                 run.load_checkpoint(run.resume_path)
@@ -242,7 +173,7 @@ class Trainer:
 
     @contextmanager
     def open(self, model: nn.Module, optimizer: Optimizers | None = None) -> Iterator[Run]:
-        """Run a loop of one's own, with every plugin: see `Run.batches` and `Run.step`.
+        """Run your own loop, with every plugin: see `Run.batches` and `Run.step`.
 
         Args:
             model: what is trained; placed on the device, in place.
@@ -266,72 +197,75 @@ class Trainer:
     @contextmanager
     def _running(
         self, task: nn.Module, stage: Stage, resume: str | Path | None = None
-    ) -> Iterator[Run]:
+    ) -> Iterator[Loop]:
         """A run from its first event to its last; whatever was changed is put back."""
         if not isinstance(task, Task):
             raise UsageError(
                 f"{task!r:.80} is no Task; subclass trainbus.Task, or use Task.supervised(model)"
             )
-        if self._running_now:
+        if self._is_running:
             raise UsageError("this trainer is in the middle of a run; use another one")
         bus = self.bus
         if bus.logger_names and "journal" not in bus.plugins:  # without it they would get nothing
-            from trainbus.builtin.journal import Journal
-
-            bus.register(Journal(), "journal", "needed by a logger")
-        chosen, why = accelerators.choose(self.accelerator, self._ask("provide_accelerator"))
-        chosen.select(self._device_index())
-        algorithms = torch.are_deterministic_algorithms_enabled()
-        only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
-        modes = [(module, module.training) for module in task.modules()]
-        registered: list[Plugin] = []
-        unmute: Callable[[], None] | None = None
-        run: Run | None = None
-        self._running_now = True
-        try:
+            bus.register_all([loading.built_in("journal", "needed by a logger")])
+        accelerator, why = choose(self.accelerator, _asked(bus.provide_accelerator))
+        accelerator.select(self.device_index)
+        self._is_running = True
+        with ExitStack() as undo:
+            undo.callback(setattr, self, "_is_running", False)
             bus.recall()
-            run = Run(self, task, chosen, why)
-            run.stage = stage
-            if resume is not None:
-                path, held = run_dirs.resume_from(self.run_dir, resume, run.name)
-                run.continue_in(path, held)
+            run = self._new_run(task, stage, accelerator, why, resume, undo)
             if run.dry_run:
-                unmute = bus.mute("record")
-            listeners = []
-            if listens(task, bus.hooks):
-                listeners.append(Plugin("task", task, type(task).__name__))
-            if type(chosen).step_boundary is not Accelerator.step_boundary:
-                listeners.append(Plugin("accelerator", Boundaries(chosen), chosen.name))
-            bus.register_all(listeners)
-            registered = listeners
-            # Between predictions signals are the consumer's.
-            with nullcontext() if stage == "predict" else deferred(run.interrupt):
-                yield from self._lifetime(run)
-        finally:
-            if stage != "train":
-                for module, mode in modes:
-                    module.training = mode
+                undo.callback(bus.mute("record"))
+            for listener in self._listeners_of_run(run):
+                bus.register_all([listener])
+                undo.callback(bus.unregister, listener.name)
             if self.deterministic:
-                torch.use_deterministic_algorithms(algorithms, warn_only=only_warn)
-            for member in registered:
-                bus.unregister(member.name)
-            if unmute is not None:
-                unmute()
-                while self._unfreed:
-                    shutil.rmtree(self._unfreed.pop(), ignore_errors=True)
-            if run is not None:
-                run.release()
-            self._running_now = False
+                undo.enter_context(_deterministic())
+            if stage != "train":
+                undo.enter_context(same_modes(task))
+            # Between predictions signals are the consumer's.
+            undo.enter_context(nullcontext() if stage == "predict" else deferred(run.interrupt))
+            yield from self._lifetime(run)
 
-    def _lifetime(self, run: Run) -> Iterator[Run]:
+    def _new_run(
+        self,
+        task: Task,
+        stage: Stage,
+        accelerator: Accelerator,
+        why: str,
+        resume: str | Path | None,
+        undo: ExitStack,
+    ) -> Loop:
+        path, lock = None, None
+        parent = Path(self.run_dir)
+        if resume is not None:
+            path, lock = resuming.resume_from(parent, resume, task.run_name)
+        directory = RunDirectory(parent, task.run_name, self.dry_run is not None, lock)
+        undo.callback(directory.release)
+        run = Loop(self, self.bus, task, accelerator, self.loaded, directory)
+        run.stage, run.resume_path = stage, path
+        run.header.update(
+            device=f"{accelerator.device} ({why})",
+            precision=self.precision or "as the model has it",
+            plugins=loading.listed(self.loaded),
+        )
+        return run
+
+    def _listeners_of_run(self, run: Loop) -> Iterator[Plugin]:
+        """The task and the accelerator, where they listen."""
+        if listens(run.task, self.bus.hooks):
+            yield Plugin("task", run.task, type(run.task).__name__)
+        if type(run.accelerator).step_boundary is not Accelerator.step_boundary:
+            yield Plugin("accelerator", Boundaries(run.accelerator), run.accelerator.name)
+
+    def _lifetime(self, run: Loop) -> Iterator[Loop]:
         bus = self.bus
         try:
             if self.seed is not None:
-                random_state.seed_everything(self.seed)
-            if self.deterministic:
-                torch.use_deterministic_algorithms(True)
-            if self.max_time is not None:
-                run.deadline = monotonic() + self.max_time
+                seed_everything(self.seed)
+            if self.max_seconds is not None:
+                run.deadline = monotonic() + self.max_seconds
             run.fire("on_run_start")
             if run.precision is not None and run.claimed("precision") is None:
                 raise UsageError(
@@ -366,7 +300,7 @@ class Trainer:
                 bus.on_run_end(run, run.status)
 
     def _prepare(
-        self, run: Run, with_optimizers: bool = False, given: Optimizers | None = None
+        self, run: Loop, with_optimizers: bool = False, given: Optimizers | None = None
     ) -> None:
         bus = self.bus
         run.model = bus.configure_model(run)
@@ -375,8 +309,7 @@ class Trainer:
         if run.stage == "train":
             # Once: what a listener or the task puts into evaluation mode later stays in it.
             run.model.train()
-        if given is not None:
-            run.given_optimizers = given
+        run.given_optimizers = given
         if with_optimizers or given is not None:
             run.optimizers = list(bus.configure_optimizer(run))
             run.optimizer = run.optimizers[0]
@@ -392,11 +325,11 @@ class Trainer:
         for topic, text in run.header.items():
             logger.info("%s: %s", topic, text)
 
-    def _validate(self, run: Run, valid: Iterable[Any] | None) -> None:
+    def _validate(self, run: Loop, valid: Iterable[Any] | None) -> None:
         if valid is not None and not run.stopping:
             self._evaluate(run, valid, "valid")
 
-    def _evaluate(self, run: Run, loader: Iterable[Any], stage: Stage) -> None:
+    def _evaluate(self, run: Loop, loader: Iterable[Any], stage: Stage) -> None:
         for _ in run.evaluation_batches(loader, stage, _validation_step):
             pass
 
@@ -407,8 +340,8 @@ class Trainer:
         prefix = f"{stage}/"
         return {name: value for name, value in run.metrics.items() if name.startswith(prefix)}
 
-    def _check_validation(self, run: Run, valid: Iterable[Any] | None) -> None:
-        """Tell of a step that is missing before the first epoch, and not after it."""
+    def _check_validation(self, run: Loop, valid: Iterable[Any] | None) -> None:
+        """Say before the first epoch, and not after it, that a step is missing."""
         missing = type(run.task).validation_step is Task.validation_step
         if valid is not None and missing and self.bus.order()["validation_step"] == ["core"]:
             raise UsageError(
@@ -416,40 +349,18 @@ class Trainer:
                 "needs; define it, or leave the loader out"
             )
 
-    def _validation_interval(
-        self, run: Run, train: Iterable[Any], valid: Iterable[Any] | None
-    ) -> int | None:
+    def _validation_interval(self, train: Iterable[Any], valid: Iterable[Any] | None) -> int | None:
         """Batches between validations inside an epoch, or None to count epochs."""
         if valid is None or self.validate_every >= 1:
             return None
-        total = size(train if self.limit_batches is None else Limited(train, self.limit_batches))
+        limit = self.limit_batches
+        total = batches.size(train if limit is None else batches.Limited(train, limit))
         if total is None:
             raise UsageError(
                 f"validate_every={self.validate_every} is a fraction of an epoch, but "
-                f"{describe(train)} does not tell its length; give whole epochs"
+                f"{batches.describe(train)} does not tell its length; give whole epochs"
             )
         return max(1, round(total * self.validate_every))
-
-    def _ask(self, hook: str) -> list[Any]:
-        call = getattr(self.bus, hook)
-        return call() if call else []
-
-    def _device_index(self) -> int | None:
-        if self.devices in ("auto", 1):
-            return None
-        if isinstance(self.devices, (list, tuple)) and len(self.devices) == 1:
-            return int(self.devices[0])
-        raise UsageError(
-            f"devices={self.devices!r}: give 'auto', 1, or a list with one index; several devices "
-            "need a plugin that starts one process for each, and none is active"
-        )
-
-    def make_run_dir(self, run: Run) -> Hold:
-        """Make the directory of a run; that of a dry run is removed after it."""
-        if run.dry_run:
-            self._unfreed.append(Path(tempfile.mkdtemp(prefix="trainbus-dry-run-")))
-            return Hold(self._unfreed[-1])
-        return run_dirs.make(self.run_dir, run.name)
 
 
 def _validation_step(run: Run) -> Any:
@@ -460,10 +371,17 @@ def _predict_step(run: Run) -> Any:
     return run.bus.predict_step(run)
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _asked(contribution: Callable[[], list[Any]] | None) -> list[Any]:
+    return contribution() if contribution else []
 
 
-def _require(right: bool, name: str, value: object, what: str) -> None:
-    if not right:
-        raise UsageError(f"Trainer({name}={value!r}): {name} must be {what}")
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Deterministic algorithms, or an error where there is none; then what was before."""
+    before = torch.are_deterministic_algorithms_enabled()
+    only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=only_warn)

@@ -263,7 +263,7 @@ class EventBus:
         return set(impls)
 
     def _sort(self, hooks: Collection[str]) -> None:
-        """Write the order into pluggy's lists, which stay the one truth; they are read in reverse."""
+        """Write the order into pluggy's lists, which stay the one truth and are read in reverse."""
         position = {name: i for i, name in enumerate(self._plugins)}
         for hook in hooks:
             caller = getattr(self._manager.hook, hook)

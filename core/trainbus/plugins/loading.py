@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -133,6 +134,21 @@ def _load(name: str, request: Request, given: Mapping[str, Given]) -> Plugin:
         f"{name} ({found.origin})", target, _with_environment(name, target, given)
     )
     return Plugin(name, made, found.origin, request.why, found, options)
+
+
+def built_in(name: str, why: str, **options: Any) -> Plugin:
+    """A plugin of the core, with options that the program gives."""
+    given = {key: Given(value, why) for key, value in options.items()}
+    return replace(load_one(name, Request(name, why), given), origin=why)
+
+
+def listed(loaded: Sequence[Plugin]) -> str:
+    """`journal, manifest (built in); progress 0.1.0 (Trainer)`: the core's own have its version."""
+    names: dict[str, list[str]] = {}
+    for each in loaded:
+        version = "" if each.distribution == "trainbus" else each.version
+        names.setdefault(each.why, []).append(f"{each.name} {version}".strip())
+    return "; ".join(f"{', '.join(those)} ({why})" for why, those in names.items())
 
 
 def bus_of(loaded: Sequence[Plugin]) -> Bus:

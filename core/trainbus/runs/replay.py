@@ -18,7 +18,7 @@ from trainbus.runs.stored_run import StoredRun, explained, find, shown
 from trainbus.records.delivery import Delivery, RunInfo
 from trainbus.plugins.discovery import one_scan
 from trainbus.errors import JournalError, PluginError, UsageError
-from trainbus.storage.lock import hold
+from trainbus.storage.lock import lock
 from trainbus.records.journal import JournalFile
 from trainbus.plugins.selection import Request, name_of, select
 
@@ -77,7 +77,7 @@ def _replay(directory: Path, logger: Logger, again: bool, patience: float) -> bo
     run = StoredRun(directory)  # or there is no journal
     run.close()
     try:
-        held = hold(directory)
+        held = lock(directory)
     except OSError as error:
         raise JournalError(f"cannot write {directory}: {error}") from error
     if held is None:

@@ -1,4 +1,4 @@
-"""A run's directory is held by one process at a time."""
+"""A lock for each run's directory: one run at a time writes there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 _held: set[Path] = set()
 
 
-class Hold:
+class DirectoryLock:
     """A directory that one run has for itself, against other processes too, until `release`.
 
     The lock is one of the process: it goes when the process dies, however that happens, and
@@ -40,17 +40,17 @@ class Hold:
         _held.add(self._place)
 
     def release(self) -> None:
-        """Give the directory free; more than once does no harm."""
+        """Release the directory. Calling it again does nothing."""
         _held.discard(self._place)
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
 
-def hold(directory: Path) -> Hold | None:
-    """Hold a directory that exists, or None while another run has it."""
+def lock(directory: Path) -> DirectoryLock | None:
+    """Lock a directory that exists; None while another run has it."""
     with contextlib.suppress(BlockingIOError):
-        return Hold(directory)
+        return DirectoryLock(directory)
     return None
 
 

@@ -15,10 +15,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainbus.devices.accelerator import Accelerator
-from trainbus.engine.metrics import Records
+from trainbus.engine.metrics import MetricBuffer, Row
 from trainbus.engine.run import Run
 
 #: Operators whose result, or its size, depends on values.
+#: Where logged numbers are fetched in time.
+_LOGGING = ("trainbus.engine.run", "trainbus.engine.metrics", "trainbus.engine.loop")
 _OPERATORS = ("_local_scalar_dense", "equal", "nonzero", "masked_select")
 #: Methods of tensors that no operator stands for on the CPU.
 _METHODS = ("tolist", "numpy", "cpu", "__array__", "__repr__")
@@ -38,18 +40,18 @@ class Waiting:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Look at every operation inside."""
-        fetch, note = Records.fetch, self._note
+        fetch, note = MetricBuffer.fetch, self._note
 
-        def counted_fetch(records: Records) -> None:
-            if records.pending:
-                note("fetches what was logged", "trainbus.run", "trainbus.records")
-            fetch(records)
+        def counted_fetch(buffer: MetricBuffer) -> list[Row]:
+            if buffer.pending:
+                note("fetches what was logged", *_LOGGING)
+            return fetch(buffer)
 
         def counted_synchronize(*_arguments: Any) -> None:
             note("synchronizes")
 
         with pytest.MonkeyPatch.context() as patch, _Functions(self), _Operators(self):
-            patch.setattr(Records, "fetch", counted_fetch)
+            patch.setattr(MetricBuffer, "fetch", counted_fetch)
             for owner in (Accelerator, torch.accelerator, torch.cuda):
                 patch.setattr(owner, "synchronize", counted_synchronize)
             yield
@@ -65,7 +67,7 @@ class Waiting:
             frame = frame.f_back
         module, code = str(frame.f_globals.get("__name__")), frame.f_code
         # `run.log`, and what fetches in time.
-        if module in ("trainbus.records", "trainbus.loop") or code is Run.log.__code__:
+        if module in _LOGGING or code is Run.log.__code__:
             return
         if code.co_name == "fetch" and isinstance(frame.f_locals.get("self"), Accelerator):
             return  # for the records

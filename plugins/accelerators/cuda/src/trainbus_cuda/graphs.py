@@ -180,7 +180,7 @@ def _by_shape(
     def forward(*arguments: Any, **keywords: Any) -> Any:
         fits = (
             run.stage == "train"
-            and run.window == 1
+            and run.window.size == 1
             and torch.is_grad_enabled()
             and not keywords
             and same_shapes(arguments, samples)

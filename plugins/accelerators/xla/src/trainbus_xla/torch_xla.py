@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 
 from trainbus import batches
 from trainbus.checkpoints import archive
-from trainbus.devices import random_state
 from trainbus.devices.accelerator import Accelerator, Boundary
+from trainbus.devices.random_state import put_back, take
 from trainbus.errors import UsageError
 from trainbus_xla import tpus
 
@@ -176,11 +176,11 @@ class TorchXLA(Accelerator):
     def random_state(self) -> dict[str, Any]:
         """Those of the process, and the device's: a whole number."""
         state = self._model.get_rng_state(str(self.device))
-        return {**random_state.random_state(_CPU), "device": state}
+        return {**take(_CPU), "device": state}
 
     def set_random_state(self, state: dict[str, Any]) -> None:
         """Put back what `random_state` gave."""
-        random_state.set_random_state({k: v for k, v in state.items() if k != "device"}, _CPU)
+        put_back({k: v for k, v in state.items() if k != "device"}, _CPU)
         if isinstance(state.get("device"), int):  # else the state of another kind of device
             self._model.set_rng_state(state["device"], str(self.device))
 

@@ -35,7 +35,9 @@ class Setting:
 
 def setting(run: Run) -> Setting:
     """Look at the loader, the optimizers, the device and the plugins of a run."""
-    loader = run.training_loader
+    from trainbus.batches import innermost
+
+    loader = innermost(run.loader)
     workers = getattr(loader, "num_workers", None)
     first = run.optimizers[0] if run.optimizers else None
     return Setting(
@@ -44,7 +46,7 @@ def setting(run: Run) -> Setting:
         optimizer=type(first).__name__,
         fused=bool(first is not None and first.defaults.get("fused")),
         on_cpu=run.device.type == "cpu",
-        named=frozenset(each.name for each in run.trainer.loaded),
+        named=frozenset(each.name for each in run.loaded),
     )
 
 

@@ -73,6 +73,8 @@ class Progress:
         self._table = Table()
         self._started = self._epoch_started = monotonic()
         self._first_epoch, self._first_step = run.epoch, run.global_step
+        limit = run.trainer.max_seconds
+        self._deadline = None if limit is None else self._started + limit
         self._trained: dict[str, float] = {}
         self._evaluated: dict[str, float] = {}
         #: The training pass at work, and the pass at work: that one, or one inside it.
@@ -259,6 +261,6 @@ class Progress:
             shares.append((run.global_step - self._first_step) / max(1, steps))
         elapsed = now - self._started
         ends = [elapsed * (1 - share) / share for share in shares if share > 0]
-        if run.deadline is not None:
-            ends.append(run.deadline - now)
+        if self._deadline is not None:
+            ends.append(self._deadline - now)
         return max(0.0, min(ends)) if ends else None

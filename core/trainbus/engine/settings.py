@@ -1,0 +1,86 @@
+"""What a trainer was told, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from trainbus.devices.accelerator import Accelerator
+from trainbus.errors import UsageError
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Settings:
+    """The engineering of a training, as `Trainer` takes it; plugins read it as `run.trainer`."""
+
+    epochs: int | None = None
+    max_steps: int | None = None
+    max_time: float | timedelta | None = None
+    plugins: Sequence[str | object] = ()
+    accelerator: str | Accelerator = "auto"
+    devices: int | str | Sequence[int] = "auto"
+    precision: str | None = None
+    seed: int | None = None
+    deterministic: bool = False
+    accumulate: int = 1
+    clip_norm: float | None = None
+    validate_every: int | float = 1
+    limit_batches: int | float | None = None
+    log_every: int = 1
+    run_dir: str | Path = "runs"
+    dry_run: int | None = None
+    overfit: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "max_steps", "accumulate", "log_every", "dry_run", "overfit"):
+            count = getattr(self, name)
+            right = count is None or (_is_whole(count) and count >= 1)
+            _require(right, name, count, "a whole number, at least 1")
+        right = self.seed is None or _is_whole(self.seed)
+        _require(right, "seed", self.seed, "a whole number")
+        for name in ("max_time", "clip_norm", "limit_batches", "validate_every"):
+            amount = getattr(self, name)
+            seconds = amount.total_seconds() if isinstance(amount, timedelta) else amount
+            right = amount is None or (isinstance(seconds, (int, float)) and seconds > 0)
+            _require(right, name, seconds, "a number greater than 0")
+        every = self.validate_every
+        right = every < 1 or _is_whole(every)
+        _require(right, "validate_every", every, "whole epochs, or a fraction below 1")
+        limit = self.limit_batches
+        right = limit is None or limit <= 1 or _is_whole(limit)
+        _require(right, "limit_batches", limit, "a whole number, or a fraction up to 1")
+        if self.epochs is self.max_steps is self.max_time is None or self.dry_run is not None:
+            self.epochs = 1
+        if self.dry_run is not None:
+            self.limit_batches = self.dry_run
+        self.run_dir = Path(self.run_dir).expanduser()
+
+    @property
+    def max_seconds(self) -> float | None:
+        """`max_time` in seconds."""
+        limit = self.max_time
+        return limit.total_seconds() if isinstance(limit, timedelta) else limit
+
+    @property
+    def device_index(self) -> int | None:
+        """Which device `devices` means; None for the one that torch uses now."""
+        if self.devices in ("auto", 1):
+            return None
+        if isinstance(self.devices, (list, tuple)) and len(self.devices) == 1:
+            return int(self.devices[0])
+        raise UsageError(
+            f"devices={self.devices!r}: give 'auto', 1, or a list with one index; several devices "
+            "need a plugin that starts one process for each, and none is active"
+        )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _require(right: bool, name: str, value: Any, what: str) -> None:
+    if not right:
+        raise UsageError(f"Trainer({name}={value!r}): {name} must be {what}")

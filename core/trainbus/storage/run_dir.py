@@ -1,0 +1,75 @@
+"""The directory of a run: a new one for each, made when something is to be written."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+from trainbus.errors import UsageError
+from trainbus.storage.lock import DirectoryLock
+
+
+class RunDirectory:
+    """The directory of one run: made, and locked, when its path is first asked for.
+
+    Args:
+        parent: where it is made.
+        name: the run's name, a part of the directory's.
+        temporary: it lies elsewhere, and is removed with its release.
+        lock: the directory of an earlier run to go on in, locked.
+    """
+
+    def __init__(
+        self, parent: Path, name: str, temporary: bool = False, lock: DirectoryLock | None = None
+    ) -> None:
+        self._parent = parent
+        self._name = name
+        self._temporary = temporary
+        self._lock = lock
+
+    @property
+    def is_made(self) -> bool:
+        """Whether it is there."""
+        return self._lock is not None
+
+    @property
+    def path(self) -> Path:
+        """The directory. Raises `UsageError` where it cannot be made."""
+        if self._lock is None:
+            if self._temporary:
+                path = Path(tempfile.mkdtemp(prefix="trainbus-dry-run-"))
+            else:
+                path = _make(self._parent, self._name)
+            self._lock = DirectoryLock(path)
+        return self._lock.directory
+
+    def release(self) -> None:
+        """Let other runs have it."""
+        if self._lock is not None:
+            self._lock.release()
+            if self._temporary:
+                shutil.rmtree(self._lock.directory, ignore_errors=True)
+
+
+def _make(parent: Path, name: str) -> Path:
+    """A directory in `parent` that no other run has, named by time and run."""
+    stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{file_name(name)}"
+    for number in range(1, 10_000):
+        path = parent / (stem if number == 1 else f"{stem}_{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            where = f"run_dir={str(parent)!r}"
+            raise UsageError(f"{where}: cannot make {path}: {error}") from None
+        return path
+    raise UsageError(f"run_dir={str(parent)!r}: no free name for {stem}")
+
+
+def file_name(text: str) -> str:
+    """A text as a part of a directory's name."""
+    return re.sub(r"[^\w.-]+", "_", text)[:80]
