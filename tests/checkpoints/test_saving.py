@@ -59,7 +59,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(line, loader, monkeypatc
         go.wait(20)
         write(*arguments)
 
-    monkeypatch.setattr(checkpoint, "write", slow)
+    monkeypatch.setattr(archive, "write", slow)
     trainer = Trainer(plugins=[Checkpoint(every_steps=2, background=True)])
 
     @trainer.on("train_batch_end")

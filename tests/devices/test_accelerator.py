@@ -238,9 +238,9 @@ def test_the_name_of_a_plugin_that_is_installed_and_not_active():
 
 
 def test_the_name_of_a_known_plugin_that_is_not_installed(monkeypatch):
-    from trainbus.plugins import discovery
+    from trainbus.engine import choice
 
-    monkeypatch.setattr(discovery, "known_distributions", lambda: {"tpu": "trainbus-tpu"})
+    monkeypatch.setattr(choice, "known_distributions", lambda: {"tpu": "trainbus-tpu"})
     with fails(r"accelerator='tpu' is not known here; .* pip install trainbus-tpu"):
         choose("tpu", [])
 

@@ -8,7 +8,7 @@ import pytest
 from trainbus import Trainer
 from trainbus.fit.signatures import inspected
 from trainbus.fit.static import Sources
-from trainbus.plugins.discovery import discover
+from trainbus.plugins.discovery import Installed
 
 
 def section(text, title):
@@ -29,7 +29,7 @@ def test_it_lists_each_argument_of_the_trainer(trainbus):
 
 def test_it_lists_the_options_of_each_installed_plugin(trainbus):
     text = trainbus("fit", "--help").stdout
-    for name in discover():
+    for name in Installed().plugins:
         assert f"\n[options.{name}]:\n" in text
     assert 'mode: "min" | "max" = "min"' in section(text, "[options.checkpoint]")
 

@@ -47,12 +47,12 @@ def test_without_it_no_profiler_is_there(trainbus, config, tmp_path):
 def test_where_the_profiler_is_not_installed_the_message_has_the_line_for_pip(
     trainbus, config, monkeypatch
 ):
-    installed = discovery.discover
+    group = discovery.Installed.group
 
     def without(*arguments):
-        return {k: v for k, v in installed(*arguments).items() if k != "profiler"}
+        return {k: v for k, v in group(*arguments).items() if k != "profiler"}
 
-    monkeypatch.setattr("trainbus.plugins.loading.discover", without)
+    monkeypatch.setattr(discovery.Installed, "group", without)
     done = trainbus("fit", str(config), "--profile", status=2)
     assert "profiler" in done.stderr
     assert "pip install trainbus-profiler" in done.stderr

@@ -189,7 +189,10 @@ class Journal:
     @hookimpl
     def on_metrics(self, run: Run, step: int, metrics: Mapping[str, float], time: float) -> None:
         """Put them into the queue."""
-        self._put(run, "metrics", time, step, metrics)
+        if self._writer is not None and self._run is not None and self._run() is run:
+            self._writer.put(("metrics", time, step, metrics))  # in each step
+        else:
+            self._put(run, "metrics", time, step, metrics)
 
     @hookimpl
     def on_params(self, run: Run, params: Mapping[str, Any]) -> None:

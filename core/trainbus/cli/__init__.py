@@ -15,7 +15,7 @@ import click
 
 from trainbus.errors import TrainbusError, UsageError, nearest
 from trainbus.plugins import loading
-from trainbus.plugins.discovery import discover, known_distributions, one_scan
+from trainbus.plugins.discovery import Installed, known_distributions
 from trainbus.plugins.selection import command_line
 from trainbus.runs.command import in_directory, runs
 from trainbus.version import __version__
@@ -166,7 +166,7 @@ def demo(name: str, epochs: int | None, run_dir: str, seed: int) -> None:
 
 def _demo_of(name: str) -> Callable[..., None]:
     """The function that a distribution names in the entry-point group `trainbus.demos`."""
-    found = discover("trainbus.demos")
+    found = Installed().group("trainbus.demos")
     if name in found:
         return cast(Callable[..., None], found[name].load())
     known = ["digits", *found]
@@ -307,8 +307,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in given
     told = command_line.get()
     try:
-        with one_scan():
-            status = trainbus(given, prog_name="trainbus", standalone_mode=False)
+        status = trainbus(given, prog_name="trainbus", standalone_mode=False)
         if isinstance(status, int) and status != 0:  # a verb called context.exit
             sys.exit(status)
     except click.ClickException as error:

@@ -8,7 +8,8 @@ from importlib import metadata
 import click
 
 from trainbus.errors import PluginError, TrainbusError
-from trainbus.plugins import discovery, loading
+from trainbus.plugins import loading
+from trainbus.plugins.discovery import Found, Installed
 from trainbus.plugins.project import find_project
 
 
@@ -25,11 +26,9 @@ def report() -> int:
     problems += _device()
     problems += _project()
     click.echo("\nplugins")
-    for name, found in {
-        **discovery.discover(),
-        **discovery.discover(discovery.AUTOLOAD_GROUP),
-    }.items():
-        problem = _broken(name, found)
+    installed = Installed()
+    for name, found in sorted(installed.every.items()):
+        problem = _broken(found, installed)
         problems += problem is not None
         click.echo(f"  {'broken' if problem else 'ok':8} {name:14} {problem or found.origin}")
     try:
@@ -62,10 +61,10 @@ def _project() -> int:
     return 0
 
 
-def _broken(name: str, found: discovery.Found) -> str | None:
+def _broken(found: Found, installed: Installed) -> str | None:
     if found.rivals:
         return f"also provided by {', '.join(found.rivals)}; uninstall one"
-    if problems := found.unmet():
+    if problems := found.unmet(installed):
         return "; ".join(problems)
     try:
         found.load()

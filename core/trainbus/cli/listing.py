@@ -9,31 +9,32 @@ import click
 
 from trainbus import terminal
 from trainbus.errors import PluginError
-from trainbus.plugins import discovery, loading
+from trainbus.plugins import loading
+from trainbus.plugins.discovery import Installed
 from trainbus.plugins.selection import select
 
 
 def show_plugins(as_json: bool) -> None:
     """Every plugin that is installed or switched on, and in what state it is."""
-    selection = select()
-    installed = {**discovery.discover(), **discovery.discover(discovery.AUTOLOAD_GROUP)}
+    installed = Installed()
+    selection = select(installed=installed)
     rows = []
-    for name, found in sorted(installed.items()):
+    for name, found in sorted(installed.every.items()):
         note = found.source
         status = "active" if name in selection.active else "available"
         if name in selection.blocked:
             status, note = "off", f"by {selection.blocked[name]}"
         if found.rivals:
             status, note = "broken", f"also provided by {', '.join(found.rivals)}; uninstall one"
-        elif problems := found.unmet():
+        elif problems := found.unmet(installed):
             status, note = "broken", "; ".join(problems)
         rows.append([name, status, found.version, found.dist_name, note])
     for name, request in selection.active.items():
-        if name in installed:
+        if name in installed.every:
             continue
         note = str(request.item)
         missing = isinstance(request.item, str) and note == name
-        note = loading.unknown(name) if missing else note
+        note = loading.unknown(name, installed) if missing else note
         rows.append([name, "missing" if missing else "active", "", "", note])
     _table(("name", "status", "version", "distribution", "note"), rows, as_json)
 

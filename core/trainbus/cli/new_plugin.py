@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from trainbus.errors import UsageError
-from trainbus.plugins.discovery import AUTOLOAD_GROUP, discover, known_distributions
+from trainbus.plugins.discovery import Installed, known_distributions
 from trainbus.version import __version__
 
 #: Each kind with what its template does, as the package's description.
@@ -68,7 +68,7 @@ def check_name(name: str) -> None:
     if name.startswith("trainbus_"):
         short = name.removeprefix("trainbus_")
         raise UsageError(f"the name is without trainbus: {short!r} makes trainbus-{short}")
-    installed = {**discover(AUTOLOAD_GROUP), **discover()}
+    installed = Installed().every
     if name in installed:
         raise UsageError(
             f"a plugin {name!r} is installed ({installed[name].origin}); choose another name"

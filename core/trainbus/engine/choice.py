@@ -8,7 +8,7 @@ import torch
 
 from trainbus.devices.accelerator import Accelerator
 from trainbus.errors import UsageError, nearest
-from trainbus.plugins.discovery import discover, known_distributions
+from trainbus.plugins.discovery import Installed, known_distributions
 
 
 class Current(Accelerator):
@@ -93,7 +93,7 @@ def _unavailable(name: str, reason: str, usable: Sequence[Accelerator]) -> str:
 def _unknown(name: str, candidates: Mapping[str, object], usable: Sequence[Accelerator]) -> str:
     """The message for a name that nobody offers; a plugin of that name may be there for it."""
     what = f"accelerator={name!r} is not known here"
-    if found := discover().get(name):
+    if found := Installed().plugins.get(name):
         what += f"; the plugin of that name ({found.origin}) is not active: plugins=[{name!r}]."
     elif distribution := known_distributions().get(name):
         what += f"; for the plugin of that name, pip install {distribution}, plugins=[{name!r}]."

@@ -15,7 +15,7 @@ from trainbus.events.plugin import Plugin
 from trainbus.fit.instantiate import TRAINER, Calls, target_of, targets
 from trainbus.fit.static import Sources
 from trainbus.plugins import loading
-from trainbus.plugins.discovery import AUTOLOAD_GROUP, discover
+from trainbus.plugins.discovery import AUTOLOAD_GROUP, Installed
 from trainbus.plugins.options import (
     HIDDEN,
     Given,
@@ -144,23 +144,29 @@ class Config:
 
     def _wrong_plugins(self) -> list[PluginError]:
         """Plugins that are not there, and options that they do not have, as sources tell it."""
+        installed = Installed()
         try:
             project = loading.project_in_use()
-            selection = select((), project)
-            given = loading.given_options(project, selection)
+            selection = select((), project, installed)
+            given = loading.given_options(project, selection, installed)
         except PluginError as error:
             return [error]
         sources = Sources(self.search)
         problems = []
         for name, request in selection.active.items():
             try:
-                self._check_plugin(name, request, given.get(name, {}), sources)
+                self._check_plugin(name, request, given.get(name, {}), sources, installed)
             except PluginError as error:
                 problems.append(error)
         return problems
 
     def _check_plugin(
-        self, name: str, request: Request, given: Mapping[str, Given], sources: Sources
+        self,
+        name: str,
+        request: Request,
+        given: Mapping[str, Given],
+        sources: Sources,
+        installed: Installed,
     ) -> None:
         item = str(request.item)
         who = name
@@ -168,9 +174,9 @@ class Config:
             loading.check_file(Path(item))
             return
         if ":" not in item or item.startswith(f"{AUTOLOAD_GROUP}:"):
-            found = discover().get(name, discover(AUTOLOAD_GROUP).get(name))
+            found = installed.every.get(name)
             if found is None:
-                raise PluginError(f"{request.why}: {loading.unknown(name)}")
+                raise PluginError(f"{request.why}: {loading.unknown(name, installed)}")
             item, who = found.target, f"{name} ({found.origin})"
         try:
             signature = sources.read(item) if ":" in item else None
@@ -281,17 +287,18 @@ class Config:
         self, from_there: Any, loaded: Sequence[Plugin]
     ) -> tuple[list[str], dict[str, Any]]:
         """The wishes that are left of all that were said, and the options with their values."""
+        installed = Installed()
         if command_line.get().disabled:
-            return [f"-{name}" for name in (*discover(AUTOLOAD_GROUP), *DEFAULTS)], {}
+            return [f"-{name}" for name in (*installed.autoload, *DEFAULTS)], {}
         project = loading.project_in_use()
-        selection = select((), project)
+        selection = select((), project, installed)
         names = []
         for request in selection.active.values():
             item = str(request.item)
             if request.why not in ("built in", "installed"):
                 names.append(from_there(Path(item)) if item.endswith(".py") else item)
         values = {each.name: each.options for each in loaded}
-        given = loading.given_options(project, selection)
+        given = loading.given_options(project, selection, installed)
         options = {
             name: {key: values.get(name, {}).get(key, g.value) for key, g in table.items()}
             for name, table in given.items()

@@ -57,7 +57,7 @@ def text(config: str | None, settings: Sequence[str]) -> str:
     signature = Sources().read(TRAINER)
     assert signature is not None
     _section(formatter, "[trainer]", signature, skip=("plugins",))
-    for name, found in discovery.discover().items():
+    for name, found in discovery.Installed().plugins.items():
         try:
             _section(formatter, f"[options.{name}]", _of_plugin(found))
         except TrainbusError as error:

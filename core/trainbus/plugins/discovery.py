@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata, resources
 from typing import Any
-
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from trainbus.errors import PluginError
 
@@ -23,24 +18,28 @@ AUTOLOAD_GROUP = "trainbus.autoload"
 
 @dataclass(frozen=True)
 class Found:
-    """An installed plugin, as its metadata tells."""
+    """An installed plugin, as its metadata describe it."""
 
     name: str
     target: str
     group: str
-    distribution: metadata.Distribution
+    files: metadata.Distribution
     #: Other distributions that claim the same name.
     rivals: tuple[str, ...] = ()
 
     @cached_property
+    def _about(self) -> Any:
+        return self.files.metadata  # read and parsed with each access
+
+    @property
     def dist_name(self) -> str:
         """The distribution's name, as `pip` knows it."""
-        return str(self.distribution.metadata["Name"])
+        return str(self._about["Name"])
 
     @property
     def version(self) -> str:
         """The distribution's version."""
-        return self.distribution.version
+        return str(self._about["Version"])
 
     @property
     def origin(self) -> str:
@@ -50,7 +49,7 @@ class Found:
     @cached_property
     def source(self) -> str:
         """Where it was installed from, by PEP 610; empty for a package index."""
-        text = self.distribution.read_text("direct_url.json")
+        text = self.files.read_text("direct_url.json")
         if not text:
             return ""
         origin = json.loads(text)
@@ -63,70 +62,97 @@ class Found:
         """Import what the entry point names. Raises `PluginError`."""
         return import_target(self.name, self.target, self.origin)
 
-    def unmet(self) -> list[str]:
+    def unmet(self, installed: Installed) -> list[str]:
         """Requirements of the distribution that this environment does not meet."""
+        from packaging.requirements import Requirement
+
         problems = []
-        for text in self.distribution.requires or ():
+        for text in self._about.get_all("Requires-Dist") or ():
             requirement = Requirement(text)
             if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
                 continue
-            try:
-                present = metadata.version(requirement.name)
-            except metadata.PackageNotFoundError:
-                present = None
+            present = installed.version(requirement.name)
             if present is not None and requirement.specifier.contains(present, prereleases=True):
                 continue
             wanted = f"{requirement.name}{requirement.specifier}"
             has = "is not installed" if present is None else f"{present} is installed"
             mend = (
                 f"pip install -U {self.dist_name}"
-                if canonicalize_name(requirement.name) == "trainbus"
+                if normalized(requirement.name) == "trainbus"
                 else f"pip install -U '{wanted}'"
             )
             problems.append(f"needs {wanted}, but {requirement.name} {has}: {mend}")
         return problems
 
 
-@contextmanager
-def one_scan() -> Iterator[None]:
-    """Look at the environment's metadata at most once for each group while this lasts."""
-    if _scanned.get() is not None:
-        yield
-        return
-    token = _scanned.set({})
-    try:
-        yield
-    finally:
-        _scanned.reset(token)
+class Installed:
+    """What this environment has, at one moment: each file of metadata is read once.
+
+    It is made by whoever begins to look (a trainer, a command), and passed along.
+    """
+
+    def __init__(self) -> None:
+        self._versions: dict[str, str | None] = {}
+
+    @cached_property
+    def plugins(self) -> dict[str, Found]:
+        """The plugins to be named, sorted by name; none is imported."""
+        return self.group(GROUP)
+
+    @cached_property
+    def autoload(self) -> dict[str, Found]:
+        """The plugins that are active when they are installed."""
+        return self.group(AUTOLOAD_GROUP)
+
+    @cached_property
+    def every(self) -> dict[str, Found]:
+        """Both, by name."""
+        return {**self.autoload, **self.plugins}
+
+    def group(self, group: str) -> dict[str, Found]:
+        """What distributions offer in a group of entry points, sorted by name."""
+        by_name: dict[str, list[Found]] = {}
+        for files, entries in self._offers:
+            for entry in entries:
+                if entry.group == group:
+                    found = Found(entry.name, entry.value, group, files)
+                    by_name.setdefault(entry.name, []).append(found)
+        return {name: _first(claims) for name, claims in sorted(by_name.items())}
+
+    def version(self, distribution: str) -> str | None:
+        """The version of a distribution, or None where it is not installed."""
+        if distribution not in self._versions:
+            try:
+                self._versions[distribution] = metadata.version(distribution)
+            except metadata.PackageNotFoundError:
+                self._versions[distribution] = None
+        return self._versions[distribution]
+
+    @cached_property
+    def _offers(self) -> list[tuple[metadata.Distribution, list[metadata.EntryPoint]]]:
+        """Distributions with entry points of trainbus; of the others only the text is read."""
+        found = []
+        for files in metadata.distributions():
+            text = files.read_text("entry_points.txt")
+            if text and "trainbus." in text:
+                found.append((files, list(files.entry_points)))
+        return found
 
 
-_scanned: ContextVar[dict[str, dict[str, Found]] | None] = ContextVar("_scanned", default=None)
+def _first(claims: list[Found]) -> Found:
+    """The one that an import finds, with the names of other distributions that claim its name."""
+    if len(claims) == 1:
+        return claims[0]
+    by_distribution: dict[str, Found] = {}
+    for each in claims:  # of one distribution the first on the path counts
+        by_distribution.setdefault(normalized(each.dist_name), each)
+    first, *others = (by_distribution[name] for name in sorted(by_distribution))
+    return replace(first, rivals=tuple(other.dist_name for other in others))
 
 
-def discover(group: str = GROUP) -> dict[str, Found]:
-    """The installed plugins of an entry-point group, by name, sorted, without importing any."""
-    scanned = _scanned.get()
-    if scanned is None:
-        return _scan(group)
-    if group not in scanned:
-        scanned[group] = _scan(group)
-    return scanned[group]
-
-
-def _scan(group: str) -> dict[str, Found]:
-    by_name: dict[str, dict[str, Found]] = {}
-    for entry in metadata.entry_points(group=group):
-        if entry.dist is None:
-            continue
-        found = Found(entry.name, entry.value, group, entry.dist)
-        # The first on the path is the one that an import finds.
-        by_name.setdefault(entry.name, {}).setdefault(canonicalize_name(found.dist_name), found)
-    result = {}
-    for name, claims in sorted(by_name.items()):
-        first, *others = (claims[dist] for dist in sorted(claims))
-        rivals = tuple(other.dist_name for other in others)
-        result[name] = Found(first.name, first.target, group, first.distribution, rivals)
-    return result
+def normalized(name: str) -> str:
+    """The name of a distribution as all spellings of it are compared (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def known_distributions() -> dict[str, str]:

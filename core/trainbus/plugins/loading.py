@@ -23,10 +23,9 @@ from trainbus.events.checks import marker
 from trainbus.events.plugin import Plugin
 from trainbus.plugins.discovery import (
     AUTOLOAD_GROUP,
-    discover,
+    Installed,
     import_target,
     known_distributions,
-    one_scan,
 )
 from trainbus.plugins.options import Given, build, field_names, hide_secrets, schema
 from trainbus.plugins.project import Project, find_project
@@ -38,26 +37,26 @@ logger = logging.getLogger("trainbus")
 # --- loading -------------------------------------------------------------------------------------
 
 
-def load(argument: Sequence[str | object] = ()) -> list[Plugin]:
+def load(argument: Sequence[str | object] = (), installed: Installed | None = None) -> list[Plugin]:
     """Load what is switched on, in the order of the wishes; one `PluginError` for all failures.
 
     A plugin that is active only because it is installed (`trainbus.autoload`) and cannot be loaded
     is left out with a warning.
     """
-    with one_scan():
-        project = project_in_use()
-        selection = select(argument, project)
-        given = given_options(project, selection)
-        loaded: list[Plugin] = []
-        failures: list[PluginError] = []
-        for name, request in selection.active.items():
-            try:
-                loaded.append(load_one(name, request, given.get(name, {})))
-            except PluginError as error:
-                if request.why == "installed":
-                    logger.warning("left out: %s", error)
-                else:
-                    failures.append(error)
+    installed = installed or Installed()
+    project = project_in_use()
+    selection = select(argument, project, installed)
+    given = given_options(project, selection, installed)
+    loaded: list[Plugin] = []
+    failures: list[PluginError] = []
+    for name, request in selection.active.items():
+        try:
+            loaded.append(load_one(name, request, given.get(name, {}), installed))
+        except PluginError as error:
+            if request.why == "installed":
+                logger.warning("left out: %s", error)
+            else:
+                failures.append(error)
     if failures:
         raise together(failures) from failures[0].__cause__
     return loaded
@@ -86,9 +85,14 @@ def register(bus: Bus, loaded: Sequence[Plugin]) -> list[Plugin]:
     return kept
 
 
-def load_one(name: str, request: Request, given: Mapping[str, Given] | None = None) -> Plugin:
+def load_one(
+    name: str,
+    request: Request,
+    given: Mapping[str, Given] | None = None,
+    installed: Installed | None = None,
+) -> Plugin:
     """Find, check, import, configure and make one plugin. Raises `PluginError`."""
-    loaded = _load(name, request, given or {})
+    loaded = _load(name, request, given or {}, installed or Installed())
     if any(marker(loaded.object, attribute) for attribute in dir(loaded.object)):
         return loaded
     if isinstance(loaded.object, type):
@@ -99,7 +103,7 @@ def load_one(name: str, request: Request, given: Mapping[str, Given] | None = No
     )
 
 
-def _load(name: str, request: Request, given: Mapping[str, Given]) -> Plugin:
+def _load(name: str, request: Request, given: Mapping[str, Given], installed: Installed) -> Plugin:
     item = request.item
     if not isinstance(item, str):
         for key, option in given.items():
@@ -108,7 +112,7 @@ def _load(name: str, request: Request, given: Mapping[str, Given]) -> Plugin:
                     f"{option.where}: plugin {name!r} was made by the program with its options; "
                     f"{key!r} cannot be set from outside"
                 )
-        return _describe(name, item, request)
+        return _describe(name, item, request, installed)
     if item.endswith(".py"):
         module, _ = build(name, _import_file(Path(item)), given)
         return Plugin(name, module, str(Path(item).resolve()), request.why)
@@ -116,18 +120,18 @@ def _load(name: str, request: Request, given: Mapping[str, Given]) -> Plugin:
         target = import_target(name, item, item)
         made, options = build(name, target, _with_environment(name, target, given))
         return Plugin(name, made, item, request.why, options=options)
-    found = discover(AUTOLOAD_GROUP).get(name)
+    found = installed.autoload.get(name)
     if not item.startswith(AUTOLOAD_GROUP):
-        found = discover().get(name, found)
+        found = installed.plugins.get(name, found)
     if found is None:
-        raise PluginError(unknown(name))
+        raise PluginError(unknown(name, installed))
     who = f"plugin {name!r} ({found.origin})"
     if found.rivals:
         raise PluginError(
             f"two distributions provide a plugin {name!r}: {found.dist_name} and "
             f"{', '.join(found.rivals)}; uninstall one"
         )
-    if problems := found.unmet():
+    if problems := found.unmet(installed):
         raise PluginError(f"{who} " + "; ".join(problems))
     target = found.load()
     made, options = build(
@@ -158,19 +162,18 @@ def bus_of(loaded: Sequence[Plugin]) -> Bus:
     return bus
 
 
-def unknown(name: str) -> str:
+def unknown(name: str, installed: Installed) -> str:
     """The message for a plugin that is not installed."""
-    installed = discover()
     if name in (known := known_distributions()):
         return f"plugin {name!r} is not installed: pip install {known[name]}"
     return (
-        f"no plugin {name!r} is installed{nearest(name, {**known, **installed})} "
-        f"Installed: {', '.join(installed)}"
+        f"no plugin {name!r} is installed{nearest(name, {**known, **installed.plugins})} "
+        f"Installed: {', '.join(installed.plugins)}"
     )
 
 
-def _describe(name: str, plugin: object, request: Request) -> Plugin:
-    found = discover().get(name)
+def _describe(name: str, plugin: object, request: Request, installed: Installed) -> Plugin:
+    found = installed.plugins.get(name)
     if found is None or isinstance(plugin, ModuleType):
         return Plugin(name, plugin, why=request.why)
     options = {
@@ -207,11 +210,13 @@ def _import_file(path: Path) -> ModuleType:
 # --- options -------------------------------------------------------------------------------------
 
 
-def given_options(project: Project, selection: Selection) -> dict[str, dict[str, Given]]:
+def given_options(
+    project: Project, selection: Selection, installed: Installed
+) -> dict[str, dict[str, Given]]:
     """What was set for each plugin by name: in the files and on the command line."""
     told = command_line.get()
     given: dict[str, dict[str, Given]] = {}
-    names = {*discover(), *discover(AUTOLOAD_GROUP), *known_distributions(), *selection.active}
+    names = {*installed.every, *known_distributions(), *selection.active}
     for file in (project,) if told.disabled else (project, told.config):
         for name, table in file.options.items():
             if name not in names:

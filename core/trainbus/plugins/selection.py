@@ -12,13 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from packaging.utils import canonicalize_name
-
 from trainbus.errors import PluginError
-from trainbus.plugins.discovery import (
-    AUTOLOAD_GROUP,
-    discover,
-)
+from trainbus.plugins.discovery import AUTOLOAD_GROUP, Installed, normalized
 from trainbus.plugins.project import Project, find_project
 
 #: Built-in plugins that are active unless switched off.
@@ -93,21 +88,25 @@ def is_name(item: str | object) -> bool:
     return ":" not in item or item.startswith(f"{AUTOLOAD_GROUP}:")
 
 
-def select(argument: Sequence[str | object] = (), project: Project | None = None) -> Selection:
+def select(
+    argument: Sequence[str | object] = (),
+    project: Project | None = None,
+    installed: Installed | None = None,
+) -> Selection:
     """Put together who wants what, from the farthest to the nearest.
 
     Installed for autoload, built in, the project's file, that of `trainbus fit`,
     `Trainer(plugins=...)`, the environment (`TRAINBUS_PLUGINS`, by commas), the command line.
     """
-    told = command_line.get()
+    told, installed = command_line.get(), installed or Installed()
     if told.disabled:  # what the program itself made is part of the program
         objects = [item for item in argument if not isinstance(item, str)]
-        return Selection({name_of(item): Request(item, "Trainer") for item in objects})
+        return Selection({name_of(item, installed): Request(item, "Trainer") for item in objects})
     if isinstance(argument, str):
         raise PluginError(f"plugins={argument!r}: give a list, [{argument!r}]")
     project = project if project is not None else find_project()
     wishes = [
-        *(Request(f"{AUTOLOAD_GROUP}:{name}", "installed") for name in discover(AUTOLOAD_GROUP)),
+        *(Request(f"{AUTOLOAD_GROUP}:{name}", "installed") for name in installed.autoload),
         *(Request(name, "built in") for name in DEFAULTS),
         *(
             Request(_beside(item, file), file.label)
@@ -125,23 +124,22 @@ def select(argument: Sequence[str | object] = (), project: Project | None = None
     selection = Selection()
     for wish in wishes:
         off = re.match(r"(?:-|no:)(.+)", wish.item) if isinstance(wish.item, str) else None
-        for name in _names(off[1] if off else wish.item):
+        for name in _names(off[1] if off else wish.item, installed):
             selection.switch(name, wish, on=off is None)
     return selection
 
 
-def _names(item: str | object) -> list[str]:
+def _names(item: str | object, installed: Installed) -> list[str]:
     """The plugins that a wish means: one, or all those of a distribution."""
-    if isinstance(item, str) and item not in discover():
-        wanted = canonicalize_name(item)
-        found = {**discover(AUTOLOAD_GROUP), **discover()}
-        names = [name for name in found if canonicalize_name(found[name].dist_name) == wanted]
+    if isinstance(item, str) and item not in installed.plugins:
+        wanted, found = normalized(item), installed.every
+        names = [name for name in found if normalized(found[name].dist_name) == wanted]
         if names and wanted != "trainbus":
             return names
-    return [name_of(item)]
+    return [name_of(item, installed)]
 
 
-def name_of(item: str | object) -> str:
+def name_of(item: str | object, installed: Installed | None = None) -> str:
     """The name of a plugin, given as a name, a file, an import path or an object."""
     if isinstance(item, str):
         if item.startswith(f"{AUTOLOAD_GROUP}:"):
@@ -157,7 +155,7 @@ def name_of(item: str | object) -> str:
     if isinstance(name := getattr(item, "plugin_name", None), str):
         return name
     package = kind.__module__.partition(".")[0]
-    for found in discover().values():
+    for found in (installed or Installed()).plugins.values():
         module, _, attribute = found.target.partition(":")
         if attribute == kind.__qualname__ and module.partition(".")[0] == package:
             return found.name

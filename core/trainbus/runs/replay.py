@@ -16,7 +16,7 @@ from trainbus.plugins import loading
 from trainbus import terminal
 from trainbus.runs.stored_run import StoredRun, explained, find, shown
 from trainbus.records.delivery import Delivery, RunInfo
-from trainbus.plugins.discovery import one_scan
+from trainbus.plugins.discovery import Installed
 from trainbus.errors import JournalError, PluginError, UsageError
 from trainbus.storage.lock import lock
 from trainbus.records.journal import JournalFile
@@ -40,14 +40,14 @@ def load(to: str) -> Logger:
     Raises:
         PluginError: there is none, it cannot be made, or it is no logger.
     """
-    with one_scan():
-        project = loading.project_in_use()
-        selection = select((), project)
-        name = name_of(to)
-        selection.switch(name, Request(to, "--to"), on=True)
-        given = loading.given_options(project, selection).get(name, {})
-        loaded = loading.load_one(name, selection.active[name], given)
-        bus = loading.bus_of([loaded])
+    installed = Installed()
+    project = loading.project_in_use()
+    selection = select((), project, installed)
+    name = name_of(to, installed)
+    selection.switch(name, Request(to, "--to"), on=True)
+    given = loading.given_options(project, selection, installed).get(name, {})
+    loaded = loading.load_one(name, selection.active[name], given, installed)
+    bus = loading.bus_of([loaded])
     if name not in bus.loggers:
         raise PluginError(f"{bus.who(name)} is no logger: it does not listen to on_log_start")
     return Logger(

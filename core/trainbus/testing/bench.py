@@ -22,8 +22,8 @@ from trainbus.engine.trainer import Trainer
 from trainbus.errors import PluginError
 from trainbus.events.checks import marker
 from trainbus.events.markers import hookimpl, spec_options
-from trainbus.plugins import discovery, loading
-from trainbus.plugins.discovery import Found, import_target
+from trainbus.plugins import loading
+from trainbus.plugins.discovery import Found, Installed, import_target
 from trainbus.plugins.options import Given, build, schema, unknown_option
 from trainbus.plugins.selection import name_of
 
@@ -52,12 +52,10 @@ class Subject:
         if isinstance(plugin, str) and ":" in plugin:
             target = import_target(plugin, plugin, plugin)
         elif isinstance(plugin, str):
-            found = {
-                **discovery.discover(discovery.AUTOLOAD_GROUP),
-                **discovery.discover(),
-            }.get(plugin)
+            installed = Installed()
+            found = installed.every.get(plugin)
             if found is None:
-                raise PluginError(loading.unknown(plugin))
+                raise PluginError(loading.unknown(plugin, installed))
             target = found.load()
         subject = cls(target, found, options, **more)
         for name in options:
