@@ -5,7 +5,7 @@ import pytest
 from trainbus import hookspecs
 from trainbus.events.markers import hookimpl, spec_options
 from trainbus.testing import Recorder, TinyTask, make_loader
-from trainbus.testing.bench import Lab, Subject
+from trainbus.testing.bench import Bench, Subject
 from trainbus.testing.scenarios import SCENARIOS
 
 
@@ -13,7 +13,7 @@ def lab_of(plugin):
     subject = Subject.of(
         lambda: plugin, {}, beside=(), synchronises=0, skip={}, task=TinyTask, loader=make_loader
     )
-    return Lab(subject)
+    return Bench(subject)
 
 
 def test_every_event_is_fired_and_every_action_called():

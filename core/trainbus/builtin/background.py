@@ -84,6 +84,6 @@ class Background:
             self._copies.append(target)
             return target
 
-        parts = archive.plain(state.capture(run), path.name, copy)
+        parts = archive.plain_tensors(state.capture(run), path.name, copy)
         run.accelerator.synchronize()
         return parts

@@ -18,6 +18,7 @@ from trainbus.builtin.background import Background
 from trainbus.builtin.monitor import Monitor
 from trainbus.errors import CheckpointError, PluginError
 from trainbus.events.markers import hookimpl
+from trainbus.storage.files import remove_leftovers
 
 if TYPE_CHECKING:
     from trainbus.engine.loop import Loop
@@ -234,7 +235,6 @@ class Checkpoint:
     @hookimpl
     def on_checkpoint_saved(self, run: Run, path: Path) -> None:
         """Let `best` lead to the best, and remove what is superseded."""
-        from trainbus.checkpoints import archive
 
         directory = run.dir / "checkpoints"
         if path.parent != directory:  # one of the user's own
@@ -245,7 +245,7 @@ class Checkpoint:
         for name in set(self._superseded) - kept:
             shutil.rmtree(directory / name, ignore_errors=True)
         self._superseded = []
-        archive.remove_leftovers(directory)
+        remove_leftovers(directory)
 
     def _failed(self, run: Run, error: CheckpointError) -> None:
         """Go back to the states of before; they are all still there."""

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from trainbus.errors import PluginError, together
 from trainbus.events.markers import hookimpl
-from trainbus.plugins.options import hide_secrets_of
 from trainbus.records import artifacts, delivery
 from trainbus.records.journal import FILE_NAME, EntryTuple, JournalFile, RecordKind
 from trainbus.records.writer import Writer, kept
+from trainbus.secrets import hide_secrets_of
 from trainbus.version import __version__
 
 if TYPE_CHECKING:

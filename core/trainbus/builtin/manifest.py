@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainbus.events.markers import hookimpl
-from trainbus.plugins.options import hide_secrets_of
+from trainbus.secrets import hide_secrets_of
+from trainbus.storage.files import replacing
 from trainbus.version import __version__
 
 if TYPE_CHECKING:
@@ -91,11 +92,10 @@ class Manifest:
 
     def _write(self) -> None:
         assert self.path is not None
-        beside = self.path.with_suffix(".json.part")
         # What JSON has no word for (an option that is a path or a function) is written as text.
         record = json.dumps(_finite(self.record), indent=2, default=str, allow_nan=False)
-        beside.write_text(record + "\n", "utf-8")
-        beside.replace(self.path)
+        with replacing(self.path) as beside:
+            beside.write_text(record + "\n", "utf-8")
 
 
 def _finite(value: Any) -> Any:

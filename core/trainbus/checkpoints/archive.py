@@ -6,12 +6,10 @@ and reading executes nothing that it holds.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from trainbus.errors import CheckpointError
+from trainbus.storage.files import replacing
 from trainbus.version import __version__
 
 logger = logging.getLogger("trainbus")
@@ -42,28 +41,23 @@ def write(path: Path, parts: Mapping[str, Any], about: Mapping[str, Any]) -> Non
     Raises:
         CheckpointError: it cannot be written, or holds what could not be read again.
     """
-    parts = plain(parts, path.name)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    parts = plain_tensors(parts, path.name)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        manifest = {
-            "format": FORMAT,
-            "written": datetime.now(UTC).isoformat(),
-            "versions": {"trainbus": __version__, "torch": str(torch.__version__)},
-            "about": dict(about),
-            "parts": {name: _write_part(temporary / f"{name}.pt", parts[name]) for name in parts},
-        }
-        with (temporary / _MANIFEST).open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        sync(temporary)
-        _put_in_place(temporary, path)
+        with replacing(path) as beside:
+            beside.mkdir(parents=True)
+            manifest = {
+                "format": FORMAT,
+                "written": datetime.now(UTC).isoformat(),
+                "versions": {"trainbus": __version__, "torch": str(torch.__version__)},
+                "about": dict(about),
+                "parts": {name: _write_part(beside / f"{name}.pt", parts[name]) for name in parts},
+            }
+            with (beside / _MANIFEST).open("w", encoding="utf-8") as file:
+                json.dump(manifest, file, indent=2)
+                file.flush()
+                os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:  # torch's writer tells of a full disk by the latter
         raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read(path: str | Path, only: Sequence[str] | None = None) -> dict[str, Any]:
@@ -180,35 +174,7 @@ def _write_part(path: Path, part: Any) -> dict[str, Any]:
     return {"sha256": hashing.sha256.hexdigest(), "bytes": hashing.bytes}
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Remove what killed processes left half-written beside the checkpoints of a directory."""
-    for pattern in (".*.part", ".*.old"):
-        for path in directory.glob(pattern):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _put_in_place(temporary: Path, path: Path) -> None:
-    """Rename; a directory that is there already goes away only when the new one is durable."""
-    old = path.with_name(f".{path.name}.old")
-    if path.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        path.rename(old)
-    temporary.rename(path)
-    sync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Flush a file to the disk, or the renames in a directory, where the system knows how."""
-    with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def plain(
+def plain_tensors(
     parts: Mapping[str, Any], where: str, keep: Callable[[Tensor], Tensor] | None = None
 ) -> dict[str, Any]:
     """The same parts of tensors and plain values only; raises for what `read` would refuse.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from trainbus.checkpoints import archive
 from trainbus.errors import CheckpointError
+from trainbus.storage.files import replacing
 
 _SUFFIX = ".safetensors"
 
@@ -27,20 +27,15 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
         CheckpointError: it cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == _SUFFIX:
-            _write_safetensors(temporary, model.state_dict())
-        else:
-            torch.save(archive.plain(model.state_dict(), path.name), temporary)
-        archive.sync(temporary)
-        temporary.replace(path)
-        archive.sync(path.parent)
+        with replacing(path) as beside:
+            if path.suffix == _SUFFIX:
+                _write_safetensors(beside, model.state_dict())
+            else:
+                torch.save(archive.plain_tensors(model.state_dict(), path.name), beside)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"cannot write {path}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:

@@ -16,6 +16,7 @@ from trainbus.errors import TrainbusError
 from trainbus.events.plugin import Plugin
 from trainbus.fit.config import Config
 from trainbus.plugins.selection import command_line
+from trainbus.storage.files import replacing
 
 if TYPE_CHECKING:
     from trainbus.engine.run import Run
@@ -82,6 +83,5 @@ def write(path: Path, config: Config, loaded: Sequence[Plugin]) -> None:
         while (kept := path.with_stem(f"{path.stem}-{number}")).exists():
             number += 1
         shutil.copyfile(path, kept)
-    beside = path.with_suffix(".toml.part")
-    beside.write_text(text, "utf-8")
-    beside.replace(path)
+    with replacing(path) as beside:
+        beside.write_text(text, "utf-8")

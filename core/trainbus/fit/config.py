@@ -12,21 +12,14 @@ from typing import Any, NamedTuple
 
 from trainbus.errors import PluginError, TrainbusError, UsageError, nearest
 from trainbus.events.plugin import Plugin
-from trainbus.fit.instantiate import TRAINER, Calls, target_of, targets
+from trainbus.fit.instantiate import TRAINER, Factory, target_of, targets
 from trainbus.fit.static import Sources
 from trainbus.plugins import loading
 from trainbus.plugins.discovery import AUTOLOAD_GROUP, Installed
-from trainbus.plugins.options import (
-    HIDDEN,
-    Given,
-    as_toml,
-    hide_secrets,
-    shown,
-    unknown_option,
-    validated,
-)
+from trainbus.plugins.options import Given, as_toml, unknown_option, validated
 from trainbus.plugins.project import from_table
 from trainbus.plugins.selection import DEFAULTS, Request, command_line, select
+from trainbus.secrets import HIDDEN, hide_if_secret, hide_secrets
 
 KEYS = ("task", "data", "trainer", "plugins", "options", "pythonpath")
 _TABLES = ("task", "data", "trainer", "options")
@@ -67,7 +60,7 @@ class Config:
         self._pythonpath = self._directories()
         #: The directories of the user's own modules.
         self.search = list(dict.fromkeys([*self._pythonpath, str(Path.cwd())]))
-        self._calls = Calls(path, self.search)
+        self._calls = Factory(path, self.search)
 
     def _set(self, setting: str) -> None:
         """Put `key=value` in its place, and make the tables that lead to it."""
@@ -186,10 +179,10 @@ class Config:
             assert signature is not None
             if key in signature.named:
                 subject = f"option {key!r} of plugin {who}"
-                if option.value == HIDDEN and shown(key):
+                if option.value == HIDDEN and hide_if_secret(key):
                     text = f"was hidden when this file was written; give it with -o {name}.{key}="
                     raise PluginError(f"{option.where}: {subject} {text}")
-                validated(subject, option, signature.type_of(key), shown=shown(key))
+                validated(subject, option, signature.type_of(key), shown=hide_if_secret(key))
             elif not signature.takes_any:
                 raise unknown_option(who, key, option, signature.named)
 

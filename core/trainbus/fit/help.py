@@ -12,7 +12,7 @@ import click
 
 from trainbus.errors import TrainbusError
 from trainbus.fit.config import Config
-from trainbus.fit.instantiate import TRAINER, Calls, targets
+from trainbus.fit.instantiate import TRAINER, Factory, targets
 from trainbus.fit.signatures import EMPTY, Signature, Unread, inspected
 from trainbus.fit.static import Sources
 from trainbus.plugins import discovery
@@ -77,7 +77,7 @@ def _of_plugin(found: discovery.Found) -> Signature | None:
 def _called(config: Config) -> str:
     """The arguments of each class and function that the file names."""
     formatter = click.HelpFormatter(width=WIDTH)
-    calls = Calls(config.path, config.search)
+    calls = Factory(config.path, config.search)
     called = {key: config.tables[key] for key in ("task", "data") if key in config.tables}
     seen = set()
     for key, target in (each for k, v in called.items() for each in targets(k, v)):

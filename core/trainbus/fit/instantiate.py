@@ -21,15 +21,8 @@ from typing import Any
 from trainbus.errors import PluginError, UsageError, nearest
 from trainbus.fit.signatures import Signature, inspected
 from trainbus.fit.static import Sources
-from trainbus.plugins.options import (
-    HIDDEN,
-    Given,
-    as_toml,
-    is_secret,
-    shown,
-    validated,
-    without_secrets,
-)
+from trainbus.plugins.options import Given, as_toml, validated
+from trainbus.secrets import HIDDEN, hide_if_secret, is_secret, without_secrets
 
 TRAINER = "trainbus.engine.trainer:Trainer"
 
@@ -37,7 +30,7 @@ TRAINER = "trainbus.engine.trainer:Trainer"
 Reader = Callable[[str, str], Signature | None]
 
 
-class Calls:
+class Factory:
     """Checks the tables of one file, and makes what they say.
 
     Args:
@@ -141,7 +134,7 @@ class Calls:
                 f"{given.where}: {key} was hidden when this file was written; give it with "
                 f"--set {key}=VALUE"
             )
-        return validated(key, given, signature.type_of(name), UsageError, shown(name))
+        return validated(key, given, signature.type_of(name), UsageError, hide_if_secret(name))
 
     def where(self, value: Any) -> str:
         """Where a value was set, for messages."""
@@ -197,7 +190,7 @@ class Calls:
             return made
         given, annotation = Given(made, self.label), signature.type_of(name)
         if not _has_calls(value):
-            return validated(key, given, annotation, UsageError, shown(name))
+            return validated(key, given, annotation, UsageError, hide_if_secret(name))
         validated(key, given, annotation, UsageError, f"made as {type(made).__name__}")
         return made
 

@@ -27,9 +27,10 @@ from trainbus.plugins.discovery import (
     import_target,
     known_distributions,
 )
-from trainbus.plugins.options import Given, build, field_names, hide_secrets, schema
+from trainbus.plugins.options import Given, build, field_names, schema
 from trainbus.plugins.project import Project, find_project
 from trainbus.plugins.selection import Request, Selection, command_line, is_name, select
+from trainbus.secrets import hide_secrets
 
 logger = logging.getLogger("trainbus")
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trainbus.errors import RecordRejected
 from trainbus.records.journal import plain
+from trainbus.storage.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,9 +85,8 @@ def keep(artifact: Artifact, directory: Path) -> dict[str, Any]:
     name = f"{stem}-{artifact.step}-{checksum[:8]}{_SUFFIXES[artifact.kind]}"
     path = directory / "artifacts" / name
     path.parent.mkdir(exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(artifact.value)
-    beside.replace(path)
+    with replacing(path) as beside:
+        beside.write_bytes(artifact.value)
     return body | {
         "path": f"artifacts/{name}", "bytes": len(artifact.value), "sha256": checksum
     }  # fmt: skip

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from trainbus.errors import JournalError
-from trainbus.records.series import Columns, Return, Series
+from trainbus.records.series import MetricColumns, Rewind, Series
 
 FILE_NAME = "journal.db"
 #: What a record can be; an `event` is one of the run itself: start, checkpoint, exception, end.
@@ -159,7 +159,7 @@ class JournalFile:
         with self._lock, _explained(self.path, "cannot write"):
             number, records = self.last, []
             rows: list[tuple[Any, ...]] = []
-            metrics: dict[tuple[str, bool], Columns] = {}
+            metrics: dict[tuple[str, bool], MetricColumns] = {}
             told = dict(self._told)
             for kind, time, step, body in entries:
                 if kind == "metrics":
@@ -168,7 +168,7 @@ class JournalFile:
                     for name in body:
                         key = name, name in repeats
                         if (columns := metrics.get(key)) is None:
-                            columns = metrics[key] = Columns()
+                            columns = metrics[key] = MetricColumns()
                         columns.records.append(number)
                         columns.steps.append(step)
                         columns.times.append(time)
@@ -284,7 +284,7 @@ class JournalFile:
             "SELECT text, records, steps, times, numbers FROM metrics JOIN names USING (name) "
             "WHERE last > ? AND first <= ? AND NOT repeat ORDER BY name", first, last,
         ):  # fmt: skip
-            points = Columns().extend(blobs)
+            points = MetricColumns().extend(blobs)
             begin, end = (bisect_right(points.records, number) for number in (first, last))
             for i in range(begin, end):
                 number = points.records[i]
@@ -325,7 +325,7 @@ class JournalFile:
     def latest(self) -> dict[str, float]:
         """The value of each metric that was logged last; whole metrics are not read for it."""
         return {
-            name: Columns().extend(blobs).numbers[-1]
+            name: MetricColumns().extend(blobs).numbers[-1]
             for name, *blobs in self._rows(
                 "SELECT text, records, steps, times, numbers FROM metrics JOIN names USING (name) "
                 "WHERE (name, first) IN (SELECT name, max(first) FROM metrics GROUP BY name) "
@@ -340,12 +340,12 @@ class JournalFile:
             "SELECT last, records, steps, times, numbers FROM metrics WHERE last < ? "
             "ORDER BY last DESC LIMIT 1", before,
         ):  # fmt: skip
-            points = Columns().extend(blobs)
+            points = MetricColumns().extend(blobs)
             rows.append((last, points.steps[-1], points.times[-1]))
         return max((row for row in rows if row[0] is not None), default=None)
 
-    def _columns(self, name: str) -> Columns:
-        points = Columns()
+    def _columns(self, name: str) -> MetricColumns:
+        points = MetricColumns()
         for blobs in self._rows(
             "SELECT records, steps, times, numbers FROM metrics JOIN names USING (name) "
             "WHERE text = ? ORDER BY first", name,
@@ -376,10 +376,10 @@ class JournalFile:
             )
         ]
 
-    def _returns(self) -> list[Return]:
+    def _returns(self) -> list[Rewind]:
         """Where the run went on from an earlier step."""
         return [
-            Return(event.number, event.step)
+            Rewind(event.number, event.step)
             for event in self.records("event")
             if event.body["event"] == "resume"
         ]

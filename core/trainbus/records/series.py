@@ -16,7 +16,7 @@ class Series(NamedTuple):
     values: Sequence[float]
 
 
-class Return(NamedTuple):
+class Rewind(NamedTuple):
     """A run went on from an earlier step, and logged again what it had logged before."""
 
     #: The number of the record that tells of it; those before it are of the earlier history.
@@ -25,7 +25,7 @@ class Return(NamedTuple):
     step: int
 
 
-class Columns:
+class MetricColumns:
     """Points of one metric: numbers of records, steps, times, values."""
 
     __slots__ = ("numbers", "records", "steps", "times")
@@ -44,7 +44,7 @@ class Columns:
         """The points for readers."""
         return Series(self.steps, self.times, self.numbers)
 
-    def extend(self, blobs: Sequence[bytes]) -> Columns:
+    def extend(self, blobs: Sequence[bytes]) -> MetricColumns:
         """Add points of which the columns are given as little-endian bytes."""
         for column, blob in zip(self.all, blobs, strict=True):
             part = array(column.typecode, blob)
@@ -60,9 +60,9 @@ class Columns:
                 column.byteswap()
         return [column.tobytes() for column in self.all]
 
-    def counting(self, returns: Sequence[Return]) -> Columns:
+    def counting(self, returns: Sequence[Rewind]) -> MetricColumns:
         """The points that are still true after the run went back."""
-        kept = Columns()
+        kept = MetricColumns()
         indices = [
             i
             for i in sorted(range(len(self.records)), key=self.records.__getitem__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 import click
 
+from trainbus.storage.files import replacing
 from trainbus.runs.stored_run import StoredRun, all_names, chosen, explained, labels
 from trainbus.errors import UsageError
 from trainbus.records.series import Series
@@ -38,15 +38,11 @@ def write(runs: Sequence[StoredRun], output: Path, patterns: Sequence[str]) -> N
     writers = {".csv": _csv_file, ".parquet": _parquet_file}
     if (writer := writers.get(output.suffix.lower())) is None:
         raise UsageError(f"-o {output}: give a file that ends in .csv or .parquet, or -")
-    beside = output.with_name(f"{output.name}.part")
     try:
-        count = writer(beside, _series(runs, names))
-        beside.replace(output)
+        with replacing(output) as beside:
+            count = writer(beside, _series(runs, names))
     except OSError as error:
         raise UsageError(f"-o {output}: cannot be written: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
     click.echo(f"{count:,} values of {len(names)} metrics: {output}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import click
 
+from trainbus.storage.files import replacing
 from trainbus.runs.stored_run import StoredRun, all_names, chosen, explained, labels
 from trainbus.errors import UsageError
 
@@ -81,20 +81,16 @@ def write(
     plot = _plot(runs, chosen(patterns, all_names(runs)), by_time, logarithmic)
     if not plot.charts:
         raise UsageError("there is nothing to draw: no metric was logged")
-    beside = output.with_name(f"{output.name}.part")
     try:
-        if kind == ".html":
-            from trainbus.runs import plot_page
+        with replacing(output) as beside:
+            if kind == ".html":
+                from trainbus.runs import plot_page
 
-            beside.write_text(plot_page.page(plot), "utf-8")
-        else:
-            _write_png(plot, beside)
-        beside.replace(output)
+                beside.write_text(plot_page.page(plot), "utf-8")
+            else:
+                _write_png(plot, beside)
     except OSError as error:
         raise UsageError(f"-o {output}: cannot be written: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
     charts = f"{len(plot.charts)} chart{'' if len(plot.charts) == 1 else 's'}"
     click.echo(f"{charts} of {len(runs)} run{'' if len(runs) == 1 else 's'}: {output}")
 

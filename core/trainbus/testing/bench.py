@@ -108,7 +108,7 @@ class Subject:
         pytest.fail(f"plugin {self} {what}", pytrace=False)
 
 
-class Lab:
+class Bench:
     """Makes trainers with the plugin under test, and keeps their runs.
 
     Args:
@@ -224,7 +224,7 @@ class _Watch:
 
     plugin_name = "conformance"
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Bench) -> None:
         self._lab = lab
 
     @hookimpl(tryfirst=True)

@@ -16,17 +16,17 @@ from trainbus.bus import Bus
 from trainbus.engine.run import Run
 from trainbus.records.delivery import RunInfo
 from trainbus.records.journal import FILE_NAME, JournalFile
-from trainbus.testing.bench import Lab, Subject
+from trainbus.testing.bench import Bench, Subject
 
 
-class OfObservers:
+class ObserverChecks:
     """What is asked of a plugin that says `observer = True`."""
 
     subject: ClassVar[Subject]
 
-    def test_changes_nothing(self, lab: Lab) -> None:
+    def test_changes_nothing(self, lab: Bench) -> None:
         """Weights and metrics are those of a run without it."""
-        without = Lab(self.subject, absent=True)
+        without = Bench(self.subject, absent=True)
         metrics = without.fit(without.trainer()).metrics
         mine = lab.fit(lab.trainer()).metrics
         lab.ended("completed")
@@ -36,12 +36,12 @@ class OfObservers:
             self.subject.fail("is an observer, and the metrics are others with it")
 
 
-class OfLoggers:
+class LoggerChecks:
     """What is asked of a plugin that is handed records."""
 
     subject: ClassVar[Subject]
 
-    def test_takes_every_record(self, lab: Lab) -> None:
+    def test_takes_every_record(self, lab: Bench) -> None:
         """All that was logged is delivered, and the run is ended."""
         trainer = lab.trainer()
 
@@ -60,7 +60,7 @@ class OfLoggers:
         if not ended or position != last:
             self.subject.fail(f"has {position} of {last} records; ended is {ended}")
 
-    def test_begins_and_ends_many_times(self, lab: Lab, tmp_path: Path) -> None:
+    def test_begins_and_ends_many_times(self, lab: Bench, tmp_path: Path) -> None:
         """One object serves run after run, and the end of one may come twice."""
         lab.trainer()
         bus = Bus()
@@ -77,12 +77,12 @@ class OfLoggers:
             _call(hooks, "on_log_end", run, "completed")
 
 
-class OfAccelerators:
+class AcceleratorChecks:
     """What is asked of a plugin that provides a device."""
 
     subject: ClassVar[Subject]
 
-    def test_provides_an_accelerator(self, lab: Lab) -> None:
+    def test_provides_an_accelerator(self, lab: Bench) -> None:
         """It has a name, places modules and nested batches, and keeps random states."""
         lab.trainer()  # skips where the device is absent
         offered = lab.plugin.provide_accelerator()

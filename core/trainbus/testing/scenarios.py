@@ -13,13 +13,13 @@ import pytest
 from trainbus.engine.run import Run
 from trainbus.engine.trainer import Trainer
 from trainbus.errors import SkipBatch, SkipStep, StopEpoch
-from trainbus.testing.bench import Lab
+from trainbus.testing.bench import Bench
 
 
 class Scenario(NamedTuple):
     """A kind of run; `records` says that it has something for a plugin that only logs."""
 
-    play: Callable[[Lab], None]
+    play: Callable[[Bench], None]
     records: bool
 
 
@@ -29,7 +29,7 @@ class Mishap(Exception):
 
 #: By name, in the order in which they are tested.
 SCENARIOS: dict[str, Scenario] = {}
-_Play = Callable[[Lab], None]
+_Play = Callable[[Bench], None]
 
 
 def _scenario(name: str, records: bool = False) -> Callable[[_Play], _Play]:
@@ -41,31 +41,31 @@ def _scenario(name: str, records: bool = False) -> Callable[[_Play], _Play]:
 
 
 @_scenario("fit", records=True)
-def _fit(lab: Lab) -> None:
+def _fit(lab: Bench) -> None:
     lab.fit(lab.trainer())
     lab.ended("completed")
 
 
 @_scenario("validation inside epochs")
-def _inside(lab: Lab) -> None:
+def _inside(lab: Bench) -> None:
     lab.fit(lab.trainer(validate_every=0.4))
     lab.ended("completed")
 
 
 @_scenario("no validation")
-def _no_validation(lab: Lab) -> None:
+def _no_validation(lab: Bench) -> None:
     lab.fit(lab.trainer(), valid=False)
     lab.ended("completed")
 
 
 @_scenario("accumulated batches")
-def _accumulated(lab: Lab) -> None:
+def _accumulated(lab: Bench) -> None:
     lab.fit(lab.trainer(accumulate=2))
     lab.ended("completed")
 
 
 @_scenario("a loader without a length")
-def _no_length(lab: Lab) -> None:
+def _no_length(lab: Bench) -> None:
     batches = list(lab.loader())
 
     class Stream:
@@ -77,13 +77,13 @@ def _no_length(lab: Lab) -> None:
 
 
 @_scenario("max_steps inside an epoch")
-def _max_steps(lab: Lab) -> None:
+def _max_steps(lab: Bench) -> None:
     lab.fit(lab.trainer(epochs=None, max_steps=7))
     lab.ended("completed")
 
 
 @_scenario("a task that steps by itself")
-def _manual(lab: Lab) -> None:
+def _manual(lab: Bench) -> None:
     trainer = lab.trainer()
 
     @trainer.on("training_step")
@@ -98,25 +98,25 @@ def _manual(lab: Lab) -> None:
 
 
 @_scenario("test", records=True)
-def _test(lab: Lab) -> None:
+def _test(lab: Bench) -> None:
     lab.trainer().test(lab.task(), lab.loader())
     lab.ended("completed")
 
 
 @_scenario("validate")
-def _validate(lab: Lab) -> None:
+def _validate(lab: Bench) -> None:
     lab.trainer().validate(lab.task(), lab.loader())
     lab.ended("completed")
 
 
 @_scenario("predict")
-def _predict(lab: Lab) -> None:
+def _predict(lab: Bench) -> None:
     assert list(lab.trainer().predict(lab.task(), lab.loader()))
     lab.ended("completed")
 
 
 @_scenario("predictions that are left")
-def _left_predictions(lab: Lab) -> None:
+def _left_predictions(lab: Bench) -> None:
     predictions = lab.trainer().predict(lab.task(), lab.loader())
     next(predictions)
     predictions.close()  # type: ignore[attr-defined]
@@ -124,7 +124,7 @@ def _left_predictions(lab: Lab) -> None:
 
 
 @_scenario("a loop by hand", records=True)
-def _by_hand(lab: Lab) -> None:
+def _by_hand(lab: Bench) -> None:
     task = lab.task()
     with lab.trainer().open(task) as run:
         for _ in run.epochs(2):
@@ -136,7 +136,7 @@ def _by_hand(lab: Lab) -> None:
 
 
 @_scenario("a loop by hand that breaks off")
-def _by_hand_broken(lab: Lab) -> None:
+def _by_hand_broken(lab: Bench) -> None:
     task = lab.task()
     with lab.trainer(epochs=None, max_steps=10).open(task) as run:
         for batch in run.batches(lab.loader()):
@@ -149,24 +149,24 @@ def _by_hand_broken(lab: Lab) -> None:
 
 
 @_scenario("a step that fails", records=True)
-def _failing_step(lab: Lab) -> None:
+def _failing_step(lab: Bench) -> None:
     _fails_at(lab, "training_step", Mishap("this step fails"))
     lab.ended("failed")
 
 
 @_scenario("a validation that fails")
-def _failing_validation(lab: Lab) -> None:
+def _failing_validation(lab: Bench) -> None:
     _fails_at(lab, "validation_step", Mishap("this step fails"))
     lab.ended("failed")
 
 
 @_scenario("Ctrl-C twice")
-def _interrupt_at_once(lab: Lab) -> None:
+def _interrupt_at_once(lab: Bench) -> None:
     _fails_at(lab, "training_step", KeyboardInterrupt())
     lab.ended("interrupted")
 
 
-def _fails_at(lab: Lab, action: str, error: BaseException) -> None:
+def _fails_at(lab: Bench, action: str, error: BaseException) -> None:
     trainer = lab.trainer()
 
     @trainer.on(action)
@@ -181,7 +181,7 @@ def _fails_at(lab: Lab, action: str, error: BaseException) -> None:
 
 
 @_scenario("Ctrl-C", records=True)
-def _interrupt(lab: Lab) -> None:
+def _interrupt(lab: Bench) -> None:
     trainer = lab.trainer()
 
     @trainer.on("train_batch_start")
@@ -195,7 +195,7 @@ def _interrupt(lab: Lab) -> None:
 
 
 @_scenario("skipped batches")
-def _skipped_batches(lab: Lab) -> None:
+def _skipped_batches(lab: Bench) -> None:
     trainer = lab.trainer()
     for event, batch in {"train_batch_start": 1, "after_loss": 2, "after_backward": 3}.items():
         _raises_at(trainer, event, batch, SkipBatch)
@@ -204,7 +204,7 @@ def _skipped_batches(lab: Lab) -> None:
 
 
 @_scenario("skipped steps")
-def _skipped_steps(lab: Lab) -> None:
+def _skipped_steps(lab: Bench) -> None:
     trainer = lab.trainer(accumulate=2)
     _raises_at(trainer, "before_optimizer_step", 1, SkipStep)
     lab.fit(trainer)
@@ -212,7 +212,7 @@ def _skipped_steps(lab: Lab) -> None:
 
 
 @_scenario("an epoch that is ended early")
-def _stopped_epoch(lab: Lab) -> None:
+def _stopped_epoch(lab: Bench) -> None:
     trainer = lab.trainer()
     _raises_at(trainer, "train_batch_end", 2, StopEpoch)
     _raises_at(trainer, "validation_batch_end", 2, StopEpoch)
@@ -228,7 +228,7 @@ def _raises_at(trainer: Trainer, event: str, batch: int, control: type[Exception
 
 
 @_scenario("a run that is stopped", records=True)
-def _stopped_run(lab: Lab) -> None:
+def _stopped_run(lab: Bench) -> None:
     trainer = lab.trainer()
 
     @trainer.on("after_optimizer_step")
@@ -241,13 +241,13 @@ def _stopped_run(lab: Lab) -> None:
 
 
 @_scenario("a dry run", records=True)
-def _dry_run(lab: Lab) -> None:
+def _dry_run(lab: Bench) -> None:
     lab.fit(lab.trainer(dry_run=2))
     lab.ended("completed")
 
 
 @_scenario("a run that fails before it begins", records=True)
-def _no_start(lab: Lab) -> None:
+def _no_start(lab: Bench) -> None:
     trainer = lab.trainer()
 
     @trainer.on("run_start", tryfirst=True)
@@ -260,7 +260,7 @@ def _no_start(lab: Lab) -> None:
 
 
 @_scenario("several runs of one trainer", records=True)
-def _several(lab: Lab) -> None:
+def _several(lab: Bench) -> None:
     trainer = lab.trainer()
     lab.fit(trainer)
     with suppress(Mishap):
@@ -270,7 +270,7 @@ def _several(lab: Lab) -> None:
     lab.ended("completed", "failed", "completed", "completed")
 
 
-def _failing_fit(lab: Lab, trainer: Trainer) -> None:
+def _failing_fit(lab: Bench, trainer: Trainer) -> None:
     class Failing:
         def __len__(self) -> int:
             return 5
@@ -283,7 +283,7 @@ def _failing_fit(lab: Lab, trainer: Trainer) -> None:
 
 
 @_scenario("a checkpoint that is saved and loaded")
-def _checkpoint(lab: Lab) -> None:
+def _checkpoint(lab: Bench) -> None:
     trainer = lab.trainer()
     saved: list[Path] = []
 
@@ -301,7 +301,7 @@ def _checkpoint(lab: Lab) -> None:
 
 
 @_scenario("another thread")
-def _thread(lab: Lab) -> None:
+def _thread(lab: Bench) -> None:
     failures: list[BaseException] = []
 
     def work() -> None:

@@ -22,9 +22,9 @@ from trainbus.engine.trainer import Trainer
 from trainbus.errors import PluginError, nearest
 from trainbus.plugins.options import schema, types_of
 from trainbus.plugins.selection import name_of
-from trainbus.testing.bench import Lab, Subject
+from trainbus.testing.bench import Bench, Subject
 from trainbus.testing.odd_records import log_odd_things
-from trainbus.testing.roles import OfAccelerators, OfLoggers, OfObservers, same
+from trainbus.testing.roles import AcceleratorChecks, LoggerChecks, ObserverChecks, same
 from trainbus.testing.scenarios import SCENARIOS
 from trainbus.testing.synchronisations import Waiting
 from trainbus.testing.tiny import TinyTask, make_loader
@@ -64,11 +64,11 @@ def conformance(
     )  # fmt: skip
     bases: list[type] = [Conformance]
     if getattr(subject.looked_at, "observer", False) is True:
-        bases.insert(0, OfObservers)
+        bases.insert(0, ObserverChecks)
     if subject.is_logger:
-        bases.insert(0, OfLoggers)
+        bases.insert(0, LoggerChecks)
     if subject.listens("provide_accelerator"):
-        bases.insert(0, OfAccelerators)
+        bases.insert(0, AcceleratorChecks)
     made = type("Conformance", tuple(bases), {"subject": subject})
     checks = [name.removeprefix("test_") for name in dir(made) if name.startswith("test_")]
     for name in subject.skip:
@@ -117,10 +117,10 @@ class Conformance:
         return directory
 
     @pytest.fixture
-    def lab(self) -> Iterator[Lab]:
+    def lab(self) -> Iterator[Bench]:
         """Trainers with the plugin."""
         grad = torch.is_grad_enabled()
-        yield Lab(self.subject)
+        yield Bench(self.subject)
         torch.set_grad_enabled(grad)
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -190,13 +190,13 @@ class Conformance:
 
     # --- what it survives ----------------------------------------------------------------------
 
-    def test_survives(self, lab: Lab, scenario: str) -> None:
+    def test_survives(self, lab: Bench, scenario: str) -> None:
         """It fails in no run, whatever happens in it, and puts back what it changed."""
         if reason := self.subject.skip.get(scenario):
             pytest.skip(reason)
         SCENARIOS[scenario].play(lab)
 
-    def test_survives_odd_records(self, lab: Lab) -> None:
+    def test_survives_odd_records(self, lab: Bench) -> None:
         """Numbers, names and values that a service may choke on end nothing."""
         trainer = lab.trainer()
         log_odd_things(trainer)
@@ -204,10 +204,10 @@ class Conformance:
         # A logger may say of a record that its service cannot take it.
         lab.ended("completed", allowed="leaves something out")
 
-    def test_adds_no_synchronisation(self, lab: Lab) -> None:
+    def test_adds_no_synchronisation(self, lab: Bench) -> None:
         """Between the first and the last step of an epoch it does not wait for the device."""
         subject = self.subject
-        without, _ = _waits(Lab(subject, absent=True))
+        without, _ = _waits(Bench(subject, absent=True))
         places, steps = _waits(lab)
         added = places - without
         if added.total() > subject.synchronises * steps:
@@ -218,7 +218,7 @@ class Conformance:
                 f"run.log takes tensors:\n{listing}"
             )
 
-    def test_closes_twice(self, lab: Lab) -> None:
+    def test_closes_twice(self, lab: Bench) -> None:
         """The end of a run may come twice."""
         run = lab.fit(lab.trainer())
         plugin = lab.plugin
@@ -233,7 +233,7 @@ class Conformance:
             self.subject.fail("does not close twice:\n" + "\n".join(bus.errors))
         lab.ended("completed")
 
-    def test_keeps_its_state_through_a_checkpoint(self, lab: Lab, step: int) -> None:
+    def test_keeps_its_state_through_a_checkpoint(self, lab: Bench, step: int) -> None:
         """A run that was interrupted and resumed ends as one that was not: weights and state."""
         lab.fit(lab.trainer("checkpoint", run_dir="whole"))
         whole, state = lab.weights, lab.state
@@ -259,7 +259,7 @@ class Conformance:
             )
 
     def test_works_on_another_rank(
-        self, lab: Lab, empty: Path, capsys: pytest.CaptureFixture[str]
+        self, lab: Bench, empty: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """In a process that is not the first it works, prints nothing, and an observer writes no
         file.
@@ -302,7 +302,7 @@ print(*{name.partition(".")[0] for name in set(sys.modules) - before})
 """
 
 
-def _waits(lab: Lab) -> tuple[Counter[str], int]:
+def _waits(lab: Bench) -> tuple[Counter[str], int]:
     """What waits for a device between the first and the last step of a fit of one epoch."""
     waiting = Waiting()
     steps = 0

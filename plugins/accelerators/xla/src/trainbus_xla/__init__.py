@@ -81,6 +81,6 @@ class XLA:
         from trainbus.checkpoints import archive
         from trainbus.engine import state
 
-        parts = archive.plain(state.capture(run), path.name)
+        parts = archive.plain_tensors(state.capture(run), path.name)
         archive.write(path, self._device.to_host(parts, path.name), state.about(run))
         return True

@@ -143,13 +143,13 @@ class TorchXLA(Accelerator):
                 away.append(tensor)
             return tensor
 
-        archive.plain(parts, where, note)
+        archive.plain_tensors(parts, where, note)
         fetched = iter(self._xla._XLAC._xla_get_cpu_tensors(away))  # as `xm.save` does
 
         def fetch(tensor: Tensor) -> Tensor:
             return next(fetched) if tensor.device.type == "xla" else tensor
 
-        return archive.plain(parts, where, fetch)
+        return archive.plain_tensors(parts, where, fetch)
 
     # --- steps and random numbers --------------------------------------------------------------
 
