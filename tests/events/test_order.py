@@ -191,7 +191,7 @@ def ordered(*plugins):
 
 
 def fit_start(**options):
-    hook = Hook("on_fit_start", ("run",), "event", None)
+    hook = Hook(name="on_fit_start", arguments=("run",))
     tell = note_around([], "", False) if options.get("wrapper") else note([], "")
     return SimpleNamespace(on_fit_start=listener(hook, tell, **options))
 

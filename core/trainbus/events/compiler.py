@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from trainbus.errors import SkipBatch
-from trainbus.events.markers import Cadence, Kind
+from trainbus.events.markers import Cadence, ImplOptions, SpecOptions
 from trainbus.events.timing import Timings, begin
 
 #: When a listener marked `every=n` is due, by what its hook counts.
@@ -34,25 +34,23 @@ class Listener:
     function: Callable[..., Any]
     #: What it takes of the hook's arguments: by position, and those with a default by name.
     arguments: tuple[str, ...]
-    keywords: tuple[str, ...] = ()
-    wrapper: bool = False
-    every: int | None = None
-    once: bool = False
-    rank_zero: bool = False
+    keywords: tuple[str, ...]
+    wrapper: bool
+    options: ImplOptions
     #: Its failure is reported and the next listener is called, instead of ending the run.
-    isolated: bool = False
+    isolated: bool
     #: Part of trainbus itself: its errors are those of the code it calls, and pass as they are.
-    core: bool = False
+    core: bool
 
     def condition(self, cadence: Cadence | None) -> str:
         """When to call it, as Python source; empty for always."""
         parts = []
-        if self.rank_zero:
+        if self.options.rank_zero:
             parts.append("run.rank == 0")
-        if self.every is not None:
+        if (every := self.options.every) is not None:
             assert cadence is not None
-            parts.append(_DUE[cadence].format(n=self.every))
-        if self.once:
+            parts.append(_DUE[cadence].format(n=every))
+        if self.options.once:
             # By name, not by object: a recompilation in mid-run makes new listeners.
             key = f"{self.plugin}.{self.hook}.{self.function.__name__}"
             parts.append(f"run.first_time({key!r})")
@@ -63,17 +61,12 @@ class Listener:
         return f"{function}({', '.join([*self.arguments, *(f'{k}={k}' for k in self.keywords)])})"
 
 
-@dataclass(frozen=True, slots=True)
-class Hook:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hook(SpecOptions):
     """A declared hook: its name, its arguments, and what its declaration says of it."""
 
     name: str
     arguments: tuple[str, ...]
-    kind: Kind
-    cadence: Cadence | None = None
-    strict: bool = False
-    final: bool = False
-    computes: bool = False
 
 
 #: Called with a listener that raised; True to raise again, False to go on.

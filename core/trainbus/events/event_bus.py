@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict
 from types import ModuleType
 from typing import Any
 
@@ -27,16 +28,8 @@ _ALL = ""
 class _Listeners:
     """What pluggy sees of a plugin: its listeners alone, so that it runs none of its properties."""
 
-    def __init__(self, **functions: Callable[..., Any]) -> None:
+    def __init__(self, functions: Mapping[str, Callable[..., Any]]) -> None:
         vars(self).update(functions)
-
-    @classmethod
-    def of(cls, plugin: Plugin, hooks: Mapping[str, Hook]) -> _Listeners | PluginError:
-        """Those of a plugin, or what is wrong with them."""
-        try:
-            return cls(**listeners_of(plugin, hooks))
-        except PluginError as error:
-            return error
 
 
 class EventBus:
@@ -92,7 +85,8 @@ class EventBus:
         Raises:
             PluginError: it declares no hook, or one that exists already.
         """
-        self._add_hooks(namespace, self._declared(namespace, by or repr(namespace), self._hooks))
+        hooks = self._declared(namespace, by or repr(namespace), self._hooks)
+        self._add_hooks([namespace], self._hooks | hooks)
 
     def register(self, plugin: object, name: str, origin: str = "") -> None:
         """Add a plugin; at once, also in the middle of a run. Raises `PluginError`."""
@@ -101,27 +95,25 @@ class EventBus:
     def register_all(self, plugins: Iterable[Plugin]) -> None:
         """Add several plugins, whose new hooks all of them may use; on an error, none of them."""
         fresh, known, hooks = list(plugins), dict(self._plugins), dict(self._hooks)
-        declared: dict[object, dict[str, Hook]] = {}
+        namespaces: list[object] = []
         for plugin in fresh:
             _check_identity(plugin, known)
             known[plugin.name] = plugin
             if marker(plugin.object, "register_hookspecs") is not None:
-                namespace = _asked(plugin)
-                new = self._declared(namespace, str(plugin), hooks)
-                if new:
-                    declared[namespace] = new
-                    hooks.update(new)
-        found = {plugin.name: _Listeners.of(plugin, hooks) for plugin in fresh}
-        added = {name: each for name, each in found.items() if isinstance(each, _Listeners)}
-        if failures := [each for each in found.values() if isinstance(each, PluginError)]:
+                namespaces.append(_asked(plugin))
+                hooks |= self._declared(namespaces[-1], str(plugin), hooks)
+        added, failures = {}, []
+        for plugin in fresh:
+            try:
+                added[plugin.name] = _Listeners(listeners_of(plugin, hooks))
+            except PluginError as error:
+                failures.append(error)
+        if failures:
             raise together(failures)
-        heard = {hook for new in declared.values() for hook in self._awaited(new, hooks)}
-        position = {name: i for i, name in enumerate(known)}
-        heard |= self._check_order(added, hooks, position)
+        heard = self._check_order(added, known, hooks)
 
         # From here on nothing is refused.
-        for namespace, new in declared.items():
-            self._add_hooks(namespace, new)
+        self._add_hooks(namespaces, hooks)
         self._plugins = known
         for name, listeners in added.items():
             self._manager.register(listeners, name)
@@ -156,18 +148,12 @@ class EventBus:
         Such a plugin wraps or replaces an action of the step, or listens where the batch, the loss
         or the gradients may be changed; its attribute `computes` overrules that.
         """
-        silent = {*self.logger_names}
-        heard = {
-            impl.plugin_name
-            for name, hook in self._hooks.items()
-            if hook.computes
-            for impl in self._impls(name)
-        }
-        found = []
+        actions = {name for name, hook in self._hooks.items() if hook.computes}
+        loggers, found = self.logger_names, []
         for name, plugin in self._plugins.items():
-            by_hooks = name in heard and not getattr(plugin.object, "observer", False)
-            wanted = getattr(plugin.object, "computes", by_hooks and name not in silent)
-            if wanted and not plugin.core:
+            watches = getattr(plugin.object, "observer", False) or name in loggers
+            computes = not watches and not actions.isdisjoint(self._hooks_of(name))
+            if getattr(plugin.object, "computes", computes) and not plugin.core:
                 found.append(name)
         return found
 
@@ -212,52 +198,44 @@ class EventBus:
                 continue
             if name in known or hasattr(type(self), name):
                 raise PluginError(f"{by} declares the hook {name!r}, which exists already")
-            options = spec_options(declaration)
             arguments = tuple(inspect.signature(declaration).parameters)
             if isinstance(namespace, type) and arguments[:1] == ("self",):
                 arguments = arguments[1:]
-            found[name] = Hook(
-                name, arguments, options.kind, options.cadence, options.strict, options.final,
-                options.computes,
-            )  # fmt: skip
+            options = asdict(spec_options(declaration))
+            found[name] = Hook(name=name, arguments=arguments, **options)
         if not found:
             raise PluginError(
                 f"{by}, register_hookspecs: {namespace!r} declares no hook; mark them @hookspec"
             )
         return found
 
-    def _add_hooks(self, namespace: object, hooks: Mapping[str, Hook]) -> None:
-        if hooks:
-            self._manager.add_hookspecs(namespace)  # type: ignore[arg-type]
-            self._hooks.update(hooks)
-            self._namespaces.add(namespace)
-
-    def _awaited(self, new: Mapping[str, Hook], hooks: Mapping[str, Hook]) -> Iterator[str]:
-        """The new hooks that optional listeners wait for; raises for one that does not fit."""
-        for hook in new:
-            if hasattr(self._manager.hook, hook):
-                for impl in self._impls(hook):
-                    listeners_of(self._plugins[impl.plugin_name], hooks)
-                yield hook
+    def _add_hooks(self, namespaces: Iterable[Any], hooks: dict[str, Hook]) -> None:
+        for namespace in namespaces:
+            if namespace not in self._namespaces:
+                self._manager.add_hookspecs(namespace)
+                self._namespaces.add(namespace)
+        self._hooks = hooks
 
     def _check_order(
         self,
         added: Mapping[str, _Listeners],
+        known: Mapping[str, Plugin],
         hooks: Mapping[str, Hook],
-        position: Mapping[str, int],
     ) -> set[str]:
-        """The hooks that the added plugins listen to; raises where no order can be right."""
+        """The hooks that are listened to anew; raises where a listener or the order cannot be."""
         impls: dict[str, list[pluggy.HookImpl]] = {}
-        for name, found in added.items():
-            for attribute, function in vars(found).items():
-                options = marker(found, attribute)
-                assert options is not None
+        for hook in hooks.keys() - self._hooks.keys():  # optional listeners may wait for a new hook
+            impls[hook] = self._impls(hook)
+            for impl in impls[hook]:
+                listeners_of(known[impl.plugin_name], hooks)
+        for name, listeners in added.items():
+            for attribute, function in vars(listeners).items():
+                options: Any = marker(listeners, attribute)
                 hook = options["specname"] or attribute
-                if hook not in hooks:
-                    continue
-                if hook not in impls:
-                    impls[hook] = self._impls(hook) if hasattr(self._manager.hook, hook) else []
-                impls[hook].append(pluggy.HookImpl(found, name, function, options))  # type: ignore[arg-type]
+                if hook in hooks:
+                    impl = pluggy.HookImpl(listeners, name, function, options)
+                    impls.setdefault(hook, self._impls(hook)).append(impl)
+        position = {name: i for i, name in enumerate(known)}
         for hook, those in impls.items():
             in_order(hook, those, position)
         return set(impls)
@@ -271,8 +249,8 @@ class EventBus:
         self._changed(hooks)
 
     def _impls(self, hook: str) -> list[pluggy.HookImpl]:
-        caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
-        return caller.get_hookimpls()[::-1]
+        caller = getattr(self._manager.hook, hook, None)
+        return caller.get_hookimpls()[::-1] if caller is not None else []
 
     def _hooks_of(self, plugin: str) -> list[str]:
         callers = self._manager.get_hookcallers(self._manager.get_plugin(plugin)) or ()
@@ -307,20 +285,13 @@ class EventBus:
             silences = {(plugin.name, _ALL), (plugin.name, hook.name), (_ALL, hook.name)}
             if silences & self._silenced and not hook.final:
                 continue
-            observer = bool(getattr(plugin.object, "observer", False))
-            options = impl_options(impl.function)
-            listeners.append(
-                Listener(
-                    hook.name, plugin.name, impl.function, tuple(impl.argnames),
-                    tuple(name for name in impl.kwargnames if name in hook.arguments),
-                    impl.wrapper,
-                    options.every, options.once, options.rank_zero,
-                    isolated=hook.final
-                    or hook.kind == "record"
-                    or (observer and hook.kind == "event" and not hook.strict),
-                    core=plugin.core,
-                )
-            )  # fmt: skip
+            observes = getattr(plugin.object, "observer", False) and hook.kind == "event"
+            isolated = hook.final or hook.kind == "record" or (observes and not hook.strict)
+            keywords = tuple(name for name in impl.kwargnames if name in hook.arguments)
+            listeners.append(Listener(
+                hook.name, plugin.name, impl.function, tuple(impl.argnames), keywords,
+                impl.wrapper, impl_options(impl.function), bool(isolated), plugin.core,
+            ))  # fmt: skip
         return listeners
 
     def open(self, hook: str, *arguments: Any) -> Opened:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 import pluggy
 
@@ -17,13 +17,18 @@ Cadence = Literal["step", "step_end", "epoch", "batch"]
 
 _pluggy_spec = pluggy.HookspecMarker("trainbus")
 _pluggy_impl = pluggy.HookimplMarker("trainbus")
+#: The options of a listener that are not pluggy's.
+_OWN = ("before", "after", "every", "once", "rank_zero")
 
 
 @dataclass(frozen=True, slots=True)
 class SpecOptions:
-    """What trainbus knows of a hook beyond pluggy."""
+    """What `@hookspec` says of a hook."""
+
+    #: What becomes of the listeners' results, and of their failures.
 
     kind: Kind = "event"
+    #: What `@hookimpl(every=n)` counts.
     cadence: Cadence | None = None
     #: A failure of any listener is raised, an observer's too.
     strict: bool = False
@@ -57,73 +62,41 @@ def impl_options(function: object) -> ImplOptions:
 @overload
 def hookspec(function: F, /) -> F: ...
 @overload
-def hookspec(
-    *,
-    kind: Kind = ...,
-    cadence: Cadence | None = ...,
-    strict: bool = ...,
-    final: bool = ...,
-    computes: bool = ...,
-) -> Callable[[F], F]: ...
-def hookspec(
-    function: F | None = None,
-    /,
-    *,
-    kind: Kind = "event",
-    cadence: Cadence | None = None,
-    strict: bool = False,
-    final: bool = False,
-    computes: bool = False,
-) -> F | Callable[[F], F]:
+def hookspec(**options: Any) -> Callable[[F], F]: ...
+def hookspec(function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
     """Declare a hook. An `action` returns its first result that is not None; others notify.
 
     Args:
-        kind: what becomes of the listeners' results, and of their failures.
-        cadence: what `@hookimpl(every=n)` counts.
-        strict: a failure of any listener is raised, an observer's too.
-        final: it is called for every listener, whatever failed before, and no failure goes further.
-        computes: its listeners may change what is computed (see `EventBus.computing`).
+        function: its name and arguments are those of the hook.
+        options: `kind`, `cadence`, `strict`, `final`, `computes`: see `SpecOptions`.
     """
-    options = SpecOptions(kind, cadence, strict, final, computes)
+    spec = SpecOptions(**options)
 
     def mark(declaration: F) -> F:
-        declaration.trainbus_spec_options = options  # type: ignore[attr-defined]
-        return _pluggy_spec(declaration, firstresult=kind == "action")
+        declaration.trainbus_spec_options = spec  # type: ignore[attr-defined]
+        return _pluggy_spec(declaration, firstresult=spec.kind == "action")
 
     return mark if function is None else mark(function)
+
+
+class _Listening(TypedDict, total=False):
+    before: Iterable[str]
+    after: Iterable[str]
+    every: int | None
+    once: bool
+    rank_zero: bool
+    wrapper: bool
+    tryfirst: bool
+    trylast: bool
+    optionalhook: bool
+    specname: str | None
 
 
 @overload
 def hookimpl(function: F, /) -> F: ...
 @overload
-def hookimpl(
-    *,
-    before: Iterable[str] = ...,
-    after: Iterable[str] = ...,
-    every: int | None = ...,
-    once: bool = ...,
-    rank_zero: bool = ...,
-    wrapper: bool = ...,
-    tryfirst: bool = ...,
-    trylast: bool = ...,
-    optionalhook: bool = ...,
-    specname: str | None = ...,
-) -> Callable[[F], F]: ...
-def hookimpl(
-    function: F | None = None,
-    /,
-    *,
-    before: Iterable[str] = (),
-    after: Iterable[str] = (),
-    every: int | None = None,
-    once: bool = False,
-    rank_zero: bool = False,
-    wrapper: bool = False,
-    tryfirst: bool = False,
-    trylast: bool = False,
-    optionalhook: bool = False,
-    specname: str | None = None,
-) -> F | Callable[[F], F]:
+def hookimpl(**options: Unpack[_Listening]) -> Callable[[F], F]: ...
+def hookimpl(function: F | None = None, /, **options: Unpack[_Listening]) -> F | Callable[[F], F]:
     """Mark a function or method as a listener of the hook it is named after.
 
     Args:
@@ -139,25 +112,21 @@ def hookimpl(
         optionalhook: no error if no such hook is declared.
         specname: the hook's name, where the function has another.
     """
-    for option, names in (("before", before), ("after", after)):
-        if isinstance(names, str):
-            raise TypeError(f"@hookimpl({option}={names!r}): give a list of names, [{names!r}]")
+    given: dict[str, Any] = dict(options)
+    own = {name: given.pop(name) for name in _OWN if name in given}
+    for name in ("before", "after"):
+        if isinstance(names := own.get(name, ()), str):
+            raise TypeError(f"@hookimpl({name}={names!r}): give a list of names, [{names!r}]")
+        own[name] = tuple(names)
+    every = own.get("every")
     if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
         raise ValueError(f"@hookimpl(every={every!r}): give a whole number of at least 1")
-    options = ImplOptions(tuple(before), tuple(after), every, once, rank_zero)
 
     def mark(listener: F) -> F:
         # Below @staticmethod or @classmethod the function itself bears the marker.
         target: Any = getattr(listener, "__func__", listener)
-        target.trainbus_impl_options = options
-        _pluggy_impl(
-            target,
-            wrapper=wrapper,
-            tryfirst=tryfirst,
-            trylast=trylast,
-            optionalhook=optionalhook,
-            specname=specname,
-        )
+        target.trainbus_impl_options = ImplOptions(**own)
+        _pluggy_impl(target, **given)
         return listener
 
     return mark if function is None else mark(function)

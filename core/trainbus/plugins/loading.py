@@ -23,6 +23,7 @@ from trainbus.events.checks import marker
 from trainbus.events.plugin import Plugin
 from trainbus.plugins.discovery import (
     AUTOLOAD_GROUP,
+    Found,
     Installed,
     import_target,
     known_distributions,
@@ -116,11 +117,11 @@ def _load(name: str, request: Request, given: Mapping[str, Given], installed: In
         return _describe(name, item, request, installed)
     if item.endswith(".py"):
         module, _ = build(name, _import_file(Path(item)), given)
-        return Plugin(name, module, str(Path(item).resolve()), request.why)
+        return Plugin(name, module, item, request.why, source=str(Path(item).resolve()))
     if not is_name(item):
         target = import_target(name, item, item)
         made, options = build(name, target, _with_environment(name, target, given))
-        return Plugin(name, made, item, request.why, options=options)
+        return Plugin(name, made, item, request.why, source=item, options=options)
     found = installed.autoload.get(name)
     if not item.startswith(AUTOLOAD_GROUP):
         found = installed.plugins.get(name, found)
@@ -138,7 +139,7 @@ def _load(name: str, request: Request, given: Mapping[str, Given], installed: In
     made, options = build(
         f"{name} ({found.origin})", target, _with_environment(name, target, given)
     )
-    return Plugin(name, made, found.origin, request.why, found, options)
+    return _found(name, made, request.why, found, options)
 
 
 def built_in(name: str, why: str, **options: Any) -> Plugin:
@@ -154,6 +155,12 @@ def listed(loaded: Sequence[Plugin]) -> str:
         version = "" if each.distribution == "trainbus" else each.version
         names.setdefault(each.why, []).append(f"{each.name} {version}".strip())
     return "; ".join(f"{', '.join(those)} ({why})" for why, those in names.items())
+
+
+def _found(name: str, plugin: object, why: str, found: Found, options: Mapping[str, Any]) -> Plugin:
+    return Plugin(
+        name, plugin, found.origin, why, found.dist_name, found.version, found.source, options
+    )
 
 
 def bus_of(loaded: Sequence[Plugin]) -> Bus:
@@ -180,7 +187,7 @@ def _describe(name: str, plugin: object, request: Request, installed: Installed)
     options = {
         key: getattr(plugin, key) for key in field_names(type(plugin)) if hasattr(plugin, key)
     }
-    return Plugin(name, plugin, found.origin, request.why, found, hide_secrets(options))
+    return _found(name, plugin, request.why, found, hide_secrets(options))
 
 
 def check_file(path: Path) -> None:
