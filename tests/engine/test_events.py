@@ -65,6 +65,18 @@ def test_an_exception_ends_with_on_exception_and_on_run_end(make_line, make_load
                       "train_batch_start", "exception", "run_end"]  # fmt: skip
 
 
+def test_the_events_of_a_test_and_of_a_prediction(line, make_loader, record):
+    trainer = Trainer()
+    events = record(trainer)
+    trainer.test(line, make_loader(1))
+    test = ["test_start", "test_batch_start", "test_batch_end", "test_end"]
+    assert events == ["run_start", *test, "run_end"]
+    events.clear()
+    list(trainer.predict(line, make_loader(1)))
+    predict = ["predict_start", "predict_batch_start", "predict_batch_end", "predict_end"]
+    assert events == ["run_start", *predict, "run_end"]
+
+
 def test_validate_test_and_predict_have_the_same_shape(line, make_loader, record):
     trainer = Trainer()
     events = record(trainer)

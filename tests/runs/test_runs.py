@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from trainbus import JournalFile, Task, Trainer
-from trainbus.runs import plot
+from trainbus.runs import chart
 from trainbus import terminal
 from trainbus.runs.plot_page import log_ticks, ticks
 from trainbus.runs.stored_run import StoredRun
@@ -644,7 +644,7 @@ def test_a_gap_in_the_values_is_a_gap_in_the_line(trainbus, make_run, tmp_path):
 def test_a_long_line_is_thinned_and_keeps_its_peaks():
     y = [0.0] * 100_000
     y[12_345], y[77_777] = 9.0, -9.0
-    thin = plot.thinned(plot.Line(0, [float(i) for i in range(len(y))], y), 1000)
+    thin = chart.thinned(chart.Line(0, [float(i) for i in range(len(y))], y), 1000)
     assert len(thin.x) <= 1002
     assert (thin.x[0], thin.x[-1]) == (0.0, 99_999.0)
     assert dict(zip(thin.x, thin.y, strict=True))[12_345.0] == max(thin.y) == 9.0

@@ -11,27 +11,46 @@ import logging
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
 from trainbus import batches
+from trainbus.devices.accelerator import Accelerator
+from trainbus.engine.settings import Settings
 from trainbus.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from trainbus.engine.loop import Loop
 
 logger = logging.getLogger("trainbus")
 
 
-def _remember(run: Loop, loader: Iterable[Any]) -> dict[str, Any]:
+class Place(Protocol):
+    """What of a loop says where it stands."""
+
+    trainer: Settings
+    accelerator: Accelerator
+    open_events: list[str]
+    epoch: int
+    epochs_done: int
+    loader: Iterable[Any]
+    training_loader: Iterable[Any]
+    batches_in_pass: int | None
+    pass_batches: int
+    batch_index: int
+    batches_done: int
+    validated_at: int
+    pass_start: dict[str, Any]
+    training_random: dict[str, Any] | None
+    resume_at: dict[str, Any] | None
+
+
+def _remember(run: Place, loader: Iterable[Any]) -> dict[str, Any]:
     return {
         "random": run.accelerator.random_state(),
         "generators": _generator_states(loader),
     }
 
 
-def start(run: Loop, loader: Iterable[Any]) -> tuple[int, Iterable[Any]]:
+def start(run: Place, loader: Iterable[Any]) -> tuple[int, Iterable[Any]]:
     """Where a training pass begins: the index of its first batch, and the batches from it on."""
     run.training_loader = loader
     resume_at, run.resume_at = run.resume_at, None
@@ -63,7 +82,7 @@ def start(run: Loop, loader: Iterable[Any]) -> tuple[int, Iterable[Any]]:
     return done, iterator
 
 
-def _rest(run: Loop, done: int) -> Iterator[Any]:
+def _rest(run: Place, done: int) -> Iterator[Any]:
     """The batches of a loader that was positioned, up to the limit of the pass."""
     if run.trainer.limit_batches is None or run.batches_in_pass is None:
         return iter(run.loader)
@@ -79,7 +98,7 @@ def _set_generators(loader: Iterable[Any], states: list[torch.Tensor]) -> None:
         generator.set_state(state)
 
 
-def _at(run: Loop, loader: Iterable[Any], resume_at: dict[str, Any]) -> Iterator[Any]:
+def _at(run: Place, loader: Iterable[Any], resume_at: dict[str, Any]) -> Iterator[Any]:
     """An iterator over the loader that stands behind the batches that are done."""
     done = resume_at["batches"]
     inner: Any = batches.innermost(loader, one_for_one=True)
@@ -101,13 +120,13 @@ def _at(run: Loop, loader: Iterable[Any], resume_at: dict[str, Any]) -> Iterator
     return iterator
 
 
-def restore_random(run: Loop, resume_at: dict[str, Any]) -> None:
+def restore_random(run: Place, resume_at: dict[str, Any]) -> None:
     """Put back the random states of the moment of the checkpoint, the first time it is asked."""
     if (state := resume_at.pop("random", None)) is not None:
         run.accelerator.set_random_state(state)
 
 
-def state_dict(run: Loop) -> dict[str, Any]:
+def state_dict(run: Place) -> dict[str, Any]:
     """Where the run stands now."""
     inner: Any = batches.innermost(run.training_loader, one_for_one=True)
     has_state = run.batches_done and not hasattr(inner, "start_at")

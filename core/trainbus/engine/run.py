@@ -255,14 +255,17 @@ class Run:
         self.interruption = error
         self.stopping = True
 
-    def claim(self, role: str, plugin: str) -> None:
-        """Say that `plugin` plays a role that only one can; a `UsageError` when it is taken."""
+    def claim(self, role: str, plugin: str | None = None) -> str | None:
+        """Say that `plugin` plays a role that only one can; returns who plays it, or None.
+
+        Raises:
+            UsageError: another plugin plays it.
+        """
+        if plugin is None:
+            return self._claims.get(role)
         if (other := self._claims.setdefault(role, plugin)) != plugin:
             raise UsageError(f"two plugins claim {role}: {other!r} and {plugin!r}; switch one off")
-
-    def claimed(self, role: str) -> str | None:
-        """The plugin that plays a role, or None."""
-        return self._claims.get(role)
+        return plugin
 
     def first_time(self, key: str) -> bool:
         """True for the first call with this key in the run (`@hookimpl(once=True)`)."""

@@ -267,7 +267,7 @@ class Trainer(Settings):
             if self.max_seconds is not None:
                 run.deadline = monotonic() + self.max_seconds
             run.fire("on_run_start")
-            if run.precision is not None and run.claimed("precision") is None:
+            if run.precision is not None and run.claim("precision") is None:
                 raise UsageError(
                     f"precision={run.precision!r}: no active plugin provides it; install and name "
                     "one that does (plugins=['amp'], for example), or leave it out"

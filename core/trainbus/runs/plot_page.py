@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 from trainbus import terminal
-from trainbus.runs.plot import COLORS, Chart, Line, Plot, thinned
+from trainbus.runs.chart import COLORS, Chart, Line, Plot, thinned
 from trainbus.runs.compare import differing
 from trainbus.runs.stored_run import flat
 
