@@ -1,4 +1,4 @@
-"""The core stays small: budgets of its rooms, and nobody reaches into another file's private parts."""
+"""The core stays small, and nobody reaches into the private parts of another file."""
 
 import ast
 import inspect

@@ -550,9 +550,9 @@ def test_a_checkpoint_that_is_loaded_in_the_middle_brings_its_rate_back(
                 run.save_checkpoint(tmp_path / "saved")
             if run.global_step == 4 and not self.done:
                 self.done = True
-                step, resume_at = run.global_step, run.resume_at
+                step, saved = run.global_step, run.position.saved
                 run.load_checkpoint(tmp_path / "saved")
-                run.global_step, run.resume_at = step, resume_at
+                run.global_step, run.position.saved = step, saved
 
     found = Rates()
     Trainer(plugins=[Schedule(PER_STEP["exponential"]), found, Back()]).fit(

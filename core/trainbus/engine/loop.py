@@ -13,8 +13,8 @@ import torch
 from trainbus import batches
 from trainbus.bus import Bus
 from trainbus.devices.accelerator import Accelerator
-from trainbus.engine import position
 from trainbus.engine.metrics import MetricBuffer, Row
+from trainbus.engine.position import Position
 from trainbus.engine.run import Stage
 from trainbus.engine.settings import Settings
 from trainbus.engine.snapshot import same_modes
@@ -53,20 +53,9 @@ class Loop(Step):
         self.given_optimizers: Optimizers | None = None
         #: When `max_time` is over, on the monotonic clock.
         self.deadline: float | None = None
-        #: The loader of the training pass, as it was given.
-        self.training_loader: Iterable[Any] = ()
-        #: Batches of the newest training pass that was complete.
-        self.pass_batches = 0
-        #: Random states and the loader's position at the start of the present training pass.
-        self.pass_start: dict[str, Any] = {}
-        #: Random states of training while a pass inside it has its own.
-        self.training_random: dict[str, Any] | None = None
-        #: `batches_done` at the newest validation inside the present training pass.
-        self.validated_at = 0
+        self.position = Position()
         #: The checkpoint that this run is to begin with.
         self.resume_path: Path | None = None
-        #: Where a loaded checkpoint stood, until the loop stands there.
-        self.resume_at: dict[str, Any] | None = None
         #: Sections of a loaded checkpoint whose plugins are not active.
         self.kept_sections: dict[str, Any] = {}
         self._cut_short = False
@@ -78,8 +67,9 @@ class Loop(Step):
         self.epochs_planned = count
         if self.trainer.max_steps is not None and self.global_step >= self.trainer.max_steps:
             self.finished = True
-        if self.resume_at is not None and not self.resume_at["batches"]:
-            position.restore_random(self, self.resume_at)
+        saved = self.position.saved
+        if saved is not None and not saved["batches"]:
+            self.position.restore_random(self)
         while not (self.stopping or self.finished) and (count is None or self.epoch < count):
             self.leave("epoch")
             self.ends_pass = self._cut_short = False
@@ -88,12 +78,6 @@ class Loop(Step):
             self.leave("epoch")
             if not self._cut_short:
                 self.epoch += 1
-
-    def owes_validation(self, interval: int) -> bool:
-        """Whether a loaded checkpoint stood before a validation that its batch was to bring."""
-        if self.resume_at is None or not (done := self.resume_at["batches"]):
-            return False
-        return bool(done % interval == 0 and self.resume_at["validated_at"] != done)
 
     # --- training ------------------------------------------------------------------------------
 
@@ -151,7 +135,7 @@ class Loop(Step):
         """The index of the first batch of a training pass, and the batches from it on."""
         self.abandon()
         self.leave("train_epoch")
-        if self.resume_at is None:
+        if self.position.saved is None:
             self.flush()
             self.buffer.begin_pass()
         self._begin_pass("train", loader)
@@ -160,14 +144,14 @@ class Loop(Step):
         self.window.begun = 0
         if self.ends_pass or self.stopping:
             return 0, ()
-        return position.start(self, loader)
+        return self.position.start(self, loader)
 
     def _end_training(self, loader: Iterable[Any]) -> None:
         if self.batch_index + 1 != self.batches_in_pass:
             self._cut_short = self.stopping or self.finished
         if not self._cut_short:
             self.epochs_done = self.epoch + 1
-            self.batches_done, self.pass_batches = 0, self.batch_index + 1
+            self.batches_done, self.position.pass_batches = 0, self.batch_index + 1
         if self.window.gathered:  # the pass ended in the middle of a window
             self.step_optimizers()
         self._check_not_empty(loader)
@@ -223,7 +207,7 @@ class Loop(Step):
         if not self.stopping:
             self.hand_out(self.buffer.end_pass(self.global_step))
             if stage == "valid":
-                self.validated_at = self.batches_done
+                self.position.validated_at = self.batches_done
         self.buffer.averaging = False
         self.leave(_EVENTS[stage])
 
@@ -237,7 +221,7 @@ class Loop(Step):
         ends_pass, self.ends_pass = self.ends_pass, False
         # A pass that is asked for in a run that is ending (a test in `on_fit_end`) is made whole.
         was_stopping, self.stopping = self.stopping, False
-        self.training_random = random_state
+        self.position.random = random_state
         self.flush()
         self.buffer.begin_inner_pass()
         event = _EVENTS[stage]
@@ -257,7 +241,7 @@ class Loop(Step):
                 self.accelerator.set_random_state(random_state)
             self.ends_pass = ends_pass
             self.stopping = self.stopping or was_stopping
-            self.training_random = None
+            self.position.random = None
             for name, value in saved.items():
                 setattr(self, name, value)
             for name, value in saved_log.items():
@@ -305,14 +289,13 @@ class Loop(Step):
                     self.obey(control)
 
     def load_checkpoint(self, path: str | Path, keep_place: bool = False) -> None:
-        place = ("epoch", "epochs_done", "skipped_steps", "resume_at") if keep_place else ()
-        kept = {name: getattr(self, name) for name in place}
         if keep_place:
             self.flush()
-            log = self.buffer.state_dict()
+            log, saved = self.buffer.state_dict(), self.position.saved
+            kept = (self.epoch, self.epochs_done, self.skipped_steps)
         self.bus.load_checkpoint(self, Path(path))
         self.fire("on_checkpoint_loaded", Path(path))
         if keep_place:
             self.buffer.load_state_dict(log)
-        for name, value in kept.items():
-            setattr(self, name, value)
+            self.position.saved = saved
+            self.epoch, self.epochs_done, self.skipped_steps = kept

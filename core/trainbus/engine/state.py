@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from torch import nn
 
 from trainbus.checkpoints import weights
-from trainbus.engine import position
 from trainbus.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def capture(run: Loop) -> dict[str, Any]:
             "global_step": run.global_step,
             "skipped_steps": run.skipped_steps,
             "records": run.buffer.state_dict(),
-            "position": position.state_dict(run),
+            "position": run.position.state_dict(run),
         },
         # Sections that no active plugin took when they were loaded go on with the run.
         "plugins": {**run.kept_sections, **plugins},
@@ -74,7 +73,7 @@ def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
     run.global_step = loop["global_step"]
     run.skipped_steps = loop["skipped_steps"]
     run.buffer.load_state_dict(loop["records"])
-    run.resume_at = loop["position"]
+    run.position.saved = loop["position"]
     sections = dict(parts["plugins"])
     for name, plugin in run.bus.plugins.items():
         if name in sections and isinstance(plugin, Stateful):

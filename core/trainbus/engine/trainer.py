@@ -126,7 +126,7 @@ class Trainer(Settings):
             if run.resume_path is not None:
                 run.load_checkpoint(run.resume_path)
             # A checkpoint may have been written just before a validation inside an epoch.
-            owed = interval is not None and run.owes_validation(interval)
+            owed = interval is not None and run.position.owes_validation(interval)
             for epoch in run.epochs(self.epochs):
                 for _ in run.training_batches(train):
                     if owed:
