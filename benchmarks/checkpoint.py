@@ -11,7 +11,8 @@ from time import perf_counter
 import torch
 from torch import nn
 
-from trainbus import Task, Trainer, state
+from trainbus import Task, Trainer
+from trainbus.engine import state
 from trainbus.builtin import Checkpoint
 
 ROUNDS = 7
@@ -49,7 +50,7 @@ def main():
             for opened in (run, other):
                 for (x,) in opened.batches(batches):
                     opened.step(task.training_step((x,), opened))
-            parts = state.collect(run)
+            parts = state.capture(run)
             size = sum(p.numel() for p in task.parameters())
             print(f"{size / 1e6:.1f} million parameters, AdamW")
             for number in range(ROUNDS + 1):

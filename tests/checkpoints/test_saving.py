@@ -347,8 +347,8 @@ def test_a_directory_in_use_is_left_to_the_run_that_has_it(make_line, loader, ca
 HOLDING = """
 import sys
 from pathlib import Path
-from trainbus.checkpoints.resume import Hold
-held = Hold(Path(sys.argv[1]))
+from trainbus.storage.lock import DirectoryLock
+held = DirectoryLock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
 """

@@ -20,9 +20,9 @@ import pytest
 
 from trainbus import Accelerator, Bus, Run, Trainer, hookspecs
 from trainbus.cli import reference
-from trainbus.engine.defaults import Actions
+from trainbus.engine.defaults import Defaults
 from trainbus.engine.loop import Loop
-from trainbus.engine.metrics import Records
+from trainbus.engine.metrics import MetricBuffer
 from trainbus.plugins.discovery import known_distributions
 from trainbus.plugins.project import find_project
 
@@ -199,7 +199,8 @@ def test_every_make_target_shown_exists():
 def test_the_architecture_page_names_functions_that_exist():
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     owners = {
-        kind.__name__: kind for kind in (Trainer, Run, Loop, Actions, Accelerator, Bus, Records)
+        kind.__name__: kind
+        for kind in (Trainer, Run, Loop, Defaults, Accelerator, Bus, MetricBuffer)
     }
     named = re.findall(rf"\b({'|'.join(owners)})\.(\w+)", text)
     assert len(named) > 10

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 
 from trainbus import Trainer, UsageError
-from trainbus.devices.accelerator import choose
+from trainbus.engine.choice import choose
 from trainbus_xla import XLA
 
 pytestmark = pytest.mark.skipif(
