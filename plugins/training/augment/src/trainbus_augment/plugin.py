@@ -131,9 +131,7 @@ class Augment:
         if isinstance(self.kinds, dict):
             kinds = parts_of.kinds_of(batch, self.kinds)
         else:
-            kinds = list(
-                self.kinds or _kinds_of_loader(run.training_loader) or parts_of.guessed(batch)
-            )
+            kinds = list(self.kinds or _kinds_of_loader(run.loader) or parts_of.guessed(batch))
         run.batch = parts_of.rebuilt(batch, self.augmenter(parts, kinds, self.generator))
 
     def state_dict(self) -> dict[str, Any]:
