@@ -1,8 +1,11 @@
 """Where items come from: folders, tables, lists and functions."""
 
+import json
+
 import pytest
 import torch
 
+from trainbus import UsageError
 from trainbus_data import (
     Categories,
     Category,
@@ -10,10 +13,11 @@ from trainbus_data import (
     DataBlock,
     DataError,
     Number,
+    Recipe,
     find_files,
     splits,
 )
-from trainbus_vision import Image, Points, find_images, image_folder, image_table
+from trainbus_vision import Image, Points, Resize, find_images, image_folder, image_table
 
 
 def test_folder_with_classes(animals):
@@ -171,3 +175,20 @@ def test_unequal_lists():
     """Two lists of different lengths."""
     with pytest.raises(DataError, match="2 inputs, but 3 targets"):
         Data.from_lists([1, 2], [1, 2, 3], (Number(), Category()))
+
+
+def test_a_delimiter_goes_with_the_usual_blocks(table, animals):
+    """With blocks of your own it would be said twice."""
+    blocks = (Image(), Categories(delimiter=" "))
+    data = image_table(table, "file", "tags", size=8, folder=animals, blocks=blocks)
+    assert data.vocab == ["big", "furry"] and data.one_batch()[0].shape == (16, 3, 8, 8)
+    with pytest.raises(UsageError, match=r"write Categories\(delimiter=\.\.\.\)"):
+        image_table(table, "file", "tags", folder=animals, delimiter=" ", blocks=blocks)
+
+
+def test_a_recipe_of_images_is_found_again_by_the_names_of_its_classes():
+    """The distribution offers them, so that an export knows how files are read."""
+    recipe = Recipe((Image(1), Points(2, (8, 8))), transforms=[Resize(8)])
+    again = Recipe.from_state(json.loads(json.dumps(recipe.state())))
+    assert again.state() == recipe.state()
+    assert all(type(a) is type(b) for a, b in zip(again.blocks, recipe.blocks, strict=True))
