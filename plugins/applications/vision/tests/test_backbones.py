@@ -8,8 +8,8 @@ from torch import nn
 
 from trainbus import UsageError
 from trainbus_vision import Body, backbone
-from trainbus_vision.backbones import torchvision_names
-from trainbus_vision.cut import check_cut, pieces_of
+from trainbus_vision.backbone_pieces import check_cut, pieces_of
+from trainbus_vision.libraries import torchvision_names
 
 QUICK = ("resnet18", "mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x0_5", "densenet121")
 FAMILIES = (

@@ -29,5 +29,8 @@ def test_the_demo_learns_to_read_and_leaves_its_pictures_and_an_export():
     names = ("batch", "rates", "results", "confusion", "worst")
     assert all((run / f"{name}.png").stat().st_size > 5_000 for name in names)
     assert (run / "export" / "description.json").is_file()
+    header, _ = done.stdout.split("  epoch  ")  # the table of the run begins
+    assert len(header.splitlines()) <= 11  # the rate that was found, and the header
+    assert all(done.stdout.count(text) == 1 for text in ("cross_entropy", "resnet18 for"))
     accuracy = float(done.stdout.split("validation accuracy ")[1].split("%")[0])
     assert accuracy > 94

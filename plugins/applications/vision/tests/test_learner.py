@@ -154,3 +154,24 @@ def test_an_export_needs_only_torch(make_data):
 @pytest.mark.slow
 def test_a_unet_is_exported_too(make_data):
     exported_gives_the_same(ImageLearner(make_data("mask"), "resnet18", plugins=OFF))
+
+
+def test_the_header_says_each_choice_once_and_the_summary_says_why(make_data):
+    learner = ImageLearner(make_data(), "small_cnn", plugins=["-progress"])
+    run = learner.fit(1)
+    assert run.header["network"] == "small_cnn for 3 x 16 x 16, 2 outputs, trained from scratch"
+    assert run.header["loss"] == "cross_entropy (usual for Category); metrics: accuracy"
+    assert len(run.header) <= 8  # the core's five among them
+    assert not {"weights", "normalization", "augmentation"} & set(run.header)
+    for topic in ("weights", "normalization", "augmentation", "optimizer"):
+        assert learner.choices[topic] in learner.summary()
+        assert run.task.hparams[topic] == learner.choices[topic]
+
+
+def test_the_plugin_augment_is_known_by_its_name(make_data):
+    augment = pytest.importorskip("trainbus_augment")
+    for plugin in ("augment", augment.Augment()):
+        learner = ImageLearner(make_data(), "small_cnn", plugins=["-progress", plugin])
+        assert learner.choices["augmentation"] == "by the plugin named"
+        with pytest.raises(UsageError, match="here are both"):
+            ImageLearner(make_data(), "small_cnn", augment=True, plugins=[plugin])

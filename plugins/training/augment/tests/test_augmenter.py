@@ -221,7 +221,7 @@ def test_what_is_no_transform_is_refused():
         UsageError, match=r"the class Flip is no transform; give objects as Flip\(\)"
     ):
         Augmenter([Flip])
-    with pytest.raises(UsageError, match=r"put those of others into Torchvision"):
+    with pytest.raises(UsageError, match=r"put foreign ones into Torchvision"):
         Augmenter([torch.nn.Identity()])
     with pytest.raises(UsageError, match="padding='mirror'"):
         Augmenter([], padding="mirror")

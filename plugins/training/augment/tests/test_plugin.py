@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,60 @@ def test_batches_that_are_mappings(make_task, make_loader):
     Trainer(plugins=[Augment(kinds=kinds), *QUIET]).fit(task, data)
     assert list(task.trained[0]) == ["photo", "label"]
     assert not torch.equal(task.trained[0]["photo"], data[0]["photo"])
+
+
+@dataclass
+class Plain:
+    """A batch as a dataclass."""
+
+    image: torch.Tensor
+    label: torch.Tensor
+    note: str = "kept"
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """One that cannot be written to, and has no `__dict__`."""
+
+    image: torch.Tensor
+    label: torch.Tensor
+    note: str = "kept"
+
+
+@dataclass
+class Asking(Plain):
+    """One whose constructor wants something else."""
+
+    def __init__(self, pair):
+        self.image, self.label = pair
+        self.note = "kept"
+
+
+@pytest.mark.parametrize(
+    "kinds", [None, ["image", "category"], {"image": "image", "label": "category"}]
+)
+@pytest.mark.parametrize("make", [Plain, Frozen, lambda *pair: Asking(pair)])
+def test_batches_that_are_dataclasses(make_task, make_loader, make, kinds):
+    class Fields(make_task().__class__):
+        def training_step(self, batch, run):
+            self.batches = [*getattr(self, "batches", []), batch]
+            return super().training_step((batch.image, batch.label), run)
+
+    task = make_task(Fields)
+    data = [make(x, y) for x, y in make_loader()]
+    Trainer(plugins=[Augment(kinds=kinds), *QUIET]).fit(task, data)
+    for seen, given in zip(task.batches, data, strict=True):
+        assert type(seen) is type(given)
+        assert seen is not given
+        assert not torch.equal(seen.image, given.image)
+        assert seen.label is given.label
+        assert seen.note == "kept"
+
+
+def test_parts_of_a_dataclass_that_have_no_such_name(make_task, make_loader):
+    data = [Plain(x, y) for x, y in make_loader()]
+    with pytest.raises(UsageError, match=r"has no 'imag'; did you mean 'image'"):
+        Trainer(plugins=[Augment(kinds={"imag": "image"}), *QUIET]).fit(make_task(), data)
 
 
 def test_the_kinds_of_the_loader_are_used(make_task, make_loader):

@@ -146,7 +146,7 @@ def test_state_makes_an_equal_block(block):
 
 
 def test_unknown_block_in_a_state():
-    """A state never makes Python import what it names; one's own classes are given."""
+    """A state never makes Python import what it names; your own classes are given."""
     with pytest.raises(DataError, match="did you mean 'Number'"):
         block_from_state({"block": "Nummber"})
 

@@ -5,7 +5,19 @@ import torch
 from torch import nn
 
 from trainbus import Task, Trainer
-from trainbus_data import Category, Data, Image
+from trainbus_data import Block, Category, Data
+
+
+class Grid(Block):
+    """Numbers in a plane, as an image has them."""
+
+    kind = "image"
+
+    def encode(self, raw):
+        return torch.as_tensor(raw)[None]
+
+    def encode_all(self, raws):
+        return torch.as_tensor(raws)[:, None]
 
 
 def halves(parts, kinds):
@@ -20,7 +32,7 @@ def make(transforms=(halves,), count=40, **options):
     x = torch.randint(0, 256, (count, 4, 4), dtype=torch.uint8)
     y = (x[:, 0, 0] > 127).long()
     return Data.from_tensors(
-        (x, y), (x, y), (x, y), (Image(1), Category([0, 1])), batch_size=8,
+        (x, y), (x, y), (x, y), blocks=(Grid(), Category([0, 1])), batch_size=8,
         batch_transforms=transforms, **options,
     )  # fmt: skip
 
@@ -58,7 +70,7 @@ def test_batch_transforms_in_every_stage():
     trainer = Trainer(epochs=1, plugins=["data"], limit_batches=2)
     trainer.fit(task, data.train, data.valid)
     trainer.test(task, data.test)
-    list(trainer.predict(task, data.loader(data.valid_items.parts[0])))
+    list(trainer.predict(task, data.loader(data.valid_items.parts[0][:, 0])))
     assert {stage for stage, _, _ in task.seen} == {"train", "valid", "test", "predict"}
     assert all(dtype == torch.float32 and small for _, dtype, small in task.seen)
 

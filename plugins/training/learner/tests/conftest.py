@@ -67,16 +67,22 @@ def loaders(digits):
 
 
 @pytest.fixture(scope="session")
-def data(digits):
+def image_block():
+    """A block of grey images, which read files, too: trainbus-vision has one."""
+    return pytest.importorskip("trainbus_vision").Image(1)
+
+
+@pytest.fixture(scope="session")
+def data(digits, image_block):
     """The same as a `Data` with named classes; images in uint8."""
-    from trainbus_data import Category, Data, Image
+    from trainbus_data import Category, Data
 
     images, labels = digits
     names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     return Data.from_tensors(
         train=(images[:1000], labels[:1000]),
         valid=(images[1000:], labels[1000:]),
-        blocks=(Image(1), Category(names)),
+        blocks=(image_block, Category(names)),
         batch_size=100,
     )
 

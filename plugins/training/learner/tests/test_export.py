@@ -233,12 +233,12 @@ def test_an_export_holds_nothing_of_the_data(trained):
     assert not example.any()
 
 
-def test_batch_transforms_that_would_be_missing_are_told(digits, model):
-    from trainbus_data import Data
+def test_batch_transforms_that_would_be_missing_are_told(digits, model, image_block):
+    from trainbus_data import Category, Data
 
     data = Data.from_tensors(
         (digits[0][:50], digits[1][:50]), (digits[0][50:90], digits[1][50:90]),
-        batch_transforms=[lambda batch, kinds: batch],
+        blocks=(image_block, Category()), batch_transforms=[lambda batch, kinds: batch],
     )  # fmt: skip
     with pytest.raises(ExportError, match="batch transforms"):
         Learner(data, model).export("out")

@@ -59,10 +59,11 @@ def test_a_pair_of_loaders_with_any_model_and_loss_trains(loaders, model):
 def test_the_header_and_the_summary_say_what_was_chosen_and_why(loaders, model):
     learner = plain(loaders, model, groups=body_and_head)
     run = learner.fit_one_cycle(1, (1e-3, 1e-2))
-    assert run.header["loss"] == "cross_entropy (given)"
-    assert run.header["metrics"] == "accuracy (usual for a category target)"
-    assert run.header["schedule"] == "one cycle, at most 0.001, 0.01"
-    assert "not" not in run.header["optimizer"] and "AdamW" in run.header["optimizer"]
+    assert run.header["loss"] == "cross_entropy (given); metrics: accuracy"
+    assert run.header["schedule"] == "AdamW, one cycle, at most 0.001, 0.01"
+    assert run.task.hparams["metrics"] == "accuracy (usual for a category target)"
+    assert "not" not in run.task.hparams["optimizer"] and "AdamW" in run.task.hparams["optimizer"]
+    assert len(run.header) <= 7  # the core's five, and these two
     summary = learner.summary()
     for text in ("body: 96 parameters", "head: 1,290", "batch size", "100", "usual for AdamW"):
         assert text in summary
@@ -170,7 +171,7 @@ def test_the_users_optimizer_gets_the_groups(loaders, model):
     run = learner.fit(1)
     assert isinstance(run.optimizer, torch.optim.SGD)
     assert {group["lr"] for group in run.optimizer.param_groups} == {0.05}
-    assert "that of the optimizer given" in learner.summary()
+    assert "from the optimizer given" in learner.summary()
 
 
 def test_a_schedule_of_the_user_works_in_fit_and_is_refused_in_a_cycle(loaders, model):
@@ -182,8 +183,8 @@ def test_a_schedule_of_the_user_works_in_fit_and_is_refused_in_a_cycle(loaders, 
         learner.fit_one_cycle(1)
 
 
-def test_a_batch_transform_of_the_data_is_applied_in_training_and_validation(digits):
-    from trainbus_data import Category, Data, Image
+def test_a_batch_transform_of_the_data_is_applied_in_training_and_validation(digits, image_block):
+    from trainbus_data import Category, Data
 
     seen = []
 
@@ -194,7 +195,7 @@ def test_a_batch_transform_of_the_data_is_applied_in_training_and_validation(dig
     images, labels = digits
     data = Data.from_tensors(
         (images[:200], labels[:200]), (images[200:300], labels[200:300]),
-        blocks=(Image(1), Category()), batch_transforms=[shrink],
+        blocks=(image_block, Category()), batch_transforms=[shrink],
     )  # fmt: skip
     learner = Learner(data, nn.Sequential(nn.Flatten(), nn.Linear(16, 10)), plugins=QUIET)
     learner.fit(1)
@@ -233,13 +234,13 @@ def test_too_few_outputs_are_told_at_the_first_batch(loaders):
         plain(loaders, model).fit(1)
 
 
-def test_three_outputs_for_two_classes_are_told(digits):
-    from trainbus_data import Category, Data, Image
+def test_three_outputs_for_two_classes_are_told(digits, image_block):
+    from trainbus_data import Category, Data
 
     images, labels = digits
     data = Data.from_tensors(
         (images[:200], labels[:200] % 2), (images[200:300], labels[200:300] % 2),
-        blocks=(Image(1), Category(["even", "odd"])),
+        blocks=(image_block, Category(["even", "odd"])),
     )  # fmt: skip
     learner = Learner(data, nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), plugins=QUIET)
     with pytest.raises(UsageError, match=r"3 outputs .*needs 2 outputs.*'even', 'odd'"):

@@ -11,10 +11,12 @@ from torch import nn
 from torch.nn import functional
 
 from trainbus import Loader, UsageError, hookimpl
+from trainbus.batches import innermost
 from trainbus.testing import MemoryLog
 from trainbus_learner import Learner
-from trainbus_learner.batch_size import choose
+from trainbus_learner.batch_size import choose, tiled
 from trainbus_learner.lr_finder import minimum, steepest, valley
+from trainbus_learner.rehearsal import Cycled, Repeated
 
 QUIET = ["-progress"]
 
@@ -64,7 +66,7 @@ class Scaler:
         self.scale = 65536.0
 
     @hookimpl
-    def on_after_optimizer_step(self):
+    def on_before_optimizer_step(self):
         self.scale /= 2
 
     def state_dict(self):
@@ -72,6 +74,66 @@ class Scaler:
 
     def load_state_dict(self, state):
         self.scale = state["scale"]
+
+
+class Notes:
+    """A company's plugin that does not compute, and notes every event of a run."""
+
+    def __init__(self):
+        self.heard = []
+
+    @hookimpl
+    def on_run_start(self, run):
+        self.heard.append("start")
+
+    @hookimpl
+    def on_train_batch_end(self, run):
+        self.heard.append("batch")
+
+    @hookimpl
+    def on_fit_end(self, run):
+        self.heard.append("fit_end")
+
+    @hookimpl
+    def on_exception(self, run, error):
+        self.heard.append("exception")
+
+    @hookimpl
+    def on_run_end(self, run, status):
+        self.heard.append(status)
+
+
+class Computes(Notes):
+    """One that computes: it wraps the step, and is set up at the start of a run."""
+
+    steps = 0
+
+    @hookimpl(wrapper=True)
+    def training_step(self):
+        self.steps += 1
+        return (yield)
+
+
+class Whole(Computes):
+    """One that says that it takes part in all of a rehearsal."""
+
+    computes = True
+
+
+class Turns(Notes):
+    """One that changes the model, and changes it back at the end of a run."""
+
+    model = None
+
+    @hookimpl(wrapper=True)
+    def configure_model(self, run):
+        self.model = yield
+        self.model.turned = True
+        return self.model
+
+    @hookimpl
+    def on_run_end(self, run, status):
+        del self.model.turned
 
 
 class Fails:
@@ -109,6 +171,82 @@ def test_a_search_that_fails_or_is_interrupted_puts_everything_back(digits, erro
         learner.find_lr()
     assert same(before, everything(learner))
     assert loader.order.epoch == 4
+
+
+@pytest.mark.parametrize("search", ["find_lr", "find_batch_size", "validate", "show_batch"])
+def test_a_plugin_that_does_not_compute_hears_nothing_of_a_rehearsal(data, search):
+    notes = Notes()
+    getattr(learner_of(data, notes), search)()
+    assert notes.heard == []
+
+
+@pytest.mark.parametrize("search", ["find_lr", "find_batch_size"])
+def test_no_plugin_that_computes_hears_how_a_rehearsal_ended(data, search):
+    plugin = Computes()
+    learner = learner_of(data, plugin)
+    getattr(learner, search)()
+    assert plugin.steps >= 10
+    assert {"start", "batch"} == set(plugin.heard)
+    plugin.heard = []
+    learner.fit(1)
+    assert plugin.heard[-2:] == ["fit_end", "completed"]  # a fit is heard of in whole
+
+
+def test_a_rehearsal_that_fails_is_not_heard_of_either(data):
+    plugin, notes = Computes(), Notes()
+    with pytest.raises(RuntimeError, match="broken"):
+        learner_of(data, plugin, notes, Fails(RuntimeError("broken"))).find_lr()
+    assert notes.heard == [] and {"start", "batch"} == set(plugin.heard)
+
+
+def test_a_plugin_that_says_so_takes_part_in_all_of_a_rehearsal(data):
+    plugin = Whole()
+    learner_of(data, plugin).find_lr(steps=10)
+    assert plugin.heard[0] == "start" and plugin.heard[-2:] == ["fit_end", "completed"]
+
+
+def test_what_a_plugin_did_to_the_model_is_undone_after_a_rehearsal(data):
+    plugin = Turns()
+    learner = learner_of(data, plugin)
+    learner.find_lr(steps=10)
+    assert plugin.model is not None and not hasattr(plugin.model, "turned")
+
+
+def test_a_precision_that_converts_the_model_leaves_it_as_it_was(loaders):
+    pytest.importorskip("trainbus_amp")
+    loss = functional.cross_entropy
+    learner = learner_of(loaders, "amp", precision="bf16-true", loss=loss)
+    learner.find_lr(steps=10)
+    assert {p.dtype for p in learner.model.parameters()} == {torch.float32}
+
+
+def test_plugins_in_a_rehearsal_keep_their_order_and_their_class(data):
+    seen = []
+
+    class Looks(Computes):
+        @hookimpl
+        def on_fit_start(self, run):
+            seen.append([name for name, each in run.bus.plugins.items() if isinstance(each, Looks)])
+
+    learner_of(data, Looks(), Notes()).find_lr(steps=10)
+    assert seen == [["looks"]]
+
+
+def test_the_loader_of_a_rehearsal_is_known_to_plugins(data):
+    """What wraps the loader is seen through: its kinds, and its batch transforms."""
+    inner = data.train
+    for wrapped in (Cycled(inner, 3), Repeated(inner, next(iter(inner)), 2)):
+        assert innermost(wrapped) is inner
+        assert innermost(wrapped, one_for_one=True) is wrapped
+    assert (len(list(Cycled([1, 2], 5))), len(Cycled([1, 2], 5))) == (5, 5)
+    assert list(Cycled([], 5)) == []
+
+
+def test_a_batch_that_is_a_mapping_is_made_longer():
+    longer = tiled({"x": torch.arange(3), "rest": [torch.zeros(3, 2)]}, 7)
+    assert longer["x"].tolist() == [0, 1, 2, 0, 1, 2, 0] and longer["rest"][0].shape == (7, 2)
+    with pytest.raises(UsageError, match="a part of the batch is a str"):
+        tiled((torch.zeros(3), "name"), 7)
 
 
 def test_a_fit_after_a_search_is_the_fit_without_it(data, make_model):

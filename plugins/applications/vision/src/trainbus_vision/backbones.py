@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +9,20 @@ import torch
 from torch import nn
 
 from trainbus import UsageError
+from trainbus_vision.backbone_pieces import check_cut, cut, pieces_of, pool_later
 from trainbus_vision.body import Body
 from trainbus_vision.channels import adapt_channels
-from trainbus_vision.cut import check_cut, cut, pieces_of, pool_later
+from trainbus_vision.libraries import SMALL, Backbone, choose, torchvision_names
 from trainbus_vision.normalize import IMAGENET
 from trainbus_vision.small import small_cnn
+from trainbus_vision.timm_bodies import timm_backbone
 from trainbus_vision.weights import (
     SMALLEST_PRETRAINED,
-    NoWeights,
-    Stats,
     Weights,
     from_torchvision,
     load_body,
     read_weights,
 )
-
-SMALL = "small_cnn"
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A body, and what is known of its weights."""
-
-    body: Body
-    #: The statistics of the images that its weights know; None for weights of chance.
-    stats: Stats | None
-    #: In words: where the weights are from, or why there are none.
-    why: str
-
-    @property
-    def pretrained(self) -> bool:
-        """Whether its weights have learned something."""
-        return self.stats is not None
 
 
 def backbone(
@@ -82,24 +61,7 @@ def backbone(
         return _of_small(channels, size, pretrained, weights)
     if arch in torchvision_names():
         return _of_torchvision(arch, channels, size, pretrained, weights)
-    from trainbus_vision.timm_bodies import timm_backbone
-
     return timm_backbone(arch, channels, size, pretrained, weights, maps)
-
-
-def torchvision_names() -> list[str]:
-    """The classifiers that torchvision has."""
-    from torchvision import models  # type: ignore[import-untyped]
-
-    return list(models.list_models(module=models))
-
-
-def unknown(arch: str, names: Sequence[str], more: str = "") -> UsageError:
-    """The error for a name that nobody has, with the nearest that somebody has."""
-    known = sorted({SMALL, *names})
-    near = get_close_matches(arch.removeprefix("timm/"), known, n=3, cutoff=0.5)
-    hint = f"; the nearest are {', '.join(map(repr, near))}" if near else ""
-    return UsageError(f"arch={arch!r}: there is no such network{hint}{more}")
 
 
 def _of_torchvision(
@@ -124,40 +86,11 @@ def _of_torchvision(
     return Backbone(body, found.stats if found else None, why)
 
 
-def choose(
-    pretrained: bool | None,
-    weights: str | Path | None,
-    size: tuple[int, int],
-    find: Any,
-) -> tuple[Weights | None, str]:
-    """The weights to start with, or none, and why.
-
-    Raises:
-        UsageError: those that were asked for cannot be had.
-    """
-    if weights is not None:
-        return Weights(read_weights(weights), str(weights)), f"weights from {weights}"
-    if pretrained is False:
-        return None, "trained from scratch: pretrained=False"
-    if pretrained is None and min(size) < SMALLEST_PRETRAINED:
-        return None, (
-            f"trained from scratch: images of {size[0]} x {size[1]} pixels are smaller than "
-            f"{SMALLEST_PRETRAINED}, too small for what pretrained weights know"
-        )
-    try:
-        found = find()
-    except NoWeights as problem:
-        if pretrained:
-            raise
-        return None, f"trained from scratch: {problem}"
-    return found, f"pretrained weights: {found.source}"
-
-
 def _torchvision_model(
     arch: str, size: tuple[int, int]
 ) -> tuple[nn.Module, tuple[int, int] | None]:
     """A network of torchvision with weights of chance, and the one size that it takes, if so."""
-    from torchvision import models
+    from torchvision import models  # type: ignore[import-untyped]
 
     options: dict[str, Any] = {}
     fixed = None
@@ -221,6 +154,6 @@ def _of_module(
             f"module for {channels}, or read the images with Image({first.in_channels})"
         )
     known = pretrained or weights is not None
-    why = "weights as the module has them" + ("" if known else ", taken as those of chance")
+    why = "weights as the module has them" + ("" if known else ", taken as weights of chance")
     body = Body(pieces, channels, size, name=name)
     return Backbone(body, IMAGENET if known else None, why)

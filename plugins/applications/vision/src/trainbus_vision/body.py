@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainbus import UsageError
+from trainbus_learner.snapshots import evaluating
 
 
 class Body(nn.Module):
@@ -139,16 +139,3 @@ def piece_name(piece: nn.Module) -> str:
     """What a person calls a module: `Linear(in_features=4, ...)` or its class."""
     text = repr(piece)
     return type(piece).__name__ if "\n" in text else text
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; after it each module is in the mode that it was in."""
-    modes = [(each, each.training) for each in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for each, mode in modes:
-            each.training = mode

@@ -9,7 +9,7 @@ from trainbus import UsageError
 
 
 def adapt_channels(model: nn.Module, channels: int, name: str) -> None:
-    """Make a model take so many channels, in place; its first convolution keeps what it knows.
+    """Make a model take this many channels, in place; its first convolution keeps what it knows.
 
     For one channel the kernels of red, green and blue are added up: a grey image gives what it gave
     as three equal channels. For more, the kernels are repeated (red, green, blue, red, ...) and

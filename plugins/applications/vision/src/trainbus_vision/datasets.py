@@ -40,7 +40,7 @@ def mnist(path: str | Path = "data", batch_size: int = 64, **options: Any) -> Da
         path: where the files are, in it or in `mnist/`, with or without `.gz`, or as torchvision
             keeps them (`MNIST/raw/`). What is not there is downloaded to it by torchvision.
         batch_size: samples in a batch.
-        options: those of `Data.from_tensors`.
+        options: of `Data.from_tensors`.
 
     Raises:
         UsageError: the files are not there and cannot be fetched: says which, and where to put
@@ -112,8 +112,8 @@ def _file(folder: Path, name: str) -> Path:
 def read_idx(path: str | Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The bytes of an idx file, packed by gzip or not, in their shape.
 
-    The format is told at the source of MNIST: two zeros, the type (8: unsigned bytes), the number
-    of dimensions, their sizes in four bytes each, the values.
+    The format is described at the source of MNIST: two zeros, the type (8: unsigned bytes), the
+    number of dimensions, their sizes in four bytes each, the values.
 
     Raises:
         UsageError: it is damaged, or holds something else.
@@ -163,14 +163,14 @@ def _in_memory(
     options: dict[str, Any],
 ) -> Data:
     """Data in memory, that bring an image of any size to theirs when one is to be predicted."""
-    from trainbus_data import Category, Data, Image, Recipe, Resize
+    from trainbus_data import Category, Data
+    from trainbus_vision.images import Image
+    from trainbus_vision.transforms import Resize
 
     blocks = (Image(1 if train[0].ndim == 3 else 3), Category(list(vocab)))
-    data = Data.from_tensors(train, valid, blocks=blocks, batch_size=batch_size, **options)
     # The tensors have their size; an image of any size that is to be predicted is brought to it.
-    recipe = Recipe(data.blocks, transforms=[Resize(train[0].shape[1:3])])
-    data.recipe = recipe
-    return data
+    options.setdefault("item_transforms", [Resize(train[0].shape[1:3])])
+    return Data.from_tensors(train, valid, blocks=blocks, batch_size=batch_size, **options)
 
 
 def _download(official: str, root: Path, files: Sequence[str], places: Sequence[Path]) -> None:

@@ -8,11 +8,12 @@ import torch
 from torch.nn import functional
 
 from trainbus import UsageError
-from trainbus_data import Category, Data, Image
+from trainbus_data import Category, Data
 from trainbus_learner import load
+from trainbus_vision.images import Image
 from trainbus_vision.learner import ImageLearner
 
-#: Pixels of a side: four times those of the digits, so that a network for photos can take them.
+#: Pixels of a side: four times as many as the digits have, so that networks for photos take them.
 _SIZE = 32
 
 
@@ -49,9 +50,9 @@ def train(run_dir: str, seed: int, epochs: int = 6) -> None:
     learner = ImageLearner(
         data, arch="resnet18", seed=seed, run_dir=run_dir, plugins=["tensorboard"]
     )
-    print(learner.summary())
     rates = learner.find_lr()
     print(f"learning rate found: {rates.suggestion:.2g}")
+    # The run's header says what was chosen; the reasons are in learner.summary().
     run = learner.fine_tune(epochs)
     found = learner.interpret()
     pictures: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Data for the usual tasks: `trainbus_data` with what images need, a size above all."""
+"""Data for the usual tasks: `trainbus_data` with blocks of images, and a size."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ Size = int | Sequence[int]
 _SIZE = 224
 
 
-def image_folder(path: str | Path, size: Size = _SIZE, **options: Any) -> Data:
+def image_folder(path: str | Path, size: Size | None = _SIZE, **options: Any) -> Data:
     """Images in folders that are their classes: `path/CLASS/FILE`, or `path/train/CLASS/FILE`.
 
     Args:
         path: the folder.
-        size: height and width that images are brought to, or one number for both.
-        options: those of `trainbus_data.Data.from_folder`: split, label, blocks, batch_size, ...
+        size: height and width that images are brought to, or one number for both; None to leave
+            them as they are.
+        options: of `trainbus_data.Data.from_folder`: split, label, blocks, batch_size, ...
     """
-    from trainbus_data import Data
+    from trainbus_data import Category, Data
+    from trainbus_vision.images import Image
 
+    options.setdefault("blocks", (Image(), Category()))
     return Data.from_folder(path, size=size, **options)
 
 
@@ -33,7 +36,8 @@ def image_table(
     table: Any,
     image: str | None = None,
     label: str | Sequence[str] | None = None,
-    size: Size = _SIZE,
+    size: Size | None = _SIZE,
+    delimiter: str | None = None,
     **options: Any,
 ) -> Data:
     """Images named in a table, each with a label, several labels (`delimiter`), or numbers.
@@ -42,12 +46,42 @@ def image_table(
         table: a DataFrame, a mapping of columns, or a CSV or Parquet file.
         image: the column with the names of the files; the first by default.
         label: the column with the label; the second by default.
-        size: height and width that images are brought to.
-        options: those of `trainbus_data.Data.from_table`: folder, suffix, delimiter, split, ...
+        size: height and width that images are brought to; None to leave them as they are.
+        delimiter: what separates several labels in one column.
+        options: of `trainbus_data.Data.from_table`: folder, suffix, split, blocks, ...
     """
-    from trainbus_data import Data
+    from trainbus_data import Categories, Category, Data
+    from trainbus_vision.images import Image
 
+    if delimiter is not None and "blocks" in options:
+        raise UsageError("delimiter= goes with the usual blocks; write Categories(delimiter=...)")
+    target = Category() if delimiter is None else Categories(delimiter=delimiter)
+    options.setdefault("blocks", (Image(), target))
     return Data.from_table(table, image, label, size=size, **options)
+
+
+def image_tensors(
+    train: Sequence[Any],
+    valid: Sequence[Any] | None = None,
+    test: Sequence[Any] | None = None,
+    **options: Any,
+) -> Data:
+    """Images in memory with a label each, as tensors or arrays.
+
+    Args:
+        train: (images, labels). Images are N x H x W, N x C x H x W or N x H x W x C, uint8.
+        valid: the same; by default a part of train.
+        test: the same.
+        options: of `trainbus_data.Data.from_tensors`: split, batch_size, blocks, ...
+    """
+    from trainbus_data import Category, Data
+    from trainbus_vision.images import Image
+
+    if "blocks" not in options:
+        shape = tuple(getattr(train[0], "shape", ())) if len(train) else ()
+        channels = 3 if len(shape) == 4 and 3 in (shape[1], shape[3]) else 1
+        options["blocks"] = (Image(channels), Category())
+    return Data.from_tensors(train, valid, test, **options)
 
 
 def segmentation(
@@ -64,20 +98,21 @@ def segmentation(
         images: a list, or a folder, in which all images are taken.
         masks: a list in the same order; a folder, in which masks are called as their images are,
             whatever the suffix; or a function of an image's path.
-        codes: names of the classes in the order of their codes, or their number; by default the
-            masks of the training part tell.
+        codes: names of the classes in the order of their codes, or their number; by default as
+            many as the masks of the training part have.
         ignore: a code that counts neither in the loss nor in the metrics.
         size: height and width that images and masks are brought to; None to leave them as they
             are.
-        options: those of `trainbus_data.Data.from_lists`: split, batch_size, item_transforms, ...
+        options: of `trainbus_data.Data.from_lists`: split, batch_size, item_transforms, ...
 
     Raises:
         UsageError: an image has no mask.
     """
-    from trainbus_data import Data, Image, Mask, find_files
+    from trainbus_data import Data
+    from trainbus_vision.images import Image, Mask, find_images
 
     if isinstance(images, (str, Path)):
-        images = find_files(Path(images))
+        images = find_images(images)
     if isinstance(masks, (str, Path)):
         masks = _partners(images, Path(masks))
     options.setdefault("blocks", (Image(), Mask(codes, ignore)))
@@ -97,9 +132,11 @@ def keypoints(
         points: for each image K x 2 numbers, or a function of an image; a missing point is None or
             NaN.
         size: height and width that images are brought to; points follow.
-        options: those of `trainbus_data.Data.from_lists`: split, batch_size, ...
+        options: of `trainbus_data.Data.from_lists`: split, batch_size, ...
     """
-    from trainbus_data import Data, Image, Points
+    from trainbus_data import Data
+    from trainbus_vision.geometry import Points
+    from trainbus_vision.images import Image
 
     options.setdefault("blocks", (Image(), Points()))
     return Data.from_lists(images, points, size=size, **options)

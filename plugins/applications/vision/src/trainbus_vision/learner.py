@@ -9,11 +9,12 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from trainbus import UsageError
+from trainbus.plugins.selection import name_of
 from trainbus_learner import Learner
 from trainbus_vision.model import ImageModel, groups, image_model
 from trainbus_vision.normalize import channel_stats
 
-#: Images below this height or width are not augmented unless one says so.
+#: Images below this height or width are not augmented unless `augment` says so.
 _SMALLEST_AUGMENTED = 64
 #: The highest rate of a cycle that trains from scratch a network with batch norm.
 _SCRATCH_LR = 3e-3
@@ -23,14 +24,14 @@ class ImageLearner(Learner):
     """Classifies images, labels their pixels, or finds numbers or points in them.
 
     The target of the data says which: a category or several, numbers, points; or a mask, for which
-    the model is a U-Net. `summary()` tells what was chosen, and why.
+    the model is a U-Net. `summary()` says what was chosen, and why.
 
     Args:
         data: a `Data` of trainbus_data whose input is an image: `mnist(...)`, `image_folder(...)`.
         arch: a network of torchvision or timm by name, "small_cnn", or a module; see `image_model`.
         pretrained: start with pretrained weights. None for: if images have at least 64 pixels and
             the weights are at hand or can be fetched.
-        weights: a file with pretrained weights, in place of those.
+        weights: a file with pretrained weights, in place of what the library provides.
         augment: True for `trainbus_augment.standard()`, a list of its transforms, or False. None
             for: the standard ones for images of at least 64 pixels, none for smaller ones, of which
             some (digits, letters) must not be mirrored.
@@ -39,7 +40,7 @@ class ImageLearner(Learner):
         lr: the learning rate; by default 3e-3 where a network with batch norm begins from scratch,
             else as in `Learner`.
         plugins: as in `Learner`.
-        options: those of `Learner`: loss, metrics, optimizer, seed, precision, run_dir, ...
+        options: of `Learner`: loss, metrics, optimizer, seed, precision, run_dir, ...
 
     Raises:
         UsageError: something of it cannot work; says what would.
@@ -97,19 +98,31 @@ class ImageLearner(Learner):
         self.arch = arch if isinstance(arch, str) else type(arch).__name__
         #: For the plugin `vision`: what the batches of this task are.
         self.task.recipe = data.recipe
-        self.choices = {
-            "network": f"{self.arch}{' as a U-Net' if data.target.kind == 'mask' else ''} for "
-            f"{channels} x {size[0]} x {size[1]}, {data.target.outputs} outputs",
-            "weights": model.why,
-            "normalization": str(model.normalize)
-            + (" (ImageNet's)" if model.pretrained else " (the data's)"),
-            "augmentation": about,
-            **self.choices,
-        }
+        self.choices = {**self._about(model, images.shape[1:], about), **self.choices}
         if usual:
             self.choices["learning rate"] = (
                 f"{_SCRATCH_LR:g} (usual for a network with batch norm that begins from scratch)"
             )
+
+    def _about(self, model: ImageModel, shape: Sequence[int], augmentation: str) -> dict[str, str]:
+        """What was chosen for the images, by topic."""
+        target = self.source.target
+        network = f"{self.arch} as a U-Net" if target.kind == "mask" else self.arch
+        known = "ImageNet" if model.pretrained else "the data"
+        return {
+            "network": f"{network} for {' x '.join(map(str, shape))}, {target.outputs} outputs",
+            "weights": model.why,
+            "normalization": f"{model.normalize} (of {known})",
+            "augmentation": augmentation,
+        }
+
+    def _header(self, schedule: str) -> dict[str, str]:
+        """As of any learner, and the network; `summary` has the reasons."""
+        begins = "pretrained" if self.pretrained else "trained from scratch"
+        return {
+            "network": f"{self.choices['network']}, {begins}",
+            **super()._header(schedule),
+        }
 
 
 def _images_of(data: Any) -> Tensor:
@@ -118,8 +131,8 @@ def _images_of(data: Any) -> Tensor:
     if recipe is None:
         raise UsageError(
             f"ImageLearner(data={type(data).__name__}): give a Data, which knows what its images "
-            "and targets are: mnist('data'), image_folder('photos'), or one of trainbus_data; with "
-            "loaders of your own there is trainbus_learner.Learner"
+            "and targets are: mnist('data'), image_folder('photos'), or one of trainbus_data; for "
+            "your own loaders there is trainbus_learner.Learner"
         )
     if recipe.kinds[0] != "image" or recipe.inputs != 1:
         raise UsageError(
@@ -134,11 +147,11 @@ def _augmentation(
     augment: bool | Sequence[Any] | None, size: tuple[int, int], plugins: Sequence[str | object]
 ) -> tuple[list[Any], str]:
     """The plugin that augments, if any, and what to say of it."""
-    named = any(each == "augment" or type(each).__name__ == "Augment" for each in plugins)
+    named = "augment" in map(name_of, plugins)
     if named:
         if augment is not None:
             raise UsageError("give augment=, or the plugin augment; here are both")
-        return [], "that of the plugin named"
+        return [], "by the plugin named"
     if augment is False:
         return [], "none: augment=False"
     if augment is None and min(size) < _SMALLEST_AUGMENTED:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from trainbus import UsageError
-from trainbus_vision.backbones import Backbone, backbone
-from trainbus_vision.body import Body, evaluating
+from trainbus_learner.snapshots import evaluating
+from trainbus_vision.backbones import backbone
+from trainbus_vision.body import Body
 from trainbus_vision.heads import make_head
+from trainbus_vision.libraries import Backbone
 from trainbus_vision.normalize import IMAGENET, Normalize, for_channels
 from trainbus_vision.unet import Unet
 from trainbus_vision.weights import Weights, load_body, read_weights
@@ -90,7 +92,7 @@ def image_model(
     head: nn.Module | Literal["new", "whole"] | None = None,
     dropout: float | None = None,
 ) -> ImageModel:
-    """A model from images to so many outputs.
+    """A model from images to a number of outputs.
 
     Args:
         arch: the name of a network, or a module: see `backbone`. A module that gives exactly the
@@ -102,7 +104,7 @@ def image_model(
         pretrained: start with pretrained weights; None for: where they help and can be had.
         weights: a file with pretrained weights.
         stats: mean and standard deviation of the channels in [0, 1], for weights that are not
-            pretrained; those of ImageNet by default.
+            pretrained; by default ImageNet has them.
         head: a module in place of the usual head; "new": replace the classifier of a module that
             was given; "whole": use that module as it is.
         dropout: of the head; None for 0.5 with pretrained weights. Without them it is 0: the head

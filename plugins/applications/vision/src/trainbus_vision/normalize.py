@@ -24,6 +24,8 @@ class Normalize(nn.Module):
         std: of each channel, greater than 0.
     """
 
+    #: A learner hands it bytes as they are.
+    scales_bytes = True
     mean: Tensor
     std: Tensor
 

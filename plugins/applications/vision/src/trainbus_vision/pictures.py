@@ -82,6 +82,7 @@ def _guessed(batch: Any, output: Tensor) -> Any:
     numbers = isinstance(target, Tensor) and target.ndim == 1 and not target.is_floating_point()
     if not numbers or output.ndim != 2 or len(output) != len(target):
         return None
-    from trainbus_data import Category, Image, Recipe
+    from trainbus_data import Category, Recipe
+    from trainbus_vision.images import Image
 
     return Recipe((Image(images.shape[1]), Category(list(range(output.shape[1])))))

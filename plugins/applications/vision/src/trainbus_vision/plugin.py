@@ -14,12 +14,12 @@ class VisionPlugin:
     """Log a picture of validation images, each with its target and what is predicted for it.
 
     The images are the first ones of the validation data, the same each time, so that the pictures
-    of a run tell how it learns. It works for the tasks of a learner (`trainbus_learner`), which
+    of a run show how it learns. It works for the tasks of a learner (`trainbus_learner`), which
     know what their batches are, and, for others, for batches of images and class numbers.
 
     Args:
         count: images in the picture.
-        every: log in each so many-th epoch: 2 for the first, the third, ...
+        every: log once in this many epochs: 2 for the first, the third, ...
         name: of the artifact.
     """
 

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from trainbus import UsageError
-from trainbus_vision.backbones import Backbone, choose, torchvision_names, unknown
 from trainbus_vision.body import Body
+from trainbus_vision.libraries import Backbone, choose, torchvision_names, unknown
 from trainbus_vision.normalize import IMAGENET
 from trainbus_vision.weights import NoWeights, Weights, unreachable
 

@@ -9,20 +9,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainbus import UsageError
-from trainbus_vision.body import Body, evaluating
+from trainbus_learner.snapshots import evaluating
+from trainbus_vision.body import Body
 
 #: The most maps that the way up begins with: wide bodies have 2,048 and more.
 _WIDEST = 512
 
 
 class Unet(nn.Module):
-    """The maps of a body, from the coarsest up, each joined with those of the next size.
+    """The maps of a body, from the coarsest up, each joined with the maps of the next size.
 
     U-Net: Ronneberger et al. (2015). Where the body's maps change their size they are kept; on the
     way up the image is doubled by rearranged pixels (Shi et al., 2016), whose convolution begins so
     that neighbours are alike (Aitken et al., 2017). Images of any size, odd ones too: maps are
-    brought to the size of those that they join, and the result to that of the image. Each step up
-    has half as many maps as go into it.
+    brought to the size of the maps that they join, and the result to the size of the image. Each
+    step up has half as many maps as go into it.
 
     Args:
         body: gives maps in several sizes.

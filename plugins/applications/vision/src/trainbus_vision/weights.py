@@ -136,7 +136,7 @@ def load_body(model: nn.Module, body: nn.Module, weights: Weights, arch: str) ->
     """Put tensors into a whole model, of which the body must be complete; the rest may differ.
 
     Raises:
-        UsageError: the tensors are those of another architecture.
+        UsageError: the tensors belong to another architecture.
     """
     own = model.state_dict(keep_vars=True)
     needed = {id(tensor) for tensor in body.state_dict(keep_vars=True).values()}

@@ -5,81 +5,47 @@ Importing it imports no torch: names are looked up when they are first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from trainbus.lazy import face
 
 if TYPE_CHECKING:
-    from trainbus_augment.augmenter import Augmenter
-    from trainbus_augment.color import Brightness, Contrast, Hue, Saturation
-    from trainbus_augment.erasing import Erase
-    from trainbus_augment.geometry import Crop, Flip, Rotate, Warp, Zoom
-    from trainbus_augment.mixing import CutMix, LabelSmoothing, MixUp
-    from trainbus_augment.plugin import Augment
-    from trainbus_augment.policies import AutoAugment, RandAugment, TrivialAugment
-    from trainbus_augment.presets import standard
-    from trainbus_augment.transforms import BatchTransform, Transform
-    from trainbus_augment.wrappers import Kornia, Torchvision
+    from trainbus_augment.augmenter import Augmenter as Augmenter
+    from trainbus_augment.color import Brightness as Brightness
+    from trainbus_augment.color import Contrast as Contrast
+    from trainbus_augment.color import Hue as Hue
+    from trainbus_augment.color import Saturation as Saturation
+    from trainbus_augment.erasing import Erase as Erase
+    from trainbus_augment.geometry import Crop as Crop
+    from trainbus_augment.geometry import Flip as Flip
+    from trainbus_augment.geometry import Rotate as Rotate
+    from trainbus_augment.geometry import Warp as Warp
+    from trainbus_augment.geometry import Zoom as Zoom
+    from trainbus_augment.mixing import CutMix as CutMix
+    from trainbus_augment.mixing import LabelSmoothing as LabelSmoothing
+    from trainbus_augment.mixing import MixUp as MixUp
+    from trainbus_augment.plugin import Augment as Augment
+    from trainbus_augment.policies import AutoAugment as AutoAugment
+    from trainbus_augment.policies import RandAugment as RandAugment
+    from trainbus_augment.policies import TrivialAugment as TrivialAugment
+    from trainbus_augment.presets import standard as standard
+    from trainbus_augment.transforms import BatchTransform as BatchTransform
+    from trainbus_augment.transforms import Transform as Transform
+    from trainbus_augment.wrappers import Kornia as Kornia
+    from trainbus_augment.wrappers import Torchvision as Torchvision
 
-_LAZY = {
-    "Augment": "plugin",
-    "Augmenter": "augmenter",
-    "AutoAugment": "policies",
-    "BatchTransform": "transforms",
-    "Brightness": "color",
-    "Contrast": "color",
-    "Crop": "geometry",
-    "CutMix": "mixing",
-    "Erase": "erasing",
-    "Flip": "geometry",
-    "Hue": "color",
-    "Kornia": "wrappers",
-    "LabelSmoothing": "mixing",
-    "MixUp": "mixing",
-    "RandAugment": "policies",
-    "Rotate": "geometry",
-    "Saturation": "color",
-    "Torchvision": "wrappers",
-    "Transform": "transforms",
-    "TrivialAugment": "policies",
-    "Warp": "geometry",
-    "Zoom": "geometry",
-    "standard": "presets",
-}
-
-__all__ = [
-    "Augment",
-    "Augmenter",
-    "AutoAugment",
-    "BatchTransform",
-    "Brightness",
-    "Contrast",
-    "Crop",
-    "CutMix",
-    "Erase",
-    "Flip",
-    "Hue",
-    "Kornia",
-    "LabelSmoothing",
-    "MixUp",
-    "RandAugment",
-    "Rotate",
-    "Saturation",
-    "Torchvision",
-    "Transform",
-    "TrivialAugment",
-    "Warp",
-    "Zoom",
-    "standard",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'trainbus_augment' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"trainbus_augment.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = face(
+    __name__,
+    {
+        "augmenter": "Augmenter",
+        "color": "Brightness Contrast Hue Saturation",
+        "erasing": "Erase",
+        "geometry": "Crop Flip Rotate Warp Zoom",
+        "mixing": "CutMix LabelSmoothing MixUp",
+        "plugin": "Augment",
+        "policies": "AutoAugment RandAugment TrivialAugment",
+        "presets": "standard",
+        "transforms": "BatchTransform Transform",
+        "wrappers": "Kornia Torchvision",
+    },
+)

@@ -45,7 +45,7 @@ class Augmenter:
                 what = f"the class {each.__name__}" if isinstance(each, type) else repr(each)
                 raise UsageError(
                     f"transforms: {what:.80} is no transform; give objects as Flip(), and put "
-                    "those of others into Torchvision(...) or Kornia(...)"
+                    "foreign ones into Torchvision(...) or Kornia(...)"
                 )
         if padding not in get_args(Padding):
             choices = ", ".join(map(repr, get_args(Padding)))

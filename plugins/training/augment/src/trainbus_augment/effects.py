@@ -37,7 +37,7 @@ def equalize(images: Tensor, _amount: Tensor) -> Tensor:
     count = torch.zeros(*levels.shape[:2], 256, device=images.device)
     count.scatter_add_(2, levels, torch.ones_like(levels, dtype=count.dtype))
     below = count.cumsum(dim=2)
-    # Pillow: steps of all pixels but those of the highest level that is there.
+    # Pillow: steps of all pixels but the ones at the highest level that is there.
     highest = levels.amax(dim=2, keepdim=True)
     step = ((below[..., -1:] - count.gather(2, highest)) / 255).floor()
     table = ((step / 2).floor() + below - count) / step

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import copy
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from trainbus import UsageError
@@ -26,46 +26,49 @@ def check_kinds(kinds: Sequence[str]) -> None:
 
 
 def leaves(batch: Any) -> list[Any]:
-    """The parts of a batch in order: the values of mappings, tuples and lists, however nested."""
-    if isinstance(batch, Mapping):
-        return [leaf for value in batch.values() for leaf in leaves(value)]
-    if isinstance(batch, (tuple, list)):
-        return [leaf for value in batch for leaf in leaves(value)]
-    return [batch]
+    """The parts of a batch in order: the values of mappings, dataclasses and sequences."""
+    from trainbus import batches  # it imports torch
+
+    return list(batches.leaves(batch, whole=_is_part))
 
 
 def rebuilt(batch: Any, parts: Iterable[Any]) -> Any:
     """A batch like this one, of the same types, with other parts."""
-    return _rebuilt(batch, iter(parts))
+    from trainbus import batches
+
+    rest = iter(parts)
+    return batches.rebuilt(batch, lambda value: next(rest) if _is_part(value) else None)
 
 
-def _rebuilt(batch: Any, parts: Iterator[Any]) -> Any:
-    if isinstance(batch, Mapping):
-        made: Any = copy(batch)
-        for key, value in batch.items():
-            made[key] = _rebuilt(value, parts)
-        return made
-    if isinstance(batch, (tuple, list)):
-        values = [_rebuilt(value, parts) for value in batch]
-        return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)
-    return next(parts)
+def _is_part(value: Any) -> bool:
+    """Whether it is a part itself, and nothing that parts are taken out of and put back into."""
+    return not isinstance(value, (tuple, list, MutableMapping)) and not is_instance(value)
+
+
+def is_instance(batch: Any) -> bool:
+    """Whether it is an instance of a dataclass."""
+    return is_dataclass(batch) and not isinstance(batch, type)
 
 
 def kinds_of(batch: Any, named: Mapping[str, str]) -> list[str]:
-    """The kinds of the parts of a mapping, from those of its keys; keys not named are "other"."""
-    if not isinstance(batch, Mapping):
+    """The kinds of the parts of a mapping or a dataclass, by name; those not named are "other"."""
+    if isinstance(batch, Mapping):
+        values: dict[Any, Any] = dict(batch)
+    elif is_instance(batch):
+        values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    else:
         raise UsageError(
-            f"kinds={dict(named)!r} names keys, but the batch is a {type(batch).__name__}; give a "
+            f"kinds={dict(named)!r} names parts, but the batch is a {type(batch).__name__}; give a "
             "list, as in kinds=['image', 'category']"
         )
     for key in named:
-        if key not in batch:
+        if key not in values:
             raise UsageError(
-                f"kinds={dict(named)!r}: the batch has no {key!r}{nearest(key, map(str, batch))} "
-                f"It has {', '.join(map(str, batch))}"
+                f"kinds={dict(named)!r}: the batch has no {key!r}{nearest(key, map(str, values))} "
+                f"It has {', '.join(map(str, values))}"
             )
     return [
-        named.get(key, "other") for key, value in batch.items() for _ in range(len(leaves(value)))
+        named.get(key, "other") for key, value in values.items() for _ in range(len(leaves(value)))
     ]
 
 

@@ -27,6 +27,8 @@ class _Mix(BatchTransform):
         p: the probability for each image.
     """
 
+    mixes = True
+
     def __init__(self, alpha: float, classes: int | None = None, p: float = 1.0) -> None:
         who = type(self).__name__
         if not 0 < alpha <= 1000:
@@ -133,12 +135,14 @@ class LabelSmoothing(BatchTransform):
     """Move a part of each target's probability to all classes (Szegedy et al., 2016).
 
     "Rethinking the Inception Architecture", section 7. Put it last, after MixUp and CutMix. What is
-    logged in training is then the loss of smoothed targets; that of validation is not.
+    logged in training is then the loss of smoothed targets; the loss of validation is not.
 
     Args:
         amount: the part that is spread evenly over the classes.
         classes: how many there are; needed where targets are whole numbers.
     """
+
+    mixes = True
 
     def __init__(self, amount: float = 0.1, classes: int | None = None) -> None:
         self.amount = check_range("LabelSmoothing", "amount", amount, 0, 1)

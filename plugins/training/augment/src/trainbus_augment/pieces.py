@@ -40,7 +40,7 @@ def in_pieces(count: int, size: int, work: Callable[[int, int], None]) -> None:
     inference = torch.is_inference_mode_enabled()
 
     def piece(first: int) -> None:
-        # These modes are those of a thread.
+        # Each thread has these modes for itself.
         with torch.inference_mode(inference), torch.no_grad():
             work(first, min(first + step, count))
 
@@ -57,14 +57,14 @@ def _threads(count: int) -> ThreadPoolExecutor:
             all_there = threading.Barrier(count)
 
             def alone() -> None:
-                # The number is that of each thread, once it has asked for it.
+                # Each thread has its own number, once it has asked for it.
                 torch.get_num_threads()
                 torch.set_num_threads(1)
                 all_there.wait()
 
             for started in [pool.submit(alone) for _ in range(count)]:
                 started.result()
-            # It is also that of threads still to come, which are none of ours.
+            # Threads still to come, which are none of ours, get it as well.
             torch.set_num_threads(count)
             if _pool is not None and _pool[0] == os.getpid():
                 _pool[2].shutdown(wait=False)

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 class Augment:
     """Augment each batch of training on the device it is on; validation is left alone.
 
-    Without `transforms` they are made of the other options, in this order: those of `standard`,
-    `policy`, `erase`, `mixup`, `cutmix`, `smoothing`.
-
     Args:
-        transforms: in order, in place of the options that make them.
+        transforms: in order, in place of the options that make them. Without it the options make
+            them in this order: flips to lighting and `size` (see `standard`), `policy`, `erase`,
+            `mixup`, `cutmix`, `smoothing`.
+
+    One image at a time, where it is and how it looks:
         flip: mirror left and right: true for half of the images, or a probability.
         vertical: the same for top and bottom.
         rotate: the largest angle in degrees.
@@ -32,16 +33,21 @@ class Augment:
         size: resize to this, height and width or one number for both.
         min_scale: the least part of the area that a random crop to `size` keeps.
         policy: "randaugment", "trivialaugment" or "autoaugment", after the others.
+        padding: what is outside of an image.
+
+    The finished images and their targets:
         erase: the probability of erasing a part of an image.
         mixup: alpha of MixUp (0.4, for example); 0 for none.
         cutmix: alpha of CutMix (1.0, for example); 0 for none. With both, each image gets
             each with a probability of one half.
         smoothing: of the labels, 0.1 for example.
         classes: how many there are: mixed and smoothed targets are probabilities.
-        padding: what is outside of an image.
-        kinds: what the parts of a batch are: a list, or for batches that are mappings a table. By
-            default the `kinds` of the training loader; without them an image and a category.
-        seed: of the random numbers; by default drawn from torch's generator when a fit begins.
+
+    The batches and the random numbers:
+        kinds: what the parts of a batch are: a list, or for batches that are mappings or
+            dataclasses a table. By default the `kinds` of the training loader; without them an
+            image and a category.
+        seed: by default drawn from torch's generator when a fit begins.
     """
 
     def __init__(
@@ -125,9 +131,7 @@ class Augment:
         if isinstance(self.kinds, dict):
             kinds = parts_of.kinds_of(batch, self.kinds)
         else:
-            kinds = list(
-                self.kinds or _kinds_of_loader(run.training_loader) or parts_of.guessed(batch)
-            )
+            kinds = list(self.kinds or _kinds_of_loader(run.loader) or parts_of.guessed(batch))
         run.batch = parts_of.rebuilt(batch, self.augmenter(parts, kinds, self.generator))
 
     def state_dict(self) -> dict[str, Any]:
@@ -157,11 +161,10 @@ def _refuse_both(options: dict[str, Any]) -> None:
 
 
 def _kinds_of_loader(loader: Any) -> list[str] | None:
-    """The kinds that a loader, or one that it wraps, tells; what is unknown here is "other"."""
-    while loader is not None:
-        kinds = getattr(loader, "kinds", None)
-        if isinstance(kinds, Iterable) and not isinstance(kinds, str):
-            known = [kind if kind in parts_of.KINDS else "other" for kind in kinds]
-            return known or None
-        loader = getattr(loader, "loader", None)
-    return None
+    """The kinds that a loader, or the one that it wraps, has; what is unknown here is "other"."""
+    from trainbus.batches import innermost  # it imports torch
+
+    kinds = getattr(innermost(loader), "kinds", None)
+    if not isinstance(kinds, Iterable) or isinstance(kinds, str):
+        return None
+    return [kind if kind in parts_of.KINDS else "other" for kind in kinds] or None

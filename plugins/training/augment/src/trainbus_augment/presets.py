@@ -22,7 +22,7 @@ def standard(
 ) -> list[Transform]:
     """What is good for photos: mirrored, turned, enlarged and tilted a little, in another light.
 
-    The ranges are those of fastai's `aug_transforms` (Howard and Gugger, 2020). 0, or False, and
+    The ranges come from fastai's `aug_transforms` (Howard and Gugger, 2020). 0, or False, and
     for `zoom` 1, leaves a transform out.
 
     Args:

@@ -31,7 +31,7 @@ class Motion:
         before: the size of the old images.
         after: the size of the new ones.
         padding: what is outside of the old images.
-        device: that of the images.
+        device: where the images are.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ def _grid(theta: Tensor, size: Size, in_perspective: bool) -> Tensor:
 
 
 def _centers(count: int, like: Tensor) -> Tensor:
-    """The centers of so many pixels, from -1 to 1."""
+    """The centers of this many pixels, from -1 to 1."""
     return torch.arange(1, 2 * count, 2, dtype=like.dtype, device=like.device) / count - 1
 
 

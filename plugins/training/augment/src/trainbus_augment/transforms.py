@@ -71,6 +71,9 @@ Look = Tone | Effect
 class Transform:
     """Something random that is done to each image of a batch, with numbers of its own for each."""
 
+    #: Whether it mixes items, or changes their targets: not for a look at one item.
+    mixes = False
+
     #: Random numbers for each image, uniform in [0, 1).
     draws = 0
 
@@ -91,7 +94,7 @@ class Transform:
         return None
 
     def looks(self, draw: Tensor, channels: int) -> Sequence[Look]:
-        """What it does to the colors of images with so many channels."""
+        """What it does to the colors of images with this many channels."""
         return ()
 
     def __repr__(self) -> str:

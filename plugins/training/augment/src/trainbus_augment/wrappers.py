@@ -1,7 +1,7 @@
 """What torchvision and kornia do well, as transforms of a batch.
 
-They draw from torch's own generator. It is seeded from that of the augmentation for the time of the
-call, and put back, so that they are resumed exactly, too.
+They draw from torch's own generator. For the time of the call the generator of the augmentation
+seeds it; then it is put back, so that they are resumed exactly, too.
 """
 
 from __future__ import annotations

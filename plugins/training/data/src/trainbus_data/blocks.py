@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainbus.errors import nearest
-from trainbus_data.errors import DataError, told
+from trainbus_data.errors import DataError, message
+from trainbus_data.transforms import Kinds, Parts, Transform
 
 Metric = Any  # a function of (output, target), or an object with update, compute and reset
-
-_MODULES = {
-    "Image": "images",
-    "Mask": "images",
-    "Category": "labels",
-    "Categories": "labels",
-    "Labels": "labels",
-    "Number": "labels",
-    "Points": "geometry",
-    "Boxes": "geometry",
-}
 
 
 class Block:
     """One part of an item: what it is, how it is read, batched, shown and, as a target, learned.
 
-    A block of one's own needs `kind` and `encode`; a target also `loss` and, if the number is
-    known, `outputs`. `options` are the JSON values that its constructor takes.
+    Your own block needs `kind` and `encode`; a target also `loss` and, if the number is known,
+    `outputs`. `options` are the JSON values that its constructor takes. That a state can name it,
+    an installed distribution lists its class in the entry point group `trainbus.recipes`.
     """
 
     #: What transforms go by: "image", "mask", "points", "boxes", or anything else.
     kind: str = "value"
+    #: Whether it is read from a file, whose name a column of a table may have.
+    is_file: bool = False
+    #: How the names of such files end; None for any.
+    endings: tuple[str, ...] | None = None
+    #: Whether it lies in the picture of the input: it is drawn onto it, and moves with it.
+    in_picture: bool = False
+    #: What to do where items of a batch differ in shape, for messages.
+    shape_hint: str = ""
     #: Of a target, after `setup`: how many numbers a model has to give for one item.
     outputs: int | None = None
 
@@ -61,7 +58,7 @@ class Block:
             try:
                 values.append(self.encode(raw))
             except Exception as error:
-                raise DataError(f"item {index}: {told(error)}") from error
+                raise DataError(f"item {index}: {message(error)}") from error
         if not self.same_shape(values):
             raise DataError(f"the {self.kind} has not the same shape in all items")
         return self.batch(values)
@@ -74,8 +71,14 @@ class Block:
         """Whether these go into one batch."""
         return all(value.shape == values[0].shape for value in values)
 
-    def see(self, sizes: tuple[int, int]) -> None:
-        """Learn the size (height, width) of the images that training will see."""
+    def see(self, parts: Parts, kinds: Kinds) -> None:
+        """Learn from a batch, as validation has it: the size of its images, for example."""
+
+    def sized(self, size: Any) -> Transform:
+        """The transform that brings items with this as their first part to one size."""
+        raise DataError(
+            f"size={size!r}: {type(self).__name__} has no size that it can be brought to"
+        )
 
     def decode(self, value: Tensor) -> Any:
         """What a person is shown for an encoded value."""
@@ -136,27 +139,6 @@ class Block:
         return f"{type(self).__name__}({given})"
 
 
-def block_from_state(state: Mapping[str, Any], known: Sequence[type[Block]] = ()) -> Block:
-    """The block that `Block.state` described; those of one's own are given as `known`.
-
-    Raises:
-        DataError: its class is neither one of this package nor known.
-    """
-    options = dict(state)
-    name = options.pop("block", None)
-    classes = {each.__name__: each for each in known}
-    if name in classes:
-        return classes[name](**options)
-    if name not in _MODULES:
-        raise DataError(
-            f"a block of the class {name!r} is not known{nearest(str(name), _MODULES)} "
-            "Give your own classes as known=[...]"
-        )
-    module = importlib.import_module(f"trainbus_data.{_MODULES[name]}")
-    made: Block = getattr(module, name)(**options)
-    return made
-
-
 def add_title(axes: Any, text: str, color: str | None) -> None:
     """Write text above the axes, in a further line if there is a title already."""
     before = axes.get_title()
@@ -176,7 +158,7 @@ def is_missing(raw: Any) -> bool:
         return True
 
 
-def plain(raw: Any) -> Any:
+def unboxed(raw: Any) -> Any:
     """A value without NumPy's or torch's box: one that JSON takes, and that compares by value."""
     return raw.item() if hasattr(raw, "item") and not dimensions(raw) else raw
 

@@ -1,246 +1,42 @@
-"""Data: what a model is trained on, validated and tested with."""
+"""Data: the container, and how it is made from tensors, folders, tables and lists."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from trainbus.errors import nearest
+from trainbus_data import splits
 from trainbus_data.blocks import Block
+from trainbus_data.container import BatchTransform, Container
+from trainbus_data.datablock import DataBlock
 from trainbus_data.errors import DataError
-from trainbus_data.loaders import (
-    ItemLoader,
-    Items,
-    MemoryLoader,
-    Tensors,
-    default_workers,
-    encode_item,
+from trainbus_data.labels import Category
+from trainbus_data.loaders import Tensors
+from trainbus_data.recipe import Recipe
+from trainbus_data.sources import (
+    Column,
+    check_columns,
+    check_folder,
+    find_files,
+    parent_folder,
+    read_rows,
 )
-from trainbus_data.plugin import apply_batch_transforms
-from trainbus_data.recipe import Parts, Recipe
-from trainbus_data.splits import Split
-
-AnyLoader = ItemLoader | MemoryLoader
-Store = Items | Tensors
-BatchTransform = Callable[[Parts, tuple[str, ...]], Parts]
 
 
-class Data:
+class Data(Container):
     """Loaders for training, validation and test, and the recipe that they follow.
 
-    A batch is a plain tuple of tensors, inputs first; images are uint8. Most are made by
-    `from_folder`, `from_table`, `from_lists`, `from_tensors` or a `DataBlock`.
-
-    Args:
-        recipe: blocks that are set up, and transforms of items.
-        train: the items of training.
-        valid: those of validation.
-        test: those of the test, if there are any.
-        batch_size: samples in a batch.
-        batch_transforms: functions of (parts of a placed batch, kinds) that give parts, for every
-            stage; the plugin `data` applies them.
-        num_workers: processes that read items; by default as many as cores, at most 8, and none
-            for data in memory.
-        seed: of the order of training, and of its random transforms.
-        drop_last: leave out a last batch of training that is not full; by default only where it
-            would be a single sample, with which batch normalization cannot train.
+    A batch is a plain tuple of tensors, inputs first. Most are made by `from_folder`, `from_table`,
+    `from_lists`, `from_tensors` or a `DataBlock`. For the arguments see `Container`.
     """
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        train: Store,
-        valid: Store,
-        test: Store | None = None,
-        *,
-        batch_size: int = 64,
-        batch_transforms: Sequence[BatchTransform] = (),
-        num_workers: int | None = None,
-        seed: int = 0,
-        drop_last: bool | None = None,
-    ) -> None:
-        if batch_size < 1:
-            raise DataError(f"batch_size={batch_size}: at least 1")
-        self.recipe = recipe
-        self.batch_size = batch_size
-        self.batch_transforms = tuple(batch_transforms)
-        self.train_items, self.valid_items, self.test_items = train, valid, test
-        self._num_workers = num_workers
-        self._seed = seed
-        self._drop_last = drop_last
-        for stage, items in (("train", train), ("valid", valid)):
-            if not len(items):
-                raise DataError(f"the {stage} part is empty: check the split and the source")
-        if drop_last is None:
-            drop_last = 1 < batch_size < len(train) and len(train) % batch_size == 1
-        if drop_last and batch_size > len(train):
-            raise DataError(
-                f"batch_size={batch_size} with drop_last leaves no batch: train has {len(train)} "
-                "items"
-            )
-        self.train: AnyLoader = self._loader(train, "train", drop_last)
-        self.valid: AnyLoader = self._loader(valid, "valid")
-        self.test: AnyLoader | None = None if test is None else self._loader(test, "test")
-        if any(type(block).see is not Block.see for block in recipe.blocks):
-            self._show_sizes()
-
-    def _loader(self, store: Store, stage: str, drop_last: bool = False) -> AnyLoader:
-        training = stage == "train"
-        if isinstance(store, Tensors):
-            return MemoryLoader(
-                store.parts,
-                self.kinds,
-                self.batch_size,
-                shuffle=training,
-                drop_last=drop_last,
-                seed=self._seed,
-                batch_transforms=self.batch_transforms,
-            )
-        workers = self._num_workers
-        if workers is None:
-            workers = default_workers(len(store), self.batch_size)
-        return ItemLoader(
-            store,
-            self.recipe,
-            training,
-            stage,
-            self.batch_transforms,
-            batch_size=self.batch_size,
-            drop_last=drop_last,
-            seed=self._seed,
-            num_workers=workers,
-            persistent_workers=workers > 0 and stage != "predict",
-            pin_memory=torch.accelerator.is_available(),
-        )
-
-    def _show_sizes(self) -> None:
-        """Let blocks that scale by the size of images see one, as validation has it."""
-        store = self.valid_items
-        parts = store[0] if isinstance(store, Tensors) else self._encoded_valid(0)
-        batch = apply_batch_transforms(self.recipe.collate([parts]), self.valid)
-        for part, kind in zip(batch, self.kinds, strict=True):
-            if kind == "image":
-                for block in self.blocks:
-                    block.see((part.shape[-2], part.shape[-1]))
-                return
-
-    def _encoded_valid(self, index: int) -> Parts:
-        assert isinstance(self.valid_items, Items)
-        return encode_item(self.valid_items, index, self.recipe, False, "valid")
-
-    # --- what it is ----------------------------------------------------------------------------
-
-    @property
-    def blocks(self) -> tuple[Block, ...]:
-        """What the parts of an item are."""
-        return self.recipe.blocks
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kind of each part."""
-        return self.recipe.kinds
-
-    @property
-    def input(self) -> Block:
-        """The first part."""
-        return self.recipe.input
-
-    @property
-    def target(self) -> Block:
-        """The last part."""
-        return self.recipe.target
-
-    @property
-    def vocab(self) -> list[Any] | None:
-        """The labels of the target, in the order of a model's outputs, if it has any."""
-        return getattr(self.target, "vocab", None)
-
-    def items(self, stage: str) -> Store:
-        """The items of "train", "valid" or "test", by index."""
-        stores = {"train": self.train_items, "valid": self.valid_items, "test": self.test_items}
-        if stage not in stores:
-            raise DataError(f"there is no stage {stage!r}{nearest(stage, stores)}")
-        store = stores[stage]
-        if store is None:
-            raise DataError("there is no test part")
-        return store
-
-    def describe(self, stage: str, index: int) -> str:
-        """The file of an item, or `item 17`."""
-        return self.items(stage).describe(index)
-
-    # --- batches -------------------------------------------------------------------------------
-
-    def loader(self, items: Any) -> ItemLoader:
-        """Batches of inputs without targets, in order, as in validation: for prediction.
-
-        Args:
-            items: raw inputs (paths, images, arrays, rows of a tensor); tuples of them where a
-                model has several inputs.
-        """
-        things = items if hasattr(items, "__len__") else list(items)
-        if not len(things):
-            raise DataError("there are no items to predict")
-        inputs = self.recipe.inputs
-        getters = [_itself] if inputs == 1 else [itemgetter(number) for number in range(inputs)]
-        loader = self._loader(Items(things, getters), "predict")
-        assert isinstance(loader, ItemLoader)
-        return loader
-
-    def one_batch(self, stage: str = "train") -> tuple[Tensor, ...]:
-        """The first batch of a stage, after the batch transforms, on the CPU.
-
-        It is read in this process, and leaves the loader where it is.
-        """
-        self.items(stage)  # an error for a stage that is none
-        loader: AnyLoader = getattr(self, stage)
-        batch: tuple[Tensor, ...] = apply_batch_transforms(loader.first(), loader)
-        return batch
-
-    def with_batch_size(self, batch_size: int) -> Data:
-        """The same items and recipe in batches of another size."""
-        return Data(
-            self.recipe,
-            self.train_items,
-            self.valid_items,
-            self.test_items,
-            batch_size=batch_size,
-            batch_transforms=self.batch_transforms,
-            num_workers=self._num_workers,
-            seed=self._seed,
-            drop_last=self._drop_last,
-        )
-
-    def summary(self) -> str:
-        """What happens to one sample of training, step by step, as text."""
-        from trainbus_data.summary import summary_of
-
-        return summary_of(self)
-
-    def unreadable(self) -> list[str]:
-        """Read every image of all stages, in threads, and name those that cannot be read."""
-        from trainbus_data.reading import unreadable_in
-
-        found = []
-        for stage in ("train", "valid", "test"):
-            store = getattr(self, f"{stage}_items")
-            if isinstance(store, Items):
-                problems = unreadable_in(store, self.recipe, stage)
-                found += [problem for _, problem in problems]
-        return found
-
-    def __repr__(self) -> str:
-        sizes = [f"train {len(self.train_items)}", f"valid {len(self.valid_items)}"]
-        if self.test_items is not None:
-            sizes.append(f"test {len(self.test_items)}")
-        return f"Data({', '.join(sizes)}, batch_size={self.batch_size}, {self.recipe!r})"
-
-    # --- where it comes from -------------------------------------------------------------------
 
     @classmethod
     def from_tensors(
@@ -248,51 +44,70 @@ class Data:
         train: Sequence[Any],
         valid: Sequence[Any] | None = None,
         test: Sequence[Any] | None = None,
-        blocks: Sequence[Block] | None = None,
         *,
+        blocks: Sequence[Block],
         inputs: int = 1,
-        split: Split | None = None,
+        split: splits.Split | None = None,
         item_transforms: Sequence[Any] = (),
         batch_size: int = 64,
         batch_transforms: Sequence[BatchTransform] = (),
         seed: int = 0,
         drop_last: bool | None = None,
-    ) -> Data:
+    ) -> Self:
         """Data that are in memory: a batch is one indexing operation.
 
         Args:
-            train: (inputs, targets) as tensors or arrays, the items along the first dimension;
-                images N x H x W, N x C x H x W or N x H x W x C, uint8. On whichever device they
-                are, batches are made there.
+            train: (inputs, targets) as tensors or arrays, the items along the first dimension. On
+                whichever device they are, batches are made there.
             valid: the same; by default a part of train.
             test: the same.
-            blocks: what they are; by default (Image, Category), with the channels that they have.
+            blocks: what the parts of an item are, inputs first: `(Number(8), Category())`.
             inputs: how many parts are inputs.
             split: how train is split where there is no valid: `splits.random(0.2)` by default.
             item_transforms: what raw items that are to be predicted go through (`Resize` to the
                 size of the images); the tensors are left as they are.
             batch_size: samples in a batch.
-            batch_transforms: see `Data`.
+            batch_transforms: see `Container`.
             seed: of the order of training.
-            drop_last: see `Data`.
+            drop_last: see `Container`.
         """
-        from trainbus_data.memory import from_tensors
-
-        return from_tensors(
-            train, valid, test, blocks, inputs, split, item_transforms,
-            batch_size=batch_size, batch_transforms=batch_transforms, seed=seed,
+        given = {"train": train, "valid": valid, "test": test}
+        parts = {stage: _checked(each, stage) for stage, each in given.items() if each is not None}
+        recipe = Recipe(copy.deepcopy(tuple(blocks)), inputs, item_transforms)
+        for stage, those in parts.items():
+            if len(those) != len(recipe.blocks):
+                raise DataError(
+                    f"{stage} has {len(those)} parts, but there are {len(recipe.blocks)} blocks: "
+                    f"{', '.join(map(repr, recipe.blocks))}"
+                )
+        if valid is None:
+            whole = parts["train"]
+            chosen = (split or splits.random())(range(len(whole[-1])), whole[-1].__getitem__)
+            for stage, indices in zip(("train", "valid", "test"), chosen, strict=False):
+                parts[stage] = [_take(part, indices) for part in whole]
+        for block, part in zip(recipe.blocks, parts["train"], strict=True):
+            block.setup(_uniques(part))
+        stores = {stage: Tensors(_encoded(recipe, those, stage)) for stage, those in parts.items()}
+        return cls(
+            recipe,
+            stores["train"],
+            stores["valid"],
+            stores.get("test"),
+            batch_size=batch_size,
+            batch_transforms=batch_transforms,
+            seed=seed,
             drop_last=drop_last,
-        )  # fmt: skip
+        )
 
     @classmethod
     def from_folder(
         cls,
         path: str | Path,
-        blocks: Sequence[Block] | None = None,
+        blocks: Sequence[Block],
         *,
         label: Callable[[Path], Any] | None = None,
-        split: Split | None = None,
-        size: int | Sequence[int] | None = None,
+        split: splits.Split | None = None,
+        size: Any = None,
         item_transforms: Sequence[Any] = (),
         batch_transforms: Sequence[BatchTransform] = (),
         **options: Any,
@@ -301,21 +116,34 @@ class Data:
 
         Args:
             path: the folder. If it has a folder train, and valid (val, validation) or test, these
-                are the parts; else `split` tells.
-            blocks: (Image(), Category()) by default.
+                are the parts; else `split` makes them.
+            blocks: what the parts of an item are. Files are taken that the first one reads, by how
+                their names end.
             label: of a file; by default the name of the folder that it is in.
             split: `splits.stratified(0.2)` by default, `splits.random(0.2)` where the target is no
                 category; with a folder train but no valid, it splits what is in train.
-            size: pixels that images are brought to, with `Resize`, after `item_transforms`.
+            size: what items are brought to, after `item_transforms`, by the rule of the first
+                block: pixels of an image.
             item_transforms: see `Recipe`.
-            batch_transforms: see `Data`.
-            options: those of `DataBlock.data`: batch_size, num_workers, memory, unreadable, ...
+            batch_transforms: see `Container`.
+            options: of `DataBlock.data`: batch_size, num_workers, memory, unreadable, ...
         """
-        from trainbus_data.factories import from_folder
-
-        return from_folder(
-            Path(path), blocks, label, split, size, item_transforms, batch_transforms, options
+        path = check_folder(path)
+        is_category = isinstance(blocks[-1], Category)
+        drawn = split or (splits.stratified() if is_category else splits.random())
+        stages = _stage_folders(path) if split is None else {}
+        if label is None and is_category:
+            _check_classes(path, stages)
+        folders = [folder for those in stages.values() for folder in those] or [path]
+        block = DataBlock(
+            blocks,
+            items=partial(_files, folders=folders, endings=blocks[0].endings),
+            split=partial(_by_folders, root=path, drawn=drawn) if stages else drawn,
+            label=label or parent_folder,
+            item_transforms=_with_size(blocks, item_transforms, size),
+            batch_transforms=batch_transforms,
         )
+        return block.data(path, **options)
 
     @classmethod
     def from_table(
@@ -323,50 +151,73 @@ class Data:
         table: Any,
         input: str | Sequence[str] | None = None,
         label: str | Sequence[str] | None = None,
-        blocks: Sequence[Block] | None = None,
         *,
+        blocks: Sequence[Block],
         folder: str | Path | None = None,
         suffix: str = "",
-        delimiter: str | None = None,
-        split: Split | str | None = None,
-        size: int | Sequence[int] | None = None,
+        split: splits.Split | str | None = None,
+        size: Any = None,
         item_transforms: Sequence[Any] = (),
         batch_transforms: Sequence[BatchTransform] = (),
         **options: Any,
     ) -> Data:
-        """Rows of a table, with a file in each.
+        """Rows of a table: numbers, words, or the names of files.
 
         Args:
             table: a DataFrame of pandas or polars, a mapping of columns, or the path of a CSV or
                 Parquet file.
-            input: the column with the names of the files; the first one by default.
+            input: the column of the input, or one for each; the first one by default. With one
+                input block, several columns are its numbers.
             label: the column with the label, or several with numbers; the second one by default.
-            blocks: by default (Image(), Category()), or Categories with a `delimiter`.
-            folder: in which the files are; by default that of the table's file.
+            blocks: what the parts of an item are, inputs first.
+            folder: where the named files are; by default the folder of the table's file.
             suffix: what the names of the files lack (".jpg").
-            delimiter: what separates several labels in one column.
-            split: a split, or the name of a column that tells the part of a row.
-            size: pixels that images are brought to, with `Resize`, after `item_transforms`.
+            split: a split, or the name of a column that says the part of a row.
+            size: what items are brought to, after `item_transforms`, by the rule of the first
+                block: pixels of an image.
             item_transforms: see `Recipe`.
-            batch_transforms: see `Data`.
-            options: those of `DataBlock.data`.
+            batch_transforms: see `Container`.
+            options: of `DataBlock.data`: batch_size, num_workers, memory, unreadable, ...
         """
-        from trainbus_data.factories import from_table
-
-        return from_table(
-            table, input, label, blocks, folder, suffix, delimiter, split, size, item_transforms,
-            batch_transforms, options,
-        )  # fmt: skip
+        rows = read_rows(table)
+        names = list(rows[0]) if rows else []
+        if len(names) < 2 and (input is None or label is None):
+            raise DataError(f"the table has {len(names)} columns; give input= and label=")
+        inputs = _listed(names[0] if input is None else input)
+        label = names[1] if label is None else label
+        wanted = [*inputs, *_listed(label), *([split] if isinstance(split, str) else [])]
+        check_columns(rows, wanted)
+        if folder is None and isinstance(table, (str, Path)):
+            folder = Path(table).parent
+        if len(blocks) == 2 and len(inputs) > 1:
+            columns: list[Column] = [Column(inputs)]
+        else:
+            columns = [
+                Column(name, folder, suffix) if block.is_file else Column(name)
+                for name, block in zip(inputs, blocks, strict=False)
+            ]
+        if isinstance(split, str):
+            split = splits.by_column(split)
+        block = DataBlock(
+            blocks,
+            split=split,
+            input=columns,
+            label=[Column(each) for each in _labels(label, len(blocks) - len(columns))],
+            item_transforms=_with_size(blocks, item_transforms, size),
+            batch_transforms=batch_transforms,
+            inputs=len(columns),
+        )
+        return block.data(rows, **options)
 
     @classmethod
     def from_lists(
         cls,
         inputs: Sequence[Any],
         targets: Sequence[Any] | Callable[[Any], Any],
-        blocks: Sequence[Block] | None = None,
+        blocks: Sequence[Block],
         *,
-        split: Split | None = None,
-        size: int | Sequence[int] | None = None,
+        split: splits.Split | None = None,
+        size: Any = None,
         item_transforms: Sequence[Any] = (),
         batch_transforms: Sequence[BatchTransform] = (),
         **options: Any,
@@ -374,21 +225,120 @@ class Data:
         """A list of inputs, and a list of targets or a function of an input that gives its target.
 
         Args:
-            inputs: paths, images, arrays.
-            targets: labels, numbers, masks, points.
-            blocks: (Image(), Category()) by default.
+            inputs: paths, arrays, numbers.
+            targets: labels, numbers, arrays.
+            blocks: what both are.
             split: `splits.random(0.2)` by default.
-            size: pixels that images are brought to, with `Resize`, after `item_transforms`.
+            size: what items are brought to, after `item_transforms`, by the rule of the first
+                block: pixels of an image.
             item_transforms: see `Recipe`.
-            batch_transforms: see `Data`.
-            options: those of `DataBlock.data`.
+            batch_transforms: see `Container`.
+            options: of `DataBlock.data`: batch_size, num_workers, memory, unreadable, ...
         """
-        from trainbus_data.factories import from_lists
+        shared: dict[str, Any] = {
+            "split": split,
+            "item_transforms": _with_size(blocks, item_transforms, size),
+            "batch_transforms": batch_transforms,
+        }
+        if callable(targets):
+            return DataBlock(blocks, label=targets, **shared).data(inputs, **options)
+        if len(inputs) != len(targets):
+            raise DataError(f"{len(inputs)} inputs, but {len(targets)} targets")
+        block = DataBlock(blocks, input=itemgetter(0), label=itemgetter(1), **shared)
+        return block.data(list(zip(inputs, targets, strict=True)), **options)
 
-        return from_lists(
-            inputs, targets, blocks, split, size, item_transforms, batch_transforms, options
-        )
+
+def _with_size(blocks: Sequence[Block], transforms: Sequence[Any], size: Any) -> tuple[Any, ...]:
+    """The transforms, and that to a size behind them if there is one."""
+    return (*transforms, *([] if size is None else [blocks[0].sized(size)]))
 
 
-def _itself(thing: Any) -> Any:
-    return thing
+# --- folders -------------------------------------------------------------------------------------
+
+
+def _stage_folders(path: Path) -> dict[str, list[Path]]:
+    """The folders that are parts, by stage; none if there is no folder for training."""
+    found: dict[str, list[Path]] = {}
+    for each in sorted(path.iterdir()):
+        stage = splits.STAGES.get(each.name.lower())
+        if stage is not None and each.is_dir():
+            found.setdefault(stage, []).append(each)
+    return found if "train" in found else {}
+
+
+def _check_classes(path: Path, stages: Mapping[str, Sequence[Path]]) -> None:
+    for root in stages["train"] if stages else [path]:
+        if not any(each.is_dir() and not each.name.startswith(".") for each in root.iterdir()):
+            raise DataError(
+                f"{root} has no folders, which are the classes: expected {root}/CLASS/FILE; or "
+                "give label=, a function of a path"
+            )
+
+
+def _files(_path: Path, folders: Sequence[Path], endings: tuple[str, ...] | None) -> list[Path]:
+    return [file for folder in folders for file in find_files(folder, endings)]
+
+
+def _by_folders(
+    items: Sequence[Any], label: splits.Label, root: Path, drawn: splits.Split
+) -> tuple[list[int], ...]:
+    """By folder; what is in train is split where there is no folder for validation."""
+    train, valid, *test = splits.by_folder(root)(items, label)
+    if not valid:
+        inner = drawn([items[index] for index in train], label)
+        train, valid = ([train[index] for index in part] for part in inner[:2])
+    return (train, valid, *test)
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def _listed(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _labels(label: str | Sequence[str], targets: int) -> list[str | Sequence[str]]:
+    """One column for each target, or all columns for a single one."""
+    if isinstance(label, str) or targets == 1:
+        return [label]
+    return list(label)
+
+
+# --- tensors -------------------------------------------------------------------------------------
+
+
+def _checked(parts: Sequence[Any], stage: str) -> list[Any]:
+    if not isinstance(parts, (tuple, list)) or len(parts) < 2:
+        raise DataError(f"{stage}={type(parts).__name__}; give (inputs, targets)")
+    lengths = [len(part) for part in parts]
+    if len(set(lengths)) > 1:
+        raise DataError(f"the parts of {stage} have {' and '.join(map(str, lengths))} items")
+    if not lengths[0]:
+        raise DataError(f"the {stage} part is empty")
+    return list(parts)
+
+
+def _take(part: Any, indices: Sequence[int]) -> Any:
+    if isinstance(part, (Tensor, np.ndarray)):
+        return part[torch.as_tensor(indices) if isinstance(part, Tensor) else np.array(indices)]
+    return [part[index] for index in indices]
+
+
+def _uniques(part: Any) -> Any:
+    """What a block learns from: of integers, each value once, without a loop over all."""
+    if getattr(part, "ndim", 0) != 1:
+        return part
+    values = part.cpu().numpy() if isinstance(part, Tensor) else part
+    return np.unique(values) if values.dtype.kind in "iub" else values
+
+
+def _encoded(recipe: Recipe, parts: Sequence[Any], stage: str) -> list[Tensor]:
+    encoded = []
+    for block, part in zip(recipe.blocks, parts, strict=True):
+        try:
+            value = block.encode_all(part)
+        except DataError as error:
+            raise DataError(f"{stage}, {block.kind}: {error}") from error
+        # What was computed on the way is put where it came from.
+        encoded.append(value.to(part.device) if isinstance(part, Tensor) else value)
+    return encoded

@@ -6,16 +6,21 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainbus.errors import nearest
 from trainbus_data import splits
 from trainbus_data.blocks import Block
-from trainbus_data.data import BatchTransform, Data, Store
-from trainbus_data.errors import DataError, told
+from trainbus_data.container import BatchTransform, Store
+from trainbus_data.errors import DataError, message
 from trainbus_data.loaders import Items, where
+from trainbus_data.memory import in_memory
+from trainbus_data.reading import unreadable_in
 from trainbus_data.recipe import Recipe
 from trainbus_data.sources import parent_folder
+
+if TYPE_CHECKING:
+    from trainbus_data.data import Data
 
 logger = logging.getLogger("trainbus")
 Getter = Callable[[Any], Any]
@@ -27,7 +32,7 @@ class DataBlock:
     """What items are, where they come from, how they are split and labelled.
 
     Args:
-        blocks: what the parts of an item are, inputs first: `(Image(), Category())`.
+        blocks: what the parts of an item are, inputs first: `(Number(8), Category())`.
         items: a function of the source that gives the items; by default the source is a sequence
             of them.
         split: see `trainbus_data.splits`; `splits.random()` by default.
@@ -80,7 +85,7 @@ class DataBlock:
             seed: of the order of training.
             drop_last: see `Data`.
             memory: read every item once, now, and keep it as a tensor.
-            unreadable: what is done with images that cannot be read. "refuse": an error when one
+            unreadable: what is done with files that cannot be read. "refuse": an error when one
                 is reached. "skip": all are read once, now, and those left out that cannot be,
                 with a warning. "list": all are read once, now, and an error lists those.
         """
@@ -89,6 +94,8 @@ class DataBlock:
                 f"unreadable={unreadable!r} is none of {', '.join(_UNREADABLE)}"
                 f"{nearest(str(unreadable), _UNREADABLE)}"
             )
+        from trainbus_data.data import Data  # it is made of blocks like this one
+
         recipe = copy.copy(self.recipe)
         recipe.blocks = copy.deepcopy(self.recipe.blocks)
         parts = self.find(source)
@@ -97,8 +104,6 @@ class DataBlock:
         set_up(recipe, parts)
         stores: dict[str, Store] = dict(parts)
         if memory:
-            from trainbus_data.memory import in_memory
-
             stores = {stage: in_memory(items, recipe, stage) for stage, items in parts.items()}
         return Data(
             recipe,
@@ -136,18 +141,20 @@ class DataBlock:
         try:
             return self.getters[-1](thing)
         except Exception as error:
-            raise DataError(f"{thing!s:.200}: getting the label: {told(error)}") from error
+            raise DataError(f"{thing!s:.200}: getting the label: {message(error)}") from error
 
     def summary(self, source: Any) -> str:
         """What happens to a source and to one sample of it, as text; up to an error, if any."""
-        from trainbus_data.summary import summary_of_source
-
-        return summary_of_source(self, source)
+        lines = []
+        try:
+            things = source if self.items is None else self.items(source)
+            lines.append(f"source: {len(things)} items, the first is {things[0]!r:.100}")
+            return "\n".join([*lines, self.data(source, num_workers=0).summary()])
+        except DataError as error:
+            return "\n".join([*lines, f"FAILED: {error}"])
 
 
 def _readable(parts: dict[str, Items], recipe: Recipe, skip: bool) -> dict[str, Items]:
-    from trainbus_data.reading import unreadable_in
-
     found = {stage: unreadable_in(items, recipe, stage) for stage, items in parts.items()}
     problems = [problem for those in found.values() for _, problem in those]
     if not problems:
@@ -176,7 +183,7 @@ def set_up(recipe: Recipe, parts: dict[str, Items]) -> None:
             block.setup(raws)
         except Exception as error:
             raise DataError(
-                f"setting up {type(block).__name__}: {raws.place}{told(error)}"
+                f"setting up {type(block).__name__}: {raws.place}{message(error)}"
             ) from error
     for stage, items in parts.items():
         for number, block in enumerate(recipe.blocks):

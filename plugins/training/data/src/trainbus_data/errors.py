@@ -9,6 +9,6 @@ class DataError(UsageError):
     """The data cannot be used as they are; the message names the item, its file and the step."""
 
 
-def told(error: Exception) -> str:
+def message(error: Exception) -> str:
     """What an error says: with its type, unless its message explains itself."""
     return str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"

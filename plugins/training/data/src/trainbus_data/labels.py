@@ -11,9 +11,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainbus.errors import nearest
-from trainbus_data.blocks import Block, Metric, dimensions, is_missing, plain
+from trainbus_data.blocks import Block, Metric, dimensions, is_missing, unboxed
 from trainbus_data.errors import DataError
-from trainbus_data.metrics import F1, accuracy, labels_accuracy, mean_absolute_error
+from trainbus_data.metrics import (
+    F1,
+    accuracy,
+    labels_accuracy,
+    mean_absolute_error,
+    mean_squared_error,
+)
 
 
 class _Vocabulary(Block):
@@ -24,7 +30,7 @@ class _Vocabulary(Block):
         self.vocab: list[Any] = []
         self._codes: dict[Any, int] = {}
         if vocab is not None:
-            self._take([plain(word) for word in vocab])
+            self._take([unboxed(word) for word in vocab])
 
     def _take(self, words: Sequence[Any]) -> None:
         self.vocab = list(words)
@@ -38,7 +44,7 @@ class _Vocabulary(Block):
 
     def code(self, raw: Any) -> int:
         """The index of a word in the vocabulary."""
-        word = plain(raw)
+        word = unboxed(raw)
         index = self._codes.get(word)
         if index is not None:
             return index
@@ -69,8 +75,8 @@ class Category(_Vocabulary):
     The loss is cross-entropy, which also takes probabilities (N x C) as targets.
 
     Args:
-        vocab: the labels in the order of the model's outputs; by default those of the training
-            part, sorted. Where they are names, integers in the data are indices of them.
+        vocab: the labels in the order of the model's outputs; by default what the training
+            part has, sorted. Where they are names, integers in the data are indices of them.
     """
 
     kind = "category"
@@ -79,7 +85,7 @@ class Category(_Vocabulary):
         """Take the labels of the training part."""
         if self.given:
             return
-        words = {plain(raw) for raw in raws if not is_missing(raw)}
+        words = {unboxed(raw) for raw in raws if not is_missing(raw)}
         if len(words) == 1:
             raise DataError(
                 f"all labels of the training part are {next(iter(words))!r}; a classifier needs "
@@ -165,7 +171,7 @@ class Categories(_Vocabulary):
             raise DataError("the labels are missing; an item without any has an empty list or text")
         if not isinstance(raw, (list, tuple, set, frozenset)) and not dimensions(raw):
             raise DataError(f"{raw!r} is not a list of labels")
-        return [plain(word) for word in raw]
+        return [unboxed(word) for word in raw]
 
     def setup(self, raws: Iterable[Any]) -> None:
         """Take the labels of the training part."""
@@ -230,9 +236,10 @@ class Categories(_Vocabulary):
 
 
 class Labels(_Vocabulary):
-    """The labels of the boxes of an image, in their order: (K,) int64, in a batch N x K.
+    """Labels of what an item has several of (boxes of an image): (K,) int64, in a batch N x K.
 
-    Where an image has fewer than the others of its batch, -1 follows.
+    They are in the order of what they label. Where an item has fewer than the others of its batch,
+    -1 follows.
     """
 
     kind = "labels"
@@ -240,7 +247,7 @@ class Labels(_Vocabulary):
     def setup(self, raws: Iterable[Any]) -> None:
         """Take the labels of the training part."""
         if not self.given:
-            self._take(_sorted({plain(word) for raw in raws for word in raw}))
+            self._take(_sorted({unboxed(word) for raw in raws for word in raw}))
 
     def encode(self, raw: Any) -> Tensor:
         """The indices of the labels."""
@@ -317,7 +324,7 @@ class Number(Block):
 
     def loss(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The mean squared error."""
-        return squared_error
+        return mean_squared_error
 
     def metrics(self) -> dict[str, Metric]:
         """The mean absolute error."""
@@ -330,11 +337,6 @@ class Number(Block):
     def options(self) -> dict[str, Any]:
         """How many."""
         return {"outputs": self.outputs}
-
-
-def squared_error(output: Tensor, target: Tensor) -> Tensor:
-    """The mean squared error; (N,) and N x 1 are the same, and nothing is broadcast."""
-    return functional.mse_loss(output.reshape(target.shape), target)
 
 
 def _sorted(words: Iterable[Any]) -> list[Any]:

@@ -18,10 +18,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from trainbus import Loader
-from trainbus_data.errors import DataError, told
+from trainbus_data.errors import DataError, message
 from trainbus_data.recipe import Recipe
-
-Parts = tuple[Any, ...]
+from trainbus_data.transforms import Parts
 
 
 class Items:
@@ -57,13 +56,13 @@ class Items:
             try:
                 yield getter(thing)
             except Exception as error:
-                raise DataError(f"item {index} ({thing!r:.100}): {told(error)}") from error
+                raise DataError(f"item {index} ({thing!r:.100}): {message(error)}") from error
 
     def describe(self, index: int) -> str:
         """The file of an item, or `item 17`."""
         try:
             raw = self.getters[0](self.things[index])
-        except Exception:  # what cannot be had is told by who needs it
+        except Exception:  # whoever needs it raises the error
             raw = None
         if not isinstance(raw, (str, Path)):
             return f"item {index}"
@@ -179,7 +178,7 @@ class ItemLoader(Loader):
         recipe: how they become tensors.
         training: with the random transforms, in a new order for each epoch; or in order.
         stage: what messages call it.
-        options: those of `trainbus.Loader`.
+        options: of `trainbus.Loader`.
     """
 
     def __init__(
@@ -306,7 +305,9 @@ def encode_item(items: Items, index: int, recipe: Recipe, training: bool, stage:
     try:
         raws = items[index]
     except Exception as error:
-        raise DataError(f"{where(items, index, stage)}: taking its parts: {told(error)}") from error
+        raise DataError(
+            f"{where(items, index, stage)}: taking its parts: {message(error)}"
+        ) from error
     try:
         return recipe.encode(raws, training)
     except DataError as error:

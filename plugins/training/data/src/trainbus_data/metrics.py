@@ -9,15 +9,24 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def accuracy(output: Tensor, target: Tensor) -> Tensor:
-    """The part of the items whose greatest output (N x C) is that of the target.
-
-    The target is indices (N,), or probabilities (N x C), whose greatest counts.
-    """
+    """The part that is right: outputs N x C x ..., and indices N x ... or probabilities N x C."""
     wanted = target.argmax(dim=1) if target.ndim == output.ndim else target
     return (output.argmax(dim=1) == wanted).float().mean()
+
+
+def error_rate(output: Tensor, target: Tensor) -> Tensor:
+    """The part that is wrong."""
+    return 1 - accuracy(output, target)
+
+
+def top_5(output: Tensor, target: Tensor) -> Tensor:
+    """The part whose class is among the five of the greatest outputs N x C."""
+    best = output.topk(min(5, output.shape[1]), dim=1).indices
+    return (best == target[:, None]).any(dim=1).float().mean()
 
 
 def labels_accuracy(threshold: float = 0.5) -> Callable[[Tensor, Tensor], Tensor]:
@@ -34,22 +43,28 @@ def mean_absolute_error(output: Tensor, target: Tensor) -> Tensor:
     return (output.reshape(target.shape) - target).abs().mean()
 
 
-class _Counts:
-    """Sums over a pass, on the device."""
+def mean_squared_error(output: Tensor, target: Tensor) -> Tensor:
+    """The mean squared error; (N,) and N x 1 are the same, and nothing is broadcast."""
+    return functional.mse_loss(output.reshape(target.shape), target)
+
+
+class Counts:
+    """The base of metrics that count: sums over a pass, on the device."""
 
     def __init__(self) -> None:
         self.sums: list[Tensor] = []
 
-    def _add(self, *parts: Tensor) -> None:
+    def add(self, *parts: Tensor) -> None:
+        """Add to each sum."""
         before = self.sums or [torch.zeros_like(part) for part in parts]
         self.sums = [old + new for old, new in zip(before, parts, strict=True)]
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Begin again."""
         self.sums = []
 
 
-class F1(_Counts):
+class F1(Counts):
     """The F1 score of several labels, all counted together (micro), from logits N x C."""
 
     def __init__(self, threshold: float = 0.5) -> None:
@@ -59,7 +74,7 @@ class F1(_Counts):
     def update(self, output: Tensor, target: Tensor) -> None:
         """Count a batch."""
         given, wanted = output.sigmoid() > self.threshold, target > 0.5
-        self._add((given & wanted).sum(), given.sum() + wanted.sum())
+        self.add((given & wanted).sum(), given.sum() + wanted.sum())
 
     def compute(self) -> Tensor:
         """2 TP / (2 TP + FP + FN); 0 where there is neither a label nor a prediction."""
@@ -67,86 +82,38 @@ class F1(_Counts):
         return 2 * both / either.clamp(min=1)
 
 
-class PixelAccuracy(_Counts):
-    """The part of the pixels that is right, from outputs N x C x H x W and masks N x H x W."""
+class MacroF1(Counts):
+    """The F1 score of each class over a whole pass, and their mean; of outputs N x C.
 
-    def __init__(self, ignore: int | None = None) -> None:
-        super().__init__()
-        self.ignore = ignore
+    Classes that neither occur nor are predicted are left out of the mean.
+    """
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Count right ones, predictions and targets of each class."""
+        classes = output.shape[1]
+        given = functional.one_hot(output.argmax(dim=1).flatten(), classes)
+        wanted = functional.one_hot(target.flatten(), classes)
+        self.add((given & wanted).sum(0), given.sum(0) + wanted.sum(0))
+
+    def compute(self) -> Tensor:
+        """The mean over the classes."""
+        if not self.sums:
+            return torch.tensor(0.0)
+        both, either = self.sums
+        return (2 * both.double() / either.double()).nanmean().float()
+
+
+class RootMeanSquare(Counts):
+    """The root of the mean squared error over a whole pass."""
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Count a batch."""
-        right = output.argmax(dim=1) == target
-        counted = torch.ones_like(right) if self.ignore is None else target != self.ignore
-        self._add((right & counted).sum(), counted.sum())
+        squares = (output.reshape(target.shape) - target).square().sum()
+        self.add(squares, torch.full_like(squares, target.numel()))
 
     def compute(self) -> Tensor:
-        """Right pixels over counted ones."""
-        right, counted = self.sums
-        return right / counted.clamp(min=1)
-
-
-class MeanIoU(_Counts):
-    """Intersection over union of each class over the whole pass, and their mean.
-
-    Classes that neither a target nor a prediction has are left out of the mean. (The index of
-    Jaccard, 1901, summed over a data set as in PASCAL VOC, Everingham et al. 2010.)
-
-    Args:
-        classes: how many there are, C.
-        ignore: the code of pixels that do not count.
-    """
-
-    def __init__(self, classes: int, ignore: int | None = None) -> None:
-        super().__init__()
-        self.classes = classes
-        self.ignore = ignore
-
-    def update(self, output: Tensor, target: Tensor) -> None:
-        """Count a batch: outputs N x C x H x W, masks N x H x W."""
-        given = output.argmax(dim=1)
-        # Pixels that do not count go to a row of their own: no boolean mask, whose size a device
-        # would have to tell first.
-        row = target.clamp(0, self.classes)
-        if self.ignore is not None:
-            row = torch.where(target == self.ignore, self.classes, row)
-        cells = (row * self.classes + given).flatten()
-        size = (self.classes + 1) * self.classes
-        # scatter_add_ and not bincount, which waits for the device
-        counts = torch.zeros(size, dtype=torch.int64, device=cells.device)
-        counts.scatter_add_(0, cells, torch.ones_like(cells))
-        self._add(counts.view(self.classes + 1, self.classes)[: self.classes])
-
-    def per_class(self) -> Tensor:
-        """The IoU of each class (C,), NaN for one that never occurred."""
-        (matrix,) = self.sums
-        both = matrix.diagonal().double()
-        return both / (matrix.sum(0) + matrix.sum(1) - both)
-
-    def compute(self) -> Tensor:
-        """The mean over the classes that occurred."""
-        return self.per_class().nanmean().float()
-
-
-class PointDistance(_Counts):
-    """The mean distance in pixels of predicted from true points; missing ones (NaN) do not count.
-
-    Args:
-        pixels: makes points in pixels (N x K x 2) of a model's output.
-    """
-
-    def __init__(self, pixels: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.pixels = pixels
-
-    def update(self, output: Tensor, target: Tensor) -> None:
-        """Count a batch: any output of the model, and points N x K x 2 in pixels."""
-        there = ~target.isnan().any(dim=-1)
-        difference = self.pixels(output) - target.nan_to_num()
-        distance = difference.square().sum(dim=-1).sqrt()
-        self._add(torch.where(there, distance, 0.0).sum(), there.sum())
-
-    def compute(self) -> Tensor:
-        """The sum of the distances over the number of points."""
+        """The root of the mean."""
+        if not self.sums:
+            return torch.tensor(0.0)
         total, count = self.sums
-        return total / count.clamp(min=1)
+        return (total / count).sqrt()

@@ -23,14 +23,13 @@ class DataPlugin:
     @hookimpl(wrapper=True)
     def place_batch(self, run: Run) -> Generator[None, Any, Any]:
         """Transform what was placed."""
+        from trainbus.batches import innermost  # it imports torch
+
         batch = yield
-        loader: Any = run.loader
-        while not hasattr(loader, "batch_transforms"):
-            # The first batches of a loader, or one that an accelerator wrapped.
-            loader = getattr(loader, "loader", None)
-            if loader is None:
-                return batch
-        return apply_batch_transforms(batch, loader)
+        loader = innermost(run.loader)
+        return (
+            apply_batch_transforms(batch, loader) if hasattr(loader, "batch_transforms") else batch
+        )
 
 
 def apply_batch_transforms(batch: Any, loader: Any) -> Any:
@@ -38,7 +37,7 @@ def apply_batch_transforms(batch: Any, loader: Any) -> Any:
     for transform in loader.batch_transforms:
         try:
             batch = tuple(transform(batch, loader.kinds))
-        except Exception as error:  # of its own type still: what is out of memory is told by it
+        except Exception as error:  # its type is kept: it says that memory is out
             name = getattr(transform, "__name__", None) or repr(transform)
             error.add_note(f"in the batch transform {name}")
             raise

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from trainbus_data.errors import told
+from trainbus_data.errors import message
 from trainbus_data.loaders import Items, where
 from trainbus_data.recipe import Recipe
-
-_FILES = ("image", "mask")
 
 
 def threads() -> int:
@@ -18,8 +16,8 @@ def threads() -> int:
 
 
 def unreadable_in(items: Items, recipe: Recipe, stage: str) -> list[tuple[int, str]]:
-    """The index of each item whose image or mask cannot be read, and what is wrong with it."""
-    numbers = [n for n, block in enumerate(recipe.blocks) if block.kind in _FILES]
+    """The index of each item with a file that cannot be read, and what is wrong with it."""
+    numbers = [n for n, block in enumerate(recipe.blocks) if block.is_file]
 
     def problem(index: int) -> tuple[int, str] | None:
         try:
@@ -27,7 +25,7 @@ def unreadable_in(items: Items, recipe: Recipe, stage: str) -> list[tuple[int, s
             for number in numbers:
                 recipe.blocks[number].encode(raws[number])
         except Exception as error:
-            return index, f"{where(items, index, stage)}: {told(error)}"
+            return index, f"{where(items, index, stage)}: {message(error)}"
         return None
 
     with ThreadPoolExecutor(threads()) as pool:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
 from typing import Any
 
 from torch import Tensor
 
-from trainbus_data.blocks import Block, block_from_state
-from trainbus_data.errors import DataError, told
+from trainbus.errors import nearest
+from trainbus_data.blocks import Block
+from trainbus_data.errors import DataError, message
+from trainbus_data.labels import Categories, Category, Labels, Number
 from trainbus_data.transforms import (
+    Parts,
     Transform,
     for_validation,
-    transform_from_state,
     transform_name,
     transform_state,
 )
 
-Parts = tuple[Any, ...]
+#: Where installed distributions list the classes of blocks and transforms that a state may name.
+GROUP = "trainbus.recipes"
+_OWN = {each.__name__: each for each in (Categories, Category, Labels, Number)}
 
 
 class Recipe:
@@ -149,13 +154,12 @@ class Recipe:
 
         Args:
             state: what `Recipe.state` gave.
-            known: classes of one's own, blocks and transforms, that it names.
+            known: your own classes, blocks and transforms, that it names.
         """
-        blocks = [each for each in known if issubclass(each, Block)]
         return cls(
-            [block_from_state(each, blocks) for each in state["blocks"]],
+            [block_from_state(each, known) for each in state["blocks"]],
             state["inputs"],
-            [transform_from_state(each, known) for each in state["transforms"]],
+            [_made("transform", each, known) for each in state["transforms"]],
         )
 
     def __repr__(self) -> str:
@@ -164,20 +168,44 @@ class Recipe:
         return f"Recipe({inputs} -> {targets}" + (f", {steps})" if steps else ")")
 
 
+def block_from_state(state: Mapping[str, Any], known: Sequence[type] = ()) -> Block:
+    """The block that `Block.state` described; your own classes are given as `known`.
+
+    Raises:
+        DataError: its class is neither offered by an installed distribution nor known.
+    """
+    made: Block = _made("block", state, known)
+    return made
+
+
+def _made(what: str, state: Mapping[str, Any], known: Sequence[type]) -> Any:
+    """An object of the class that a state names, which is never imported by that name alone."""
+    options = dict(state)
+    name = str(options.pop(what, None))
+    classes: dict[str, type] = {**_OWN, **{each.__name__: each for each in known}}
+    if name in classes:
+        return classes[name](**options)
+    offered = entry_points(group=GROUP)
+    if name in offered.names:
+        return offered[name].load()(**options)
+    raise DataError(
+        f"a {what} of the class {name!r} is not known{nearest(name, {*classes, *offered.names})} "
+        "Give your own classes as known=[...]"
+    )
+
+
 def _attempt(step: str, function: Callable[..., Any], *args: Any) -> Any:
     """Call it; an error says which step failed."""
     try:
         return function(*args)
     except Exception as error:
-        raise DataError(f"{step}: {told(error)}") from error
+        raise DataError(f"{step}: {message(error)}") from error
 
 
 def _differ(block: Block, values: Sequence[Tensor], name: Callable[[int], str]) -> str:
     first = values[0].shape
     other = next(number for number, value in enumerate(values) if value.shape != first)
-    hint = ""
-    if block.kind in ("image", "mask"):
-        hint = "; bring all to one size, with size=224 or item_transforms=[Resize(224)]"
+    hint = f"; {block.shape_hint}" if block.shape_hint else ""
     return (
         f"the {block.kind} is {shape_text(values[0])} in {name(0)}, but "
         f"{shape_text(values[other])} in {name(other)}, and they are in one batch{hint}"

@@ -10,17 +10,15 @@ from typing import Any
 from trainbus.errors import nearest
 from trainbus_data.errors import DataError
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-
 
 def find_files(
-    folder: str | Path, endings: Iterable[str] | None = IMAGE_ENDINGS, recurse: bool = True
+    folder: str | Path, endings: Iterable[str] | None = None, recurse: bool = True
 ) -> list[Path]:
     """The files in a folder, sorted by their path; hidden files and folders are left out.
 
     Args:
         folder: where to look.
-        endings: with these endings, in capitals too; None for all files.
+        endings: how their names end, in capitals too; None for all files.
         recurse: in its folders too.
 
     Raises:
@@ -39,9 +37,10 @@ def find_files(
             else:
                 others += 1
     if not found:
+        if wanted is None:
+            raise DataError(f"{root}: there are no files")
         what = f"{others} files, none of which ends" if others else "no file that ends"
-        named = ", ".join(wanted or ("anything",))
-        raise DataError(f"{root}: {what} with one of {named}")
+        raise DataError(f"{root}: {what} with one of {', '.join(wanted)}")
     return sorted(found)
 
 

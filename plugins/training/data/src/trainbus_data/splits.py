@@ -137,8 +137,8 @@ def by_column(column: str) -> Split:
                 stage = flags.get(str(value).strip().lower().removesuffix(".0"))
             if stage is None:
                 raise DataError(
-                    f"the column {column!r} has the value {value!r} in row {index}; it tells the "
-                    "part of a row by true and false, or by train, valid and test"
+                    f"the column {column!r} has the value {value!r} in row {index}; the "
+                    "part of a row is said by true and false, or by train, valid and test"
                 )
             parts[stage].append(index)
         return _without_empty_test((parts["train"], parts["valid"], parts["test"]))

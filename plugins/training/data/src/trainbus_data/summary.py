@@ -2,61 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
-from trainbus_data.errors import DataError, told
-from trainbus_data.loaders import Items, where
+from trainbus_data.errors import DataError, message
+from trainbus_data.loaders import ItemLoader, Items, MemoryLoader, Tensors, where
 from trainbus_data.recipe import Recipe, shape_text
 
-if TYPE_CHECKING:
-    from trainbus_data.data import Data
-    from trainbus_data.datablock import DataBlock
 
+def summary_of(
+    recipe: Recipe, stores: Mapping[str, Items | Tensors | None], loader: ItemLoader | MemoryLoader
+) -> str:
+    """What happens to a sample: see `Data.summary`.
 
-def summary_of(data: Data) -> str:
-    """See `Data.summary`."""
-    lines = _parts_lines(data)
-    lines += [f"  {block!r}" for block in data.blocks]
-    store = data.train_items
+    Args:
+        recipe: blocks and transforms.
+        stores: the items of each stage.
+        loader: of training.
+    """
+    shown = ", ".join(f"{stage} {len(items)}" for stage, items in stores.items() if items)
+    lines = [f"items: {shown}", f"blocks, {recipe.inputs} of them inputs:"]
+    lines += [f"  {block!r}" for block in recipe.blocks]
+    store = stores["train"]
+    assert store is not None
     lines.append(f"one sample: {where(store, 0, 'train')}")
     try:
         if isinstance(store, Items):
-            for line in _steps(data.recipe, store[0]):
+            for line in _steps(recipe, store[0]):
                 lines.append(f"  {line}")
         else:
-            lines.append(f"  in memory: {_values(data.recipe, store[0])}")
-        batch: Any = data.train.first()
-        lines.append(f"a batch: {_values(data.recipe, batch)}")
-        for transform in data.batch_transforms:
+            lines.append(f"  in memory: {_values(recipe, store[0])}")
+        batch: Any = loader.first()
+        lines.append(f"a batch: {_values(recipe, batch)}")
+        for transform in loader.batch_transforms:
             name = getattr(transform, "__name__", None) or repr(transform)
             try:
-                batch = transform(batch, data.kinds)
+                batch = transform(batch, recipe.kinds)
             except Exception as error:
-                raise DataError(f"the batch transform {name}: {told(error)}") from error
-            lines.append(f"  {name}: {_values(data.recipe, batch)}")
-        lines += _target_lines(data.recipe)
+                raise DataError(f"the batch transform {name}: {message(error)}") from error
+            lines.append(f"  {name}: {_values(recipe, batch)}")
+        lines += _target_lines(recipe)
     except DataError as error:
         lines.append(f"FAILED: {error}")
     return "\n".join(lines)
-
-
-def summary_of_source(block: DataBlock, source: Any) -> str:
-    """See `DataBlock.summary`."""
-    lines = []
-    try:
-        things = source if block.items is None else block.items(source)
-        lines.append(f"source: {len(things)} items, the first is {things[0]!r:.100}")
-        return "\n".join([*lines, block.data(source, num_workers=0).summary()])
-    except DataError as error:
-        return "\n".join([*lines, f"FAILED: {error}"])
-
-
-def _parts_lines(data: Data) -> list[str]:
-    sizes = {"train": data.train_items, "valid": data.valid_items, "test": data.test_items}
-    shown = ", ".join(f"{stage} {len(items)}" for stage, items in sizes.items() if items)
-    return [f"items: {shown}", f"blocks, {data.recipe.inputs} of them inputs:"]
 
 
 def _steps(recipe: Recipe, raws: tuple[Any, ...]) -> list[str]:

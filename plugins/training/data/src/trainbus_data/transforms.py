@@ -1,4 +1,4 @@
-"""Transforms of whole items: masks, points and boxes follow their image.
+"""Transforms of whole items: what they can be, and how they are kept.
 
 A transform is called with the parts of an item and their kinds, and returns the parts. Random ones
 draw from the global generators, which `trainbus.Loader` seeds for each sample.
@@ -7,19 +7,14 @@ draw from the global generators, which `trainbus.Loader` seeds for each sample.
 from __future__ import annotations
 
 import inspect
-import math
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from trainbus.errors import nearest
 from trainbus_data.errors import DataError
-from trainbus_data.framing import cut, flipped, image_size, view
 
 Parts = tuple[Any, ...]
 Kinds = tuple[str, ...]
 Transform = Callable[[Parts, Kinds], Parts]
-Size = int | Sequence[int]
 
 
 class ItemTransform:
@@ -41,6 +36,11 @@ class ItemTransform:
         """Whether training sees something else than validation."""
         return self.for_validation() is not self
 
+    @property
+    def fits_memory(self) -> bool:
+        """Whether items that are read once may go through it, as they do in validation."""
+        return not self.is_random
+
     def options(self) -> dict[str, Any]:
         """JSON values that make an equal one of the constructor."""
         return {}
@@ -53,169 +53,6 @@ class ItemTransform:
             if name not in defaults or defaults[name].default not in (value, _tuple(value))
         )
         return f"{type(self).__name__}({', '.join(given)})"
-
-
-class Resize(ItemTransform):
-    """Bring images to one size.
-
-    Args:
-        size: of a square, or (height, width), in pixels.
-        method: "crop" scales until the size is filled and cuts what is over; "pad" scales until
-            all is inside and fills the rest with black; "squish" changes the proportions.
-        position: where "crop" cuts in training: "random" along the longer side, or "center". In
-            validation it is the centre.
-        mask_fill: the code that "pad" gives to the pixels of masks outside of the image.
-    """
-
-    def __init__(
-        self, size: Size, method: str = "crop", position: str = "random", mask_fill: int = 0
-    ) -> None:
-        self.size = _pair(size)
-        self.method = _one_of("method", method, ("crop", "pad", "squish"))
-        self.position = _one_of("position", position, ("random", "center"))
-        self.mask_fill = mask_fill
-
-    def __call__(self, parts: Parts, kinds: Kinds) -> Parts:
-        """Scale, and cut or fill."""
-        height, width = image_size(parts, kinds)
-        out_height, out_width = self.size
-        if self.method == "squish":
-            frame = (0.0, 0.0, float(height), float(width))
-        else:
-            fits = min if self.method == "crop" else max
-            scale = fits(height / out_height, width / out_width)
-            part = (out_height * scale, out_width * scale)
-            at = random.random() if self.method == "crop" and self.position == "random" else 0.5
-            frame = ((height - part[0]) * at, (width - part[1]) * at, *part)
-        return view(parts, kinds, frame, self.size, self.mask_fill)
-
-    def for_validation(self) -> Transform | None:
-        """The same, from the centre."""
-        if self.method != "crop" or self.position == "center":
-            return self
-        return Resize(self.size, self.method, "center", self.mask_fill)
-
-    def options(self) -> dict[str, Any]:
-        """Size, method, position and fill."""
-        return {
-            "size": list(self.size),
-            "method": self.method,
-            "position": self.position,
-            "mask_fill": self.mask_fill,
-        }
-
-
-class RandomResizedCrop(ItemTransform):
-    """A random part of the image, scaled to one size (Szegedy et al. 2014).
-
-    In validation: the centre of the image, scaled to the size.
-
-    Args:
-        size: of a square, or (height, width), in pixels.
-        scale: the least and the greatest part of the area.
-        ratio: the least and the greatest width over height.
-    """
-
-    def __init__(
-        self,
-        size: Size,
-        scale: Sequence[float] = (0.35, 1.0),
-        ratio: Sequence[float] = (3 / 4, 4 / 3),
-    ) -> None:
-        self.size = _pair(size)
-        self.scale = (float(scale[0]), float(scale[1]))
-        self.ratio = (float(ratio[0]), float(ratio[1]))
-
-    def __call__(self, parts: Parts, kinds: Kinds) -> Parts:
-        """Cut and scale."""
-        height, width = image_size(parts, kinds)
-        for _ in range(10):
-            area = height * width * random.uniform(*self.scale)
-            ratio = math.exp(random.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
-            cut_height, cut_width = math.sqrt(area / ratio), math.sqrt(area * ratio)
-            if cut_height <= height and cut_width <= width:
-                top = random.uniform(0, height - cut_height)
-                left = random.uniform(0, width - cut_width)
-                return view(parts, kinds, (top, left, cut_height, cut_width), self.size)
-        return Resize(self.size, position="center")(parts, kinds)  # a very long image
-
-    def for_validation(self) -> Transform:
-        """`Resize` from the centre."""
-        return Resize(self.size, position="center")
-
-    def options(self) -> dict[str, Any]:
-        """Size, scale and ratio."""
-        return {"size": list(self.size), "scale": list(self.scale), "ratio": list(self.ratio)}
-
-
-class RandomCrop(ItemTransform):
-    """A part of this size at a random place, not scaled; in validation at the centre.
-
-    An image that is smaller is filled with black around it.
-    """
-
-    def __init__(self, size: Size) -> None:
-        self.size = _pair(size)
-
-    def __call__(self, parts: Parts, kinds: Kinds) -> Parts:
-        """Cut."""
-        return cut(parts, kinds, self.size, (random.random(), random.random()))
-
-    def for_validation(self) -> Transform:
-        """`CenterCrop`."""
-        return CenterCrop(self.size)
-
-    def options(self) -> dict[str, Any]:
-        """The size."""
-        return {"size": list(self.size)}
-
-
-class CenterCrop(ItemTransform):
-    """The centre of the image, not scaled; one that is smaller is filled with black around it."""
-
-    def __init__(self, size: Size) -> None:
-        self.size = _pair(size)
-
-    def __call__(self, parts: Parts, kinds: Kinds) -> Parts:
-        """Cut."""
-        return cut(parts, kinds, self.size, (0.5, 0.5))
-
-    def options(self) -> dict[str, Any]:
-        """The size."""
-        return {"size": list(self.size)}
-
-
-class RandomFlip(ItemTransform):
-    """Left and right exchanged for a part of the items; nothing in validation.
-
-    Args:
-        p: for which part.
-    """
-
-    def __init__(self, p: float = 0.5) -> None:
-        self.p = p
-
-    def __call__(self, parts: Parts, kinds: Kinds) -> Parts:
-        """Flip, or not."""
-        if random.random() >= self.p:
-            return parts
-        width = image_size(parts, kinds)[1]
-        return tuple(flipped(part, kind, width) for part, kind in zip(parts, kinds, strict=True))
-
-    def for_validation(self) -> Transform | None:
-        """Nothing."""
-        return None
-
-    def options(self) -> dict[str, Any]:
-        """How often."""
-        return {"p": self.p}
-
-
-# --- kept -----------------------------------------------------------------------------------------
-
-_BUILT_IN = {
-    each.__name__: each for each in (Resize, RandomResizedCrop, RandomCrop, CenterCrop, RandomFlip)
-}
 
 
 def for_validation(transform: Transform) -> Transform | None:
@@ -244,34 +81,5 @@ def transform_state(transform: Transform) -> dict[str, Any]:
     return {"transform": type(transform).__name__, **transform.options()}
 
 
-def transform_from_state(state: Mapping[str, Any], known: Sequence[type] = ()) -> Transform:
-    """The transform that `transform_state` described."""
-    options = dict(state)
-    name = str(options.pop("transform", None))
-    classes = {**_BUILT_IN, **{each.__name__: each for each in known}}
-    if name not in classes:
-        raise DataError(
-            f"a transform of the class {name!r} is not known{nearest(name, classes)} "
-            "Give your own classes as known=[...]"
-        )
-    made: Transform = classes[name](**options)
-    return made
-
-
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _pair(size: Size) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1:
-        raise DataError(f"size={size!r}; give pixels, or (height, width)")
-    return int(height), int(width)
-
-
-def _one_of(option: str, value: str, values: Sequence[str]) -> str:
-    if value not in values:
-        raise DataError(
-            f"{option}={value!r} is none of {', '.join(values)}{nearest(value, values)}"
-        )
-    return value

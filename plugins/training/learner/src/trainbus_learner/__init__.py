@@ -6,51 +6,31 @@ first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from trainbus.lazy import face
 
 if TYPE_CHECKING:
-    from trainbus_learner.batch_size import BatchSizes
-    from trainbus_learner.errors import ExportError
-    from trainbus_learner.interpretation import Interpretation
-    from trainbus_learner.learner import Learner
-    from trainbus_learner.loading import load
-    from trainbus_learner.lr_finder import LearningRates
-    from trainbus_learner.plugin import LearnerPlugin
-    from trainbus_learner.predictor import Prediction, Predictor
+    from trainbus_learner.batch_size import BatchSizes as BatchSizes
+    from trainbus_learner.errors import ExportError as ExportError
+    from trainbus_learner.interpretation import Interpretation as Interpretation
+    from trainbus_learner.learner import Learner as Learner
+    from trainbus_learner.loading import load as load
+    from trainbus_learner.lr_finder import LearningRates as LearningRates
+    from trainbus_learner.plugin import LearnerPlugin as LearnerPlugin
+    from trainbus_learner.predictor import Prediction as Prediction
+    from trainbus_learner.predictor import Predictor as Predictor
 
-_LAZY = {
-    "BatchSizes": "batch_size",
-    "ExportError": "errors",
-    "Interpretation": "interpretation",
-    "Learner": "learner",
-    "LearnerPlugin": "plugin",
-    "LearningRates": "lr_finder",
-    "Prediction": "predictor",
-    "Predictor": "predictor",
-    "load": "loading",
-}
-
-__all__ = [
-    "BatchSizes",
-    "ExportError",
-    "Interpretation",
-    "Learner",
-    "LearnerPlugin",
-    "LearningRates",
-    "Prediction",
-    "Predictor",
-    "load",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'trainbus_learner' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"trainbus_learner.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = face(
+    __name__,
+    {
+        "batch_size": "BatchSizes",
+        "errors": "ExportError",
+        "interpretation": "Interpretation",
+        "learner": "Learner",
+        "loading": "load",
+        "lr_finder": "LearningRates",
+        "plugin": "LearnerPlugin",
+        "predictor": "Prediction Predictor",
+    },
+)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trainbus import UsageError, hookimpl
+from trainbus.batches import leaves, rebuilt
 
 if TYPE_CHECKING:
     from trainbus import Accelerator, Run
@@ -24,7 +24,7 @@ class BatchSizes:
     Attributes:
         suggestion: the smallest batch size whose speed no larger one beats by more than a tenth.
         speeds: samples per second by batch size.
-        memory: peak bytes by batch size, where the device tells.
+        memory: peak bytes by batch size, where the device counts them.
         ended: why no larger one was tried.
     """
 
@@ -39,7 +39,7 @@ class BatchSizes:
 
 
 class Stopwatch:
-    """Times the steps of a short fit, but the first, which makes buffers and chooses kernels."""
+    """Times the steps of a short fit but the first, which makes buffers and chooses kernels."""
 
     plugin_name = "learner_stopwatch"
 
@@ -64,38 +64,24 @@ class Stopwatch:
         self._since = now
 
 
-class Repeated:
-    """The same batch, several times; everything else is asked of the loader that it is from."""
-
-    def __init__(self, loader: Any, batch: Any, count: int) -> None:
-        self._loader, self._batch, self._count = loader, batch, count
-
-    def __getattr__(self, name: str) -> Any:
-        # Only what plugins know a batch by: there is nothing here to be positioned.
-        if name in ("kinds", "batch_transforms", "recipe"):
-            return getattr(self._loader, name)
-        raise AttributeError(name)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([self._batch] * self._count)
-
-
 def tiled(batch: Any, size: int) -> Any:
-    """A batch of `size` samples, made of those of a batch, again and again."""
-    if isinstance(batch, Tensor):
-        if not batch.ndim or not len(batch):
+    """A batch of `size` samples, made of the samples of a batch, again and again."""
+
+    def longer(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return None
+        if not value.ndim or not len(value):
             raise UsageError("find_batch_size: a part of the batch has no samples in it")
-        times = -(-size // len(batch))
-        return batch.repeat(times, *[1] * (batch.ndim - 1))[:size]
-    if isinstance(batch, (tuple, list)):
-        return tuple(tiled(part, size) for part in batch)
-    raise UsageError(
-        f"find_batch_size: a part of the batch is a {type(batch).__name__}; only tensors, and "
-        "tuples of them, can be made longer"
-    )
+        times = -(-size // len(value))
+        return value.repeat(times, *[1] * (value.ndim - 1))[:size]
+
+    for part in leaves(batch):
+        if not isinstance(part, Tensor):
+            raise UsageError(
+                f"find_batch_size: a part of the batch is a {type(part).__name__}; only tensors "
+                "can be made longer"
+            )
+    return rebuilt(batch, longer)
 
 
 def choose(speeds: dict[int, float], gain: float) -> int:
@@ -109,9 +95,9 @@ def choose(speeds: dict[int, float], gain: float) -> int:
 
 
 def room_for(growth: int) -> bool:
-    """Whether the host has so many bytes to spare, as far as the system tells.
+    """Whether the host has this many bytes to spare, as far as the system knows.
 
-    On the CPU it does not say that memory is out: the system kills the process.
+    Where the memory of a CPU is out, no error comes: the system kills the process.
     """
     try:
         spare = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -126,7 +112,7 @@ def peak_bytes(accelerator: Accelerator) -> int | None:
 
 
 def forget_peak(accelerator: Accelerator) -> None:
-    """Give memory back, and count its peak anew, where the device does."""
+    """Give memory back, and begin to count its peak, where the device does."""
     accelerator.free_memory()
     if accelerator.device.type != "cpu":
         reset = getattr(torch.accelerator.memory, "reset_peak_memory_stats", None)

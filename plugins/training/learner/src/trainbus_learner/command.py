@@ -24,7 +24,7 @@ def lines(
         exported: the directory of an export.
         items: files, or what else the model's input is read from.
         as_json: lines of JSON instead.
-        top: so many labels for each item, the most probable first.
+        top: how many labels for each item, the most probable first.
         batch_size: items that the model is asked about together.
         device: as torch names it.
     """
@@ -32,7 +32,7 @@ def lines(
     predictions = predictor.predictions(items, batch_size=min(batch_size, len(items)))
     for item, prediction in zip(items, predictions, strict=True):
         if as_json:
-            yield json.dumps(_plain(item, prediction, top), ensure_ascii=False)
+            yield json.dumps(_as_json(item, prediction, top), ensure_ascii=False)
         elif top and (best := prediction.top(top)):
             shown = "\t".join(f"{label}\t{probability:.4f}" for label, probability in best)
             yield f"{item}\t{shown}"
@@ -41,7 +41,7 @@ def lines(
             yield f"{item}\t{_text(prediction.label)}{sure}"
 
 
-def _plain(item: str, prediction: Prediction, top: int | None) -> dict[str, Any]:
+def _as_json(item: str, prediction: Prediction, top: int | None) -> dict[str, Any]:
     label = prediction.label
     line = {
         "item": item,

@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainbus import StopRun, Task, UsageError, hookimpl
 from trainbus.batches import move
+from trainbus_learner.fitter import Fitter
 from trainbus_learner.predictor import Prediction, Predictor
-from trainbus_learner.quiet import put_back, quiet_trainer, silence
+from trainbus_learner.rehearsal import rehearsing, silence
+from trainbus_learner.snapshots import evaluating, kept
 
 if TYPE_CHECKING:
     from trainbus import Run
-    from trainbus_learner.interpretation import Interpretation
-    from trainbus_learner.learner import Learner
 
 Augmenter = Callable[[Sequence[Any], Sequence[str], torch.Generator | None], Sequence[Any]]
-#: What moves with an image that is mirrored or turned.
-_MOVING = ("mask", "points", "boxes")
-#: Augmentations of trainbus_augment that mix items or change targets.
-_MIXING = ("MixUp", "CutMix", "LabelSmoothing")
 
 
-def validate(learner: Learner, loader: Iterable[Any] | None) -> dict[str, float]:
+def validate(learner: Fitter, loader: Iterable[Any] | None) -> dict[str, float]:
     """See `Learner.validate`."""
-    loader = _validation(learner, loader, "validate")
+    loader = validation_of(learner, loader, "validate")
     with silence():
-        trainer = quiet_trainer(learner.all_plugins(), learner.options)
+        trainer = rehearsing(learner.all_plugins(), learner.options)
         measured = trainer.validate(learner.task, loader)
     return {name.removeprefix("valid/"): value for name, value in measured.items()}
 
 
-def _validation(learner: Learner, loader: Iterable[Any] | None, verb: str) -> Iterable[Any]:
+def validation_of(learner: Fitter, loader: Iterable[Any] | None, verb: str) -> Iterable[Any]:
+    """The loader that was given, or the one of the learner. Raises `UsageError` without any."""
     if loader is not None:
         return loader
     if learner.source.valid is None:
@@ -49,21 +45,7 @@ def _validation(learner: Learner, loader: Iterable[Any] | None, verb: str) -> It
     return valid
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients; afterwards every module has its mode again."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def forward(learner: Learner, *inputs: Any) -> Any:
+def forward(learner: Fitter, *inputs: Any) -> Any:
     """The outputs for a batch of inputs that is anywhere, after the batch transforms."""
     source = learner.source
     batch = move(inputs, learner.device)
@@ -74,7 +56,7 @@ def forward(learner: Learner, *inputs: Any) -> Any:
 
 
 def outputs(
-    learner: Learner, loader: Iterable[Any], step: Callable[[tuple[Any, ...]], Any] | None = None
+    learner: Fitter, loader: Iterable[Any], step: Callable[[tuple[Any, ...]], Any] | None = None
 ) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
     """For each batch its inputs, target and outputs, with every plugin that changes computing.
 
@@ -85,13 +67,13 @@ def outputs(
     """
     task = _Watched(learner, step or (lambda inputs: learner.task(*inputs)))
     with silence():
-        yield from quiet_trainer(learner.all_plugins(), learner.options).predict(task, loader)
+        yield from rehearsing(learner.all_plugins(), learner.options).predict(task, loader)
 
 
 class _Watched(Task):
     """Gives the batch together with what the model makes of it."""
 
-    def __init__(self, learner: Learner, step: Callable[[tuple[Any, ...]], Any]) -> None:
+    def __init__(self, learner: Fitter, step: Callable[[tuple[Any, ...]], Any]) -> None:
         super().__init__()
         self.task = learner.task
         self._split, self._step = learner.source.split, step
@@ -102,12 +84,12 @@ class _Watched(Task):
         return inputs, target, self._step(inputs)
 
 
-def seen_batch(learner: Learner, placed: bool = True) -> Any:
+def seen_batch(learner: Fitter, placed: bool = True) -> Any:
     """A training batch: as the model receives it, or as the loader gives it. Nothing moves on."""
     source, plugins = learner.source, learner.all_plugins()
     catch = _Catch(placed)
-    with silence(), put_back(learner.task, [source.train], plugins):
-        quiet_trainer(plugins, learner.options, catch, dry_run=1, accumulate=1).fit(
+    with silence(), kept(learner.task, [source.train], plugins):
+        rehearsing(plugins, learner.options, catch, dry_run=1, accumulate=1).fit(
             learner.task, source.train
         )
     return catch.batch
@@ -161,23 +143,11 @@ def _row(target: Any, index: int) -> Any:
     return tuple(part[index : index + 1] for part in target)
 
 
-def interpret(learner: Learner, loader: Iterable[Any] | None, worst: int) -> Interpretation:
-    """See `Learner.interpret`."""
-    from trainbus_learner.interpretation import Interpretation
-
-    whole = loader is None
-    gathered = Interpretation(learner.source, worst, "valid" if whole else "")
-    for inputs, target, output in outputs(learner, _validation(learner, loader, "interpret")):
-        losses = each_loss(learner.loss, output, target)
-        gathered.add(inputs, target, learner.source.target.activation(output), losses)
-    return gathered.finish()
-
-
 # --- test-time augmentation ----------------------------------------------------------------------
 
 
 def tta(
-    learner: Learner,
+    learner: Fitter,
     items: Iterable[Any] | None,
     n: int,
     augmenter: Augmenter | None,
@@ -188,7 +158,7 @@ def tta(
     if n < 1 or not 0 <= weight <= 1:
         raise UsageError(f"tta(n={n}, weight={weight}): give n of at least 1, a weight from 0 to 1")
     kind = learner.source.target.kind
-    if kind in _MOVING:
+    if getattr(learner.source.target, "in_picture", False):
         raise UsageError(
             f"tta: the target is of the kind {kind!r}, which moves with its image: the mean over "
             "moved images would be of other places. Test-time augmentation is for labels and "
@@ -197,16 +167,16 @@ def tta(
     augment = augmenter or _of_plugins(learner)
     generator = torch.Generator().manual_seed(seed)
     kinds = learner.source.input_kinds
-    if "image" not in kinds:  # plain loaders do not tell what they give
+    if "image" not in kinds:  # loaders do not say what they give
         kinds = ("image", *kinds[1:])
 
     def look(inputs: tuple[Any, ...]) -> Any:
-        plain = learner.task(*inputs)
-        mean = torch.zeros_like(_probable(kind, plain))
+        unchanged = learner.task(*inputs)
+        mean = torch.zeros_like(_probable(kind, unchanged))
         for _ in range(n):
             seen = augment(inputs, kinds, generator)
             mean += _probable(kind, learner.task(*seen)) / n
-        return _improbable(kind, torch.lerp(mean, _probable(kind, plain), weight))
+        return _improbable(kind, torch.lerp(mean, _probable(kind, unchanged), weight))
 
     if items is None:
         return _measured(learner, look)
@@ -220,11 +190,11 @@ def tta(
     return list(predictor.predictions(items))
 
 
-def _measured(learner: Learner, look: Callable[[tuple[Any, ...]], Any]) -> dict[str, float]:
-    """Loss and metrics of the validation data, the outputs being those of `look`."""
-    loader = _validation(learner, None, "tta")
+def _measured(learner: Fitter, look: Callable[[tuple[Any, ...]], Any]) -> dict[str, float]:
+    """Loss and metrics of the validation data, where `look` gives the outputs."""
+    loader = validation_of(learner, None, "tta")
     with silence(), learner.task.answering(look):
-        trainer = quiet_trainer(learner.all_plugins(), learner.options)
+        trainer = rehearsing(learner.all_plugins(), learner.options)
         measured = trainer.validate(learner.task, loader)
     return {name.removeprefix("valid/"): value for name, value in measured.items()}
 
@@ -243,14 +213,14 @@ def _improbable(kind: str, probabilities: Tensor) -> Tensor:
     return probabilities.logit(eps=1e-7) if kind == "categories" else probabilities
 
 
-def _of_plugins(learner: Learner) -> Augmenter:
+def _of_plugins(learner: Fitter) -> Augmenter:
     """What the learner's own plugin `augment` does to a batch."""
     for each in learner.plugins:
         found = getattr(each, "augmenter", None)
         if callable(found):
             # What mixes images of a batch would show the model another item.
-            kept = [t for t in found.transforms if type(t).__name__ not in _MIXING]
-            augmenter: Augmenter = type(found)(kept, padding=found.padding)
+            alone = [each for each in found.transforms if not getattr(each, "mixes", False)]
+            augmenter: Augmenter = type(found)(alone, padding=found.padding)
             return augmenter
     raise UsageError(
         "tta: there is nothing to augment with; give augmenter=, "

@@ -11,25 +11,23 @@ import shutil
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainbus.errors import nearest
 from trainbus_learner.errors import ExportError
-from trainbus_learner.evaluation import evaluating
+from trainbus_learner.fitter import Fitter
+from trainbus_learner.snapshots import evaluating, kept
 from trainbus_learner.task import BytesToFloats, name_of, scales_bytes
-
-if TYPE_CHECKING:
-    from trainbus_learner.learner import Learner
 
 FORMAT = 1
 DESCRIPTION = "description.json"
 FILES = {"weights": "weights.safetensors", "torch.export": "model.pt2", "onnx": "model.onnx"}
 
 
-def write(learner: Learner, path: Path, format: str, overwrite: bool) -> Path:
+def write(learner: Fitter, path: Path, format: str, overwrite: bool) -> Path:
     """See `Learner.export`. It is written beside its place and renamed."""
     if format not in FILES:
         raise ExportError(
@@ -83,7 +81,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _example(learner: Learner) -> tuple[Tensor, ...]:
+def _example(learner: Fitter) -> tuple[Tensor, ...]:
     """Zeros of the shape of two inputs, on the CPU; the loader stands where it stood.
 
     An archive of torch.export holds its example: it is to be nothing of the data.
@@ -99,17 +97,11 @@ def _example(learner: Learner) -> tuple[Tensor, ...]:
 
 
 def _first(loader: Any) -> Any:
-    from trainbus_learner.quiet import put_back
-
-    state = torch.get_rng_state()
-    try:
-        with put_back(nn.Identity(), [loader]):
-            return next(iter(loader))
-    finally:
-        torch.set_rng_state(state)
+    with kept(nn.Identity(), [loader]):
+        return next(iter(loader))
 
 
-def _describe(learner: Learner, format: str, inputs: tuple[Tensor, ...]) -> dict[str, Any]:
+def _describe(learner: Fitter, format: str, inputs: tuple[Tensor, ...]) -> dict[str, Any]:
     source, model = learner.source, learner.model
     try:
         recipe = None if source.recipe is None else source.recipe.state()

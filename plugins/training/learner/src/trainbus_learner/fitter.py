@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,12 @@ from torch.optim import Optimizer
 
 from trainbus import Trainer, UsageError
 from trainbus.builtin.schedule import Schedule
-from trainbus_learner import choices
+from trainbus.plugins.selection import name_of as name_of_plugin
+from trainbus_learner import defaults
+from trainbus_learner.fine_tuning import Cycle, Cycles, Plan
 from trainbus_learner.groups import Groups, ParameterGroups, Rates, default_optimizer
+from trainbus_learner.learning_data import Loss, Source
 from trainbus_learner.metrics import Metrics, chosen
-from trainbus_learner.phases import Cycle, Cycles, Plan
-from trainbus_learner.sources import Loss, Source
 from trainbus_learner.task import LearnerTask, name_of
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Fitter:
             raise UsageError(f"Learner(model={model!r:.60}): give a torch.nn.Module")
         if isinstance(plugins, str):
             raise UsageError(f"Learner(plugins={plugins!r}): give a list, [{plugins!r}]")
-        choices.check_options(trainer, inspect.signature(Fitter).parameters)
+        defaults.check_options(trainer, inspect.signature(Fitter).parameters)
         self.source = Source(data, loss)
         self.model = model
         self.loss: Loss = loss if loss is not None else self.source.target.loss()
@@ -59,15 +60,10 @@ class Fitter:
         self.pretrained = pretrained
         self.model_description = model_description
         self.plugins: list[str | object] = [*plugins]
-        self.lr, lr_why = choices.rate(lr, optimizer)
-        self._lr_given = self.lr if lr_why != choices.USUAL else None
+        self.lr, lr_why = defaults.rate(lr, optimizer)
+        self._lr_given = self.lr if lr_why != defaults.USUAL else None
         self.groups.rates(self.lr)
-        if optimizer is not None and (not callable(optimizer) or isinstance(optimizer, nn.Module)):
-            raise UsageError(
-                f"Learner(optimizer={type(optimizer).__name__}): give what makes an optimizer of "
-                "groups of parameters: torch.optim.SGD, or functools.partial(torch.optim.SGD, "
-                "momentum=0.9)"
-            )
+        defaults.check_optimizer(optimizer)
         self.optimizer_factory = optimizer
         self.options = {
             "seed": seed, "precision": precision, "accelerator": accelerator, "run_dir": run_dir,
@@ -81,18 +77,15 @@ class Fitter:
         self._rates = self.groups.rates(self.lr)
         #: The newest run.
         self.run: Run | None = None
-        target = type(self.source.target).__name__
+        loss_why = "given" if loss is not None else f"usual for {type(self.source.target).__name__}"
         #: What was chosen, and why, by topic.
-        loss_why = "given" if loss is not None else f"that of {target}"
         self.choices = {
             "loss": f"{name_of(self.loss)} ({loss_why})",
             "metrics": f"{', '.join(self.metrics) or 'none'} ({why})",
-            "learning rate": f"{choices.shown(self.lr)} ({lr_why})",
-            "optimizer": "given" if optimizer else choices.OPTIMIZER,
+            "learning rate": f"{defaults.written(self.lr)} ({lr_why})",
+            "optimizer": f"{name_of(optimizer)} (given)" if optimizer else defaults.OPTIMIZER,
             **self._about_batches(),
         }
-        if optimizer is not None:
-            self.choices["optimizer"] = f"{name_of(optimizer)} (given)"
 
     @property
     def data(self) -> Any:
@@ -108,7 +101,7 @@ class Fitter:
     # --- training ------------------------------------------------------------------------------
 
     def fit(self, epochs: int, lr: Rates | None = None, *, resume: str | Path | None = None) -> Run:
-        """Train with the same learning rates from begin to end.
+        """Train with the same learning rates from the beginning to the end.
 
         A plugin may change them: `plugins=["schedule"]` with its options.
 
@@ -122,9 +115,7 @@ class Fitter:
             The finished run.
         """
         rates = self.groups.rates(self.lr if lr is None else lr)
-        return self._train(
-            epochs, rates, {"schedule": f"{choices.each_rate(rates)} throughout"}, [], resume
-        )
+        return self._train(epochs, rates, f"{defaults.each_rate(rates)} throughout", [], resume)
 
     def fit_one_cycle(
         self,
@@ -153,8 +144,8 @@ class Fitter:
         schedule = Schedule(
             name="one_cycle", warmup=warmup, div=div, final_div=final_div, momentum=momentum
         )
-        header = {"schedule": f"one cycle, at most {choices.each_rate(rates)}"}
-        return self._train(epochs, rates, header, [schedule], resume)
+        said = f"one cycle, at most {defaults.each_rate(rates)}"
+        return self._train(epochs, rates, said, [schedule], resume)
 
     def fine_tune(
         self,
@@ -178,7 +169,7 @@ class Fitter:
             epochs: passes with all of the model.
             lr: of the head at first.
             frozen_epochs: passes with the head alone.
-            spread: the learning rate of the head divided by that of the first group.
+            spread: how much faster the head learns than the first group.
             warmup: the part of the second cycle in which the learning rates rise.
             div: the highest learning rates of the second cycle divided by the first.
             resume: as in `fit`; it goes on in the cycle where the run was.
@@ -190,28 +181,25 @@ class Fitter:
         if not self.pretrained or len(self.groups) < 2:
             why = "nothing is pretrained" if not self.pretrained else "there is one group"
             rates = self.groups.rates(self.lr if lr is None else lr)
-            header = {
-                "schedule": f"one cycle, at most {choices.each_rate(rates)}",
-                "fine_tune": f"{why}: one cycle with all of the model, nothing is frozen",
-            }
-            return self._train(epochs, rates, header, [Schedule(name="one_cycle")], resume)
-        base = lr if lr is not None else self._lr_given or choices.FINE_TUNE_LR
+            said = f"one cycle, at most {defaults.each_rate(rates)}, nothing is frozen: {why}"
+            return self._train(epochs, rates, said, [Schedule(name="one_cycle")], resume)
+        base = lr if lr is not None else self._lr_given or defaults.FINE_TUNE_LR
         if not isinstance(base, (int, float)):
-            raise UsageError(f"fine_tune(lr={base!r}): give one number, that of the head")
+            raise UsageError(f"fine_tune(lr={base!r}): give one number, for the head")
         alone = [base / 10] * (len(self.groups) - 1) + [base]
         together = self.groups.rates((base / 2 / spread, base / 2))
         cycles = [Cycle(frozen_epochs, alone, 0.99, 25.0)] if frozen_epochs else []
         cycles.append(Cycle(epochs, together, warmup, div))
-        header = {
-            "schedule": "fine-tuning, two cycles" if frozen_epochs else "one cycle",
-            "fine_tune": f"{frozen_epochs} epochs with the head alone at {base:g}, {epochs} with "
-            f"all groups at {choices.each_rate(together)}",
-        }
+        said = f"{epochs} epochs with all groups at {defaults.each_rate(together)}"
+        said = f"one cycle, {said}"
+        if frozen_epochs:
+            alone_at = f"{frozen_epochs} epochs with the head alone at {base:g}"
+            said = f"two cycles, {alone_at}, {said.removeprefix('one cycle, ')}"
         before = self.groups.frozen_to
         done = False
         try:
             self.freeze() if frozen_epochs else self.unfreeze()
-            run = self._fine_tune(cycles, frozen_epochs, header, resume)
+            run = self._fine_tune(cycles, frozen_epochs, said, resume)
             done = True
         finally:
             self.groups.freeze_to(0 if done else before)
@@ -221,10 +209,10 @@ class Fitter:
         self,
         cycles: list[Cycle],
         frozen_epochs: int,
-        header: dict[str, str],
+        said: str,
         resume: str | Path | None,
     ) -> Run:
-        plan = Plan({**self._told(), **header}, frozen_epochs, self.unfreeze)
+        plan = Plan(self._header(said), frozen_epochs, self.unfreeze)
         names = self.groups.names
 
         def schedule(optimizer: Optimizer) -> Cycles:
@@ -233,45 +221,51 @@ class Fitter:
 
         epochs = sum(cycle.epochs for cycle in cycles)
         rates = list(cycles[-1].rates)
-        return self._train(epochs, rates, header, [Schedule(make=schedule)], resume, plan)
+        return self._train(epochs, rates, said, [Schedule(make=schedule)], resume, plan)
 
     def _train(
         self,
         epochs: int,
         rates: list[float],
-        header: dict[str, str],
+        said: str,
         plugins: list[Any],
         resume: str | Path | None,
         plan: Plan | None = None,
     ) -> Run:
-        defaults: list[str | object] = ["progress"] if choices.installed("progress") else []
+        usual: list[str | object] = ["progress"] if defaults.installed("progress") else []
         if resume is not None:
-            defaults.append("checkpoint")
-        plan = plan or Plan({**self._told(), **header})
+            usual.append("checkpoint")
+        plan = plan or Plan(self._header(said))
         trainer = Trainer(
             epochs=epochs,
-            plugins=[*defaults, *self.all_plugins(), *plugins, plan],
+            plugins=[*usual, *self.all_plugins(), *plugins, plan],
             **self.options,
         )
         self._rates = rates
-        self.task.hparams = {"epochs": epochs, "lr": rates, **self._told(), **header}
+        # The learning rate that was chosen is for fits that are given none: the schedule has it.
+        chosen = {topic: text for topic, text in self.choices.items() if topic != "learning rate"}
+        self.task.hparams = {**chosen, "epochs": epochs, "lr": rates, "schedule": said}
         self.run = trainer.fit(self.task, self.source.train, self.source.valid, resume=resume)
         return self.run
 
-    def _told(self) -> dict[str, str]:
-        """What a run's header says; its learning rates are in its schedule."""
-        return {topic: text for topic, text in self.choices.items() if topic != "learning rate"}
+    def _header(self, schedule: str) -> dict[str, str]:
+        """The header of a run, in few lines; `summary` has all that was chosen."""
+        optimizer = name_of(self.optimizer_factory) if self.optimizer_factory else defaults.NAME
+        metrics = ", ".join(self.metrics) or "none"
+        return {
+            "loss": f"{self.choices['loss']}; metrics: {metrics}",
+            "schedule": f"{optimizer}, {schedule}",
+        }
 
     def all_plugins(self) -> list[str | object]:
-        """Those that were given, and that of the data where there are batch transforms."""
-        named = any(each == "data" or type(each).__name__ == "DataPlugin" for each in self.plugins)
-        if not self.source.batch_transforms or named:
+        """Those that were given, and `data` where the data have batch transforms."""
+        if not self.source.batch_transforms or "data" in map(name_of_plugin, self.plugins):
             return self.plugins
         from trainbus_data import DataPlugin
 
         return [DataPlugin(), *self.plugins]
 
-    def _make_optimizer(self) -> Optimizer:
+    def _make_optimizer(self, _parameters: Iterable[nn.Parameter]) -> Optimizer:
         make = self.optimizer_factory or default_optimizer(self.model.parameters())
         return make(self.groups.optimizer_groups(self._rates))
 
@@ -279,7 +273,7 @@ class Fitter:
         if any(isinstance(each, Schedule) for each in self.plugins):
             raise UsageError(
                 f"{verb} brings its own schedule, and plugins= has another one; use fit, or leave "
-                "that out"
+                "the other one out"
             )
 
     # --- what is trained, and how fast ---------------------------------------------------------
@@ -300,4 +294,4 @@ class Fitter:
         size = getattr(self.source.train, "batch_size", None)
         if self.data is not None:
             size = getattr(self.data, "batch_size", size)
-        return {} if size is None else {"batch size": f"{size} (that of the data)"}
+        return {} if size is None else {"batch size": f"{size} (from the data)"}

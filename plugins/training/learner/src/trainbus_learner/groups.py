@@ -154,7 +154,7 @@ def default_optimizer(parameters: Iterable[nn.Parameter]) -> Callable[..., Optim
 
 
 def _norms(model: nn.Module) -> list[nn.Module]:
-    """The norm layers of a model: torch's of any kind, and those of others, by their name."""
+    """The norm layers of a model: torch's of any kind, and others by their name."""
     return [module for module in model.modules() if "norm" in type(module).__name__.lower()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from trainbus import UsageError
 from trainbus_learner import show
-from trainbus_learner.sources import Source
+from trainbus_learner.evaluation import each_loss, outputs, validation_of
+from trainbus_learner.fitter import Fitter
+from trainbus_learner.learning_data import Source
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,8 +47,8 @@ class Interpretation:
     Attributes:
         losses: of each item, (N,) on the CPU.
         targets, predictions: shaped like the target's, on the CPU.
-        probabilities: what the activation of the target gave, on the CPU; those of masks and
-            other large targets are not kept, and empty.
+        probabilities: what the activation of the target gave, on the CPU; empty for masks and
+            other large targets, of which they are not kept.
     """
 
     def __init__(self, source: Source, keep: int, stage: str) -> None:
@@ -193,6 +196,16 @@ class Interpretation:
 
     def __repr__(self) -> str:
         return f"Interpretation({self._count} items, mean loss {self.losses.mean():.4f})"
+
+
+def interpret(learner: Fitter, loader: Iterable[Any] | None, worst: int) -> Interpretation:
+    """See `Learner.interpret`."""
+    whole = loader is None
+    gathered = Interpretation(learner.source, worst, "valid" if whole else "")
+    for inputs, target, output in outputs(learner, validation_of(learner, loader, "interpret")):
+        losses = each_loss(learner.loss, output, target)
+        gathered.add(inputs, target, learner.source.target.activation(output), losses)
+    return gathered.finish()
 
 
 def _end(name: str, most: int = 22) -> str:

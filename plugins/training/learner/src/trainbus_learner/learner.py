@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from trainbus_learner import choices, evaluation, searching, show
+from trainbus_learner import defaults, evaluation, interpretation, searching, show
 from trainbus_learner import export as exporting
 from trainbus_learner.fitter import Fitter
 from trainbus_learner.predictor import Prediction, Predictor
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Learner(Fitter):
     """Trains a model on data, with what it needs for that chosen by rule, and all of it yours.
 
-    `summary()` tells what was chosen and why, and so does the header of each run. Runs are those
-    of a `Trainer`: every plugin works in them, and they go to `run_dir`. Besides what is named,
+    `summary()` says what was chosen and why; the header of a run says it in short. Runs are made
+    by a `Trainer`: every plugin works in them, and they go to `run_dir`. Besides what is named,
     `progress` is switched on if it is installed; checkpoints are written if `checkpoint` is named,
     or a fit is called with `resume=`.
 
@@ -32,8 +32,8 @@ class Learner(Fitter):
         data: a `Data` of trainbus_data; or (training loader, validation loader), with `loss`.
         model: called with the inputs of a batch. Inputs in uint8 come as floats in [0, 1], unless
             a module in it does that itself.
-        loss: a function of (output, target); that of the target's block by default.
-        metrics: names, or functions by name; those of the target's block by default.
+        loss: a function of (output, target); by default the block of the target has one.
+        metrics: names, or functions by name; by default the block of the target has some.
         optimizer: makes an optimizer of groups of parameters:
             `functools.partial(torch.optim.SGD, momentum=0.9)`. AdamW by default.
         lr: the learning rate of a fit that is given none: a number, a pair (lowest, highest) that
@@ -65,7 +65,7 @@ class Learner(Fitter):
             start: the first learning rate; all groups have the same.
             stop: the last one.
             steps: optimizer steps in between, growing by the same factor.
-            divergence: ends when the smoothed loss is so many times the best.
+            divergence: ends when the smoothed loss is this many times the best.
             suggest: the rule of the suggestion: "valley", "steepest" or "minimum/10".
         """
         return searching.find_lr(self, start, stop, steps, divergence, suggest)
@@ -82,7 +82,7 @@ class Learner(Fitter):
             start: the first size.
             maximum: the largest size; by default the samples of the training data, at most 8192.
             steps: measured for each size.
-            gain: a size is worth it if it makes so many times the samples per second.
+            gain: a size is worth it if it makes this many times the samples per second.
         """
         return searching.find_batch_size(self, start, maximum, steps, gain)
 
@@ -128,7 +128,7 @@ class Learner(Fitter):
                 data, a dictionary as `validate` gives it.
             n: augmented looks at each input.
             augmenter: called with (inputs, kinds, generator), gives the inputs augmented:
-                `trainbus_augment.Augmenter(standard())`; that of the plugin `augment` by default.
+                `trainbus_augment.Augmenter(standard())`; by default the plugin `augment` has it.
             weight: of the plain look, out of 1 (0.25 as in fastai).
             seed: of the generator.
         """
@@ -147,16 +147,16 @@ class Learner(Fitter):
 
         Args:
             loader: of (input, target) batches.
-            worst: so many items with the greatest losses are kept with their inputs.
+            worst: how many items with the greatest losses are kept with their inputs.
         """
-        return evaluation.interpret(self, loader, worst)
+        return interpretation.interpret(self, loader, worst)
 
     def summary(self) -> str:
         """The model, its groups, and what was chosen and why."""
-        lines = [f"{type(self.model).__name__}: {choices.counted(self.model.parameters())}"]
+        lines = [f"{type(self.model).__name__}: {defaults.counted(self.model.parameters())}"]
         rates = self.groups.rates(self.lr)
         for name, rate, group in zip(self.groups.names, rates, self.groups.groups, strict=True):
-            lines.append(f"  {name}: {choices.counted(group)}, learning rate {rate:.3g}")
+            lines.append(f"  {name}: {defaults.counted(group)}, learning rate {rate:.3g}")
         width = max(map(len, self.choices))
         lines += [f"{topic:<{width}}  {text}" for topic, text in self.choices.items()]
         plugins = [each if isinstance(each, str) else type(each).__name__ for each in self.plugins]

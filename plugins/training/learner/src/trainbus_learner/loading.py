@@ -91,7 +91,7 @@ def _checked(path: Path) -> dict[str, Any]:
             f"{path} has format {number}, this trainbus-learner reads up to {FORMAT}; upgrade it"
         )
     if kind not in FILES or FILES[kind] not in files:
-        raise ExportError(f"{path} is damaged: it tells of no file for its kind {kind!r}")
+        raise ExportError(f"{path} is damaged: it names no file for its kind {kind!r}")
     for name, expected in files.items():
         file = path / Path(name).name
         if not file.is_file():

@@ -61,7 +61,7 @@ class LearningRates:
         axes.set_xscale("log")
         axes.set_xlabel("learning rate")
         axes.set_ylabel("loss")
-        # A diverging end would press all else flat.
+        # A diverging end would press everything else flat.
         low, first = min(*self.losses, *self.smoothed), self.smoothed[0]
         room = max(first - low, abs(low) * 0.1)
         axes.set_ylim(low - 0.15 * room, max(first, low) + 0.4 * room)
@@ -129,7 +129,7 @@ class RangeTest:
             given = f"{self._planned[0]:.2g}"
             raise UsageError(
                 f"find_lr: {self.ended}, after {len(self.rates)} of {len(self._planned)} steps, "
-                "which is too few to tell anything. "
+                "which is too few to say anything. "
                 + (
                     f"Give a smaller start than {given}, or look at the data and the loss: it is "
                     "not finite before anything was learned"
@@ -137,7 +137,7 @@ class RangeTest:
                     else f"Give a smaller start than {given}, or more steps"
                 )
             )
-        # The first steps smooth over too few losses; the last ones are those of the divergence.
+        # The first steps smooth over too few losses; the last ones are part of the divergence.
         first = len(self.rates) // 10
         last = len(self.rates) - (5 if len(self.rates) > 20 else 0)
         rates, losses = self.rates[first:last], self.smoothed[first:last]

@@ -24,7 +24,7 @@ class LearnerPlugin:
         @click.argument("exported", type=click.Path(exists=True))
         @click.argument("items", metavar="ITEM...", nargs=-1, required=True)
         @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each item.")
-        @click.option("--top", type=click.IntRange(1), help="So many labels for each item.")
+        @click.option("--top", type=click.IntRange(1), help="How many labels for each item.")
         @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
         @click.option("--device", default="cpu", show_default=True, help="As torch names it.")
         def predict(

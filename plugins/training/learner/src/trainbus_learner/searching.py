@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainbus import UsageError
 from trainbus_learner import batch_size as sizes
 from trainbus_learner import lr_finder
 from trainbus_learner.batch_size import BatchSizes
 from trainbus_learner.evaluation import seen_batch
+from trainbus_learner.fitter import Fitter
 from trainbus_learner.lr_finder import LearningRates
-from trainbus_learner.quiet import Cycled, put_back, quiet_trainer, silence
-
-if TYPE_CHECKING:
-    from trainbus_learner.learner import Learner
+from trainbus_learner.rehearsal import Cycled, Repeated, rehearsing, silence
+from trainbus_learner.snapshots import kept
 
 _LARGEST = 8192
 
 
 def find_lr(
-    learner: Learner, start: float, stop: float, steps: int, divergence: float, suggest: str
+    learner: Fitter, start: float, stop: float, steps: int, divergence: float, suggest: str
 ) -> LearningRates:
     """See `Learner.find_lr`."""
     lr_finder.check(start, stop, steps, suggest)
@@ -28,14 +27,14 @@ def find_lr(
     accumulate = int(learner.options.get("accumulate", 1))
     source, plugins = learner.source, learner.all_plugins()
     batches = Cycled(source.train, steps * accumulate)
-    with silence(), put_back(learner.task, [source.train], plugins):
-        trainer = quiet_trainer(plugins, learner.options, test, dry_run=len(batches))
+    with silence(), kept(learner.task, [source.train], plugins):
+        trainer = rehearsing(plugins, learner.options, test, dry_run=len(batches))
         trainer.fit(learner.task, batches)
     return test.result(suggest)
 
 
 def find_batch_size(
-    learner: Learner, start: int, maximum: int | None, steps: int, gain: float
+    learner: Fitter, start: int, maximum: int | None, steps: int, gain: float
 ) -> BatchSizes:
     """See `Learner.find_batch_size`."""
     samples = _samples(learner.source.train)
@@ -76,15 +75,15 @@ def find_batch_size(
 
 
 def _measure(
-    learner: Learner, batch: Any, size: int, steps: int, speeds: dict[int, float]
+    learner: Fitter, batch: Any, size: int, steps: int, speeds: dict[int, float]
 ) -> int | None:
     """Fit some steps with such batches; the peak of memory, or None if there is not enough."""
     watch = sizes.Stopwatch()
     plugins = learner.all_plugins()
-    with silence(), put_back(learner.task, [learner.source.train], plugins):
-        repeated = sizes.Repeated(learner.source.train, sizes.tiled(batch, size), steps + 1)
+    with silence(), kept(learner.task, [learner.source.train], plugins):
+        repeated = Repeated(learner.source.train, sizes.tiled(batch, size), steps + 1)
         # Each batch is a step, however many make one in training.
-        trainer = quiet_trainer(plugins, learner.options, watch, dry_run=steps + 1, accumulate=1)
+        trainer = rehearsing(plugins, learner.options, watch, dry_run=steps + 1, accumulate=1)
         try:
             trainer.fit(learner.task, repeated)
         except Exception as error:

@@ -11,18 +11,17 @@ from torch import Tensor
 
 from trainbus import UsageError
 from trainbus_learner import evaluation
-from trainbus_learner.sources import Source
+from trainbus_learner.fitter import Fitter
+from trainbus_learner.learning_data import Source
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from trainbus_learner.learner import Learner
 
 #: Inputs, target, prediction or None, and a further line.
 Item = tuple[Sequence[Tensor], Any, Any, str]
 
 
-def batch(learner: Learner, count: int) -> Figure:
+def batch(learner: Fitter, count: int) -> Figure:
     """See `Learner.show_batch`."""
     _check_count("show_batch", count)
     inputs, target = learner.source.split(evaluation.seen_batch(learner))
@@ -33,7 +32,7 @@ def batch(learner: Learner, count: int) -> Figure:
     )
 
 
-def results(learner: Learner, count: int) -> Figure:
+def results(learner: Fitter, count: int) -> Figure:
     """See `Learner.show_results`."""
     _check_count("show_results", count)
     source = learner.source
@@ -63,7 +62,7 @@ def grid(source: Source, items: Sequence[Item]) -> Figure:
     from matplotlib.figure import Figure
 
     block = source.target
-    drawn = block.kind in ("mask", "points", "boxes")
+    drawn = getattr(block, "in_picture", False)
     twice = drawn and any(given is not None for _, _, given, _ in items)
     columns = max(1, min(len(items), math.ceil(math.sqrt(len(items)))))
     rows = math.ceil(len(items) / columns)
@@ -98,7 +97,7 @@ def _draw_inputs(source: Source, axes: Any, inputs: Sequence[Tensor]) -> None:
 
 def _draw_target(block: Any, axes: Any, target: Any) -> None:
     if isinstance(target, tuple):
-        target = target[-1]  # the block is that of the last one
+        target = target[-1]  # the block is for the last one
     if block.kind == "category" and isinstance(target, Tensor) and target.ndim:
         # A mixture of classes, made by an augmentation: its two largest parts.
         values, indices = target.float().topk(min(2, len(target)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,20 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainbus import Accelerator, Task, UsageError
-from trainbus_learner.sources import Loss, Source
+from trainbus import Accelerator, UsageError
+from trainbus.engine.task import Supervised
+from trainbus_learner.learning_data import Loss, Source
 
 if TYPE_CHECKING:
     from trainbus import Run
 
 
-class LearnerTask(Task):
+class LearnerTask(Supervised):
     """A model with a loss, for batches (input, ..., target).
 
     Args:
         model: called with the inputs; those in uint8 come as floats in [0, 1], unless a module
             in the model scales for itself (`scales_bytes`).
-        source: tells inputs from targets.
+        source: knows which parts of a batch are inputs, and which targets.
         loss: of (output, target).
         metrics: by name, functions of (output, target), or objects with update/compute/reset.
         make_optimizer: makes the optimizer, when the model is on its device.
@@ -36,25 +37,15 @@ class LearnerTask(Task):
         source: Source,
         loss: Loss,
         metrics: Mapping[str, Any],
-        make_optimizer: Callable[[], Optimizer],
+        make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
         check: bool,
     ) -> None:
-        super().__init__()
-        self.model = model
-        self.loss = loss
-        # In plain containers: what of these is a module is no part of the model.
-        self.metrics = dict(metrics)
+        super().__init__(model, loss, make_optimizer, metrics)
         self._source = source
-        self._make_optimizer = make_optimizer
         self._scale = not scales_bytes(model)
         self._to_check = check
         #: What gives the outputs in validation, in the place of the model.
         self._answer: Callable[[tuple[Any, ...]], Any] | None = None
-
-    @property
-    def run_name(self) -> str:
-        """The model's class."""
-        return type(self.model).__name__
 
     def forward(self, *inputs: Any) -> Any:
         """The model's output."""
@@ -66,13 +57,13 @@ class LearnerTask(Task):
         try:
             return self.model(*inputs)
         except (RuntimeError, TypeError, ValueError) as error:
-            given = ", ".join(_said(each) for each in inputs)
+            given = ", ".join(_shape(each) for each in inputs)
             error.add_note(f"{type(self.model).__name__} was given an input {given}")
             raise
 
     @contextmanager
     def answering(self, answer: Callable[[tuple[Any, ...]], Any]) -> Iterator[None]:
-        """Measure other outputs for the inputs of a batch than those of the model alone."""
+        """Measure what this gives for the inputs of a batch, in place of what the model gives."""
         self._answer = answer
         try:
             yield
@@ -112,10 +103,6 @@ class LearnerTask(Task):
         count = self._source.inputs or max(1, len(batch) - 1)
         return self(*batch[:count])
 
-    def configure_optimizer(self) -> Optimizer:
-        """The learner's optimizer, with its groups."""
-        return self._make_optimizer()
-
     def _loss(self, output: Any, target: Any) -> Tensor:
         if self._to_check:
             self.check(output, target)
@@ -153,11 +140,8 @@ class LearnerTask(Task):
 
 
 def scales_bytes(model: nn.Module) -> bool:
-    """Whether a module in the model makes floats of uint8 images by itself."""
-    return any(
-        type(module).__name__ == "Normalize" or getattr(module, "scales_bytes", False)
-        for module in model.modules()
-    )
+    """Whether a module in the model makes floats of uint8 images by itself, and says so."""
+    return any(getattr(module, "scales_bytes", False) for module in model.modules())
 
 
 def as_floats(value: Any) -> Any:
@@ -190,10 +174,10 @@ def name_of(function: Any) -> str:
 
 
 def _shapes(output: Any, target: Any) -> str:
-    return f"the model's output {_said(output)} with the target {_said(target)}"
+    return f"the model's output {_shape(output)} with the target {_shape(target)}"
 
 
-def _said(value: Any) -> str:
+def _shape(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"of shape {tuple(value.shape)} ({str(value.dtype).removeprefix('torch.')})"
     return f"that is a {type(value).__name__}"

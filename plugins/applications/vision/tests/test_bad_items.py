@@ -5,40 +5,31 @@ import logging
 import pytest
 import torch
 
-from trainbus_data import (
-    Category,
-    Data,
-    DataBlock,
-    DataError,
-    Image,
-    Number,
-    Recipe,
-    find_files,
-    splits,
-)
+from trainbus_data import Category, Data, DataBlock, DataError, Number, Recipe, splits
+from trainbus_vision import Image, find_images, image_folder, image_table, image_tensors
 
 
 def test_folder_that_does_not_exist(animals):
     """With the nearest name beside it."""
     with pytest.raises(DataError, match=r"no folder .*animal; did you mean 'animals'\?"):
-        Data.from_folder(animals.parent / "animal")
+        image_folder(animals.parent / "animal", size=None)
 
 
 def test_empty_folder(tmp_path):
     """Without classes, and with classes without files."""
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="has no folders, which are the classes"):
-        Data.from_folder(tmp_path / "empty")
+        image_folder(tmp_path / "empty", size=None)
     (tmp_path / "empty" / "cat").mkdir()
     (tmp_path / "empty" / "cat" / "notes.txt").write_text("")
     with pytest.raises(DataError, match=r"1 files, none of which ends with one of \.jpg"):
-        Data.from_folder(tmp_path / "empty")
+        image_folder(tmp_path / "empty", size=None)
 
 
 def test_file_instead_of_a_folder(animals):
     """It is said that it is one."""
     with pytest.raises(DataError, match="is a file, not a folder"):
-        Data.from_folder(animals / "cat" / "00.png")
+        image_folder(animals / "cat" / "00.png", size=None)
 
 
 def test_one_class(animals):
@@ -47,14 +38,14 @@ def test_one_class(animals):
         path.unlink()
     (animals / "dog").rmdir()
     with pytest.raises(DataError, match="all labels of the training part are 'cat'"):
-        Data.from_folder(animals)
+        image_folder(animals, size=None)
 
 
 def test_class_in_validation_that_training_never_saw(staged):
     """The first file of it, and how many there are."""
     (staged / "val" / "dog").rename(staged / "val" / "dogs")
     with pytest.raises(DataError) as caught:
-        Data.from_folder(staged)
+        image_folder(staged, size=None)
     message = str(caught.value)
     assert "item 2 of valid (val/dogs/0.png): the label 'dogs' is not among" in message
     assert "did you mean 'dog'?" in message
@@ -66,11 +57,11 @@ def test_missing_labels(animals, missing):
     """None, NaN, an empty text and what pandas has for it."""
     if missing == "pandas":
         missing = pytest.importorskip("pandas").NA
-    files = find_files(animals)
+    files = find_images(animals)
     labels = [file.parent.name for file in files]
     labels[3] = labels[7] = missing
     with pytest.raises(DataError) as caught:
-        Data.from_lists(files, labels, split=splits.by_index([0, 19]))
+        Data.from_lists(files, labels, (Image(), Category()), split=splits.by_index([0, 19]))
     message = str(caught.value)
     assert "item 2 of train" in message
     assert "03.png" in message
@@ -79,7 +70,7 @@ def test_missing_labels(animals, missing):
 
 def test_missing_numbers(animals):
     """A number that is none is found before training."""
-    files = find_files(animals)
+    files = find_images(animals)
     with pytest.raises(DataError, match="the number is missing"):
         Data.from_lists(files, [float("nan")] * 20, (Image(), Number()))
 
@@ -87,28 +78,28 @@ def test_missing_numbers(animals):
 def test_column_that_is_missing():
     """With the nearest name, and all of them."""
     with pytest.raises(DataError, match=r"no column 'lable'; did you mean 'label'\? \(columns: "):
-        Data.from_table({"file": ["a"], "label": ["b"]}, "file", "lable")
+        image_table({"file": ["a"], "label": ["b"]}, "file", "lable")
 
 
 def test_table_that_is_missing(tmp_path):
     """With the nearest name."""
     (tmp_path / "labels.csv").write_text("file,label\n")
     with pytest.raises(DataError, match=r"did you mean 'labels\.csv'"):
-        Data.from_table(tmp_path / "label.csv")
+        image_table(tmp_path / "label.csv")
     with pytest.raises(DataError, match=r"has no rows|has 0 columns"):
-        Data.from_table(tmp_path / "labels.csv")
+        image_table(tmp_path / "labels.csv")
 
 
 def test_empty_part(animals):
     """A split that leaves nothing for a part."""
     with pytest.raises(DataError, match="the valid part is empty: the split puts none of the 20"):
-        Data.from_folder(animals, split=splits.by_function(lambda path: False))
+        image_folder(animals, size=None, split=splits.by_function(lambda path: False))
 
 
 def test_function_that_fails_for_an_item(animals):
     """The item is named, and what the function raised."""
     with pytest.raises(DataError, match=r"00\.png.*KeyError: 'cat'"):
-        Data.from_folder(animals, label=lambda path: {"dog": 1}[path.parent.name])
+        image_folder(animals, size=None, label=lambda path: {"dog": 1}[path.parent.name])
 
 
 def test_unreadable_files_are_listed_or_skipped(animals, caplog):
@@ -116,19 +107,19 @@ def test_unreadable_files_are_listed_or_skipped(animals, caplog):
     for name in ("cat/03.png", "dog/15.png"):
         (animals / name).write_bytes(b"broken")
     with pytest.raises(DataError) as caught:
-        Data.from_folder(animals, unreadable="list")
+        image_folder(animals, size=None, unreadable="list")
     assert "2 items cannot be read" in str(caught.value)
     assert "cat/03.png" in str(caught.value)
     assert "dog/15.png" in str(caught.value)
     with caplog.at_level(logging.WARNING, "trainbus"):
-        data = Data.from_folder(animals, unreadable="skip", num_workers=0)
+        data = image_folder(animals, size=None, unreadable="skip", num_workers=0)
     assert "cat/03.png" in caplog.text
     assert len(data.train_items) + len(data.valid_items) == 18
     assert sum(len(y) for _, y in data.train) == len(data.train_items)
     assert data.unreadable() == []
-    assert len(Data.from_folder(animals).unreadable()) == 2
+    assert len(image_folder(animals, size=None).unreadable()) == 2
     with pytest.raises(DataError, match="did you mean 'skip'"):
-        Data.from_folder(animals, unreadable="skipp")
+        image_folder(animals, size=None, unreadable="skipp")
 
 
 def test_four_channels_and_16_bits_in_one_folder(animals, make_picture):
@@ -139,7 +130,7 @@ def test_four_channels_and_16_bits_in_one_folder(animals, make_picture):
     make_picture(animals / "cat" / "00.png", mode="RGBA")
     make_picture(animals / "cat" / "01.png", mode="L")
     Pillow.fromarray(np.full((16, 20), 65535, dtype=np.uint16)).save(animals / "dog" / "19.png")
-    data = Data.from_folder(animals, num_workers=0)
+    data = image_folder(animals, size=None, num_workers=0)
     assert {tuple(x.shape[1:]) for loader in (data.train, data.valid) for x, _ in loader} == {
         (3, 16, 20)
     }
@@ -159,4 +150,4 @@ def test_batch_size_is_positive():
     """Zero is refused."""
     x, y = torch.zeros(9, 4, 4), torch.arange(9) % 2
     with pytest.raises(DataError, match="batch_size=0"):
-        Data.from_tensors((x, y), (x, y), batch_size=0)
+        image_tensors((x, y), (x, y), batch_size=0)

@@ -4,13 +4,13 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from trainbus_data import Boxes, Categories, Category, Data, DataBlock, Image, Mask, Number, Points
-from trainbus_data.sources import find_files
+from trainbus_data import Categories, Category, DataBlock, Number
+from trainbus_vision import Boxes, Image, Mask, Points, find_images, image_folder, image_tensors
 
 
 def test_summary_follows_one_sample(animals):
     """What was read, each transform, the batch, and what the target asks of a model."""
-    text = Data.from_folder(animals, size=12, num_workers=0).summary()
+    text = image_folder(animals, size=12, num_workers=0).summary()
     for part in (
         "items: train 16, valid 4",
         "Category(vocab=['cat', 'dog'])",
@@ -30,15 +30,15 @@ def test_summary_goes_up_to_the_error(animals):
     def broken(parts, kinds):
         raise RuntimeError("no")
 
-    data = Data.from_folder(animals, item_transforms=[broken], num_workers=0)
+    data = image_folder(animals, size=None, item_transforms=[broken], num_workers=0)
     assert "FAILED: broken: RuntimeError: no" in data.summary()
-    text = DataBlock((Image(), Category()), items=find_files).summary(animals / "nothing")
+    text = DataBlock((Image(), Category()), items=find_images).summary(animals / "nothing")
     assert text.startswith("FAILED: there is no folder")
 
 
 def test_block_summary(animals):
     """Of a source: how many items it has, and the first one."""
-    text = DataBlock((Image(), Category()), items=find_files).summary(animals)
+    text = DataBlock((Image(), Category()), items=find_images).summary(animals)
     assert text.startswith("source: 20 items, the first is ")
     assert "a batch: image" in text
 
@@ -70,4 +70,4 @@ def test_each_block_draws_what_it_is(block, value, drawn):
 def test_repr_tells_what_there_is():
     """In a notebook's cell."""
     x, y = torch.zeros(10, 4, 4, dtype=torch.uint8), torch.arange(10) % 2
-    assert repr(Data.from_tensors((x, y), (x, y))).startswith("Data(train 10, valid 10, ")
+    assert repr(image_tensors((x, y), (x, y))).startswith("Data(train 10, valid 10, ")

@@ -6,16 +6,8 @@ import random
 import pytest
 import torch
 
-from trainbus_data import (
-    CenterCrop,
-    DataError,
-    ItemTransform,
-    RandomCrop,
-    RandomFlip,
-    RandomResizedCrop,
-    Recipe,
-    Resize,
-)
+from trainbus_data import DataError, ItemTransform, Recipe
+from trainbus_vision import CenterCrop, RandomCrop, RandomFlip, RandomResizedCrop, Resize
 
 KINDS = ("image", "mask", "points", "boxes")
 
@@ -101,7 +93,8 @@ def test_random_in_training_fixed_in_validation(transform):
 
 def test_state_is_that_of_validation():
     """A recipe is kept as JSON, with what predictions need, and made again."""
-    from trainbus_data import Category, Image
+    from trainbus_data import Category
+    from trainbus_vision import Image
 
     recipe = Recipe(
         [Image(1), Category(["a", "b"])], 1, [RandomResizedCrop(16), RandomFlip(), CenterCrop(12)]
@@ -113,8 +106,9 @@ def test_state_is_that_of_validation():
 
 
 def test_own_transforms_are_kept_by_name():
-    """A function works but cannot be kept; a class of one's own is given when it is loaded."""
-    from trainbus_data import Category, Image
+    """A function works but cannot be kept; your own class is given when it is loaded."""
+    from trainbus_data import Category
+    from trainbus_vision import Image
 
     class Darker(ItemTransform):
         def __call__(self, parts, kinds):

@@ -1,25 +1,28 @@
 """Where items come from: folders, tables, lists and functions."""
 
+import json
+
 import pytest
 import torch
 
+from trainbus import UsageError
 from trainbus_data import (
     Categories,
     Category,
     Data,
     DataBlock,
     DataError,
-    Image,
     Number,
-    Points,
+    Recipe,
     find_files,
     splits,
 )
+from trainbus_vision import Image, Points, Resize, find_images, image_folder, image_table
 
 
 def test_folder_with_classes(animals):
     """The class is the folder of a file; a fifth is for validation, of each class."""
-    data = Data.from_folder(animals)
+    data = image_folder(animals, size=None)
     assert data.vocab == ["cat", "dog"]
     assert (len(data.train_items), len(data.valid_items), data.test) == (16, 4, None)
     x, y = data.one_batch("valid")
@@ -30,7 +33,7 @@ def test_folder_with_classes(animals):
 
 def test_folder_with_parts(staged):
     """Folders called train, val and test are the parts."""
-    data = Data.from_folder(staged)
+    data = image_folder(staged, size=None)
     assert [len(part) for part in (data.train_items, data.valid_items, data.test_items)] == [
         12,
         4,
@@ -42,7 +45,7 @@ def test_folder_with_parts(staged):
 def test_folder_with_train_and_test_only(staged):
     """Without a part for validation, a fifth of train is it."""
     (staged / "val").rename(staged.parent / "gone")
-    data = Data.from_folder(staged)
+    data = image_folder(staged, size=None)
     assert [len(part) for part in (data.train_items, data.valid_items, data.test_items)] == [
         9,
         3,
@@ -62,16 +65,16 @@ def test_files_are_sorted_and_hidden_ones_left_out(animals, make_picture):
     """The order of a folder does not depend on the file system."""
     make_picture(animals / ".trash" / "x.png")
     (animals / "notes.txt").write_text("no image")
-    files = find_files(animals)
+    files = find_images(animals)
     assert files == sorted(files)
     assert len(files) == 20
-    assert len(find_files(animals, endings=None)) == 21
+    assert len(find_files(animals)) == 21
 
 
 @pytest.fixture
 def table(animals):
     """Columns with files, labels and numbers, for `animals`."""
-    files = [str(path.relative_to(animals)) for path in find_files(animals)]
+    files = [str(path.relative_to(animals)) for path in find_images(animals)]
     return {
         "file": files,
         "kind": [name.split("/")[0] for name in files],
@@ -96,7 +99,7 @@ def test_tables_of_all_kinds_agree(table, animals, kind):
             path = animals / f"table.{kind}"
             given.to_csv(path, index=False) if kind == "csv" else given.to_parquet(path)
             given = path
-    data = Data.from_table(given, "file", "kind", folder=folder, split="is_valid")
+    data = image_table(given, "file", "kind", size=None, folder=folder, split="is_valid")
     assert data.vocab == ["cat", "dog"]
     assert len(data.valid_items) == 5
     x, y = data.one_batch("valid")
@@ -106,7 +109,7 @@ def test_tables_of_all_kinds_agree(table, animals, kind):
 
 def test_table_with_several_labels_in_a_column(table, animals):
     """A delimiter makes several labels of one text."""
-    data = Data.from_table(table, "file", "tags", folder=animals, delimiter=" ")
+    data = image_table(table, "file", "tags", size=None, folder=animals, delimiter=" ")
     assert isinstance(data.target, Categories)
     assert data.vocab == ["big", "furry"]
     assert data.one_batch()[1][:, 1].tolist() == [1.0] * 16
@@ -115,7 +118,7 @@ def test_table_with_several_labels_in_a_column(table, animals):
 def test_table_with_several_numbers(table, animals):
     """Several columns are one target of several numbers."""
     data = Data.from_table(
-        table, "file", ["weight", "weight"], (Image(), Number(2)), folder=animals
+        table, "file", ["weight", "weight"], blocks=(Image(), Number(2)), folder=animals
     )
     assert data.one_batch()[1].shape == (16, 2)
 
@@ -123,7 +126,7 @@ def test_table_with_several_numbers(table, animals):
 def test_table_with_two_inputs(table, animals):
     """Several inputs come as several tensors before the target."""
     blocks = (Image(), Image(1), Category())
-    data = Data.from_table(table, ["file", "file"], "kind", blocks, folder=animals)
+    data = Data.from_table(table, ["file", "file"], "kind", blocks=blocks, folder=animals)
     batch = data.one_batch()
     assert [part.shape[1:] for part in batch] == [(3, 16, 20), (1, 16, 20), ()]
     file = animals / table["file"][0]
@@ -132,16 +135,18 @@ def test_table_with_two_inputs(table, animals):
 
 def test_lists_and_a_function(animals):
     """Targets are a list, or a function of the input."""
-    files = find_files(animals)
-    by_list = Data.from_lists(files, [file.parent.name for file in files], split=splits.random())
-    by_function = Data.from_lists(files, lambda file: file.parent.name)
+    files = find_images(animals)
+    blocks = (Image(), Category())
+    labels = [file.parent.name for file in files]
+    by_list = Data.from_lists(files, labels, blocks, split=splits.random())
+    by_function = Data.from_lists(files, lambda file: file.parent.name, blocks)
     for a, b in zip(by_list.one_batch(), by_function.one_batch(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_points_learn_the_size_of_images(animals):
     """Without being told: the size that validation has, behind `Resize`."""
-    files = find_files(animals)
+    files = find_images(animals)
     points = [[(5, 5), (19, 15)]] * 20
     data = Data.from_lists(files, points, (Image(), Points()), size=(32, 40))
     assert data.target.size == (32, 40)
@@ -169,4 +174,21 @@ def test_block_of_functions():
 def test_unequal_lists():
     """Two lists of different lengths."""
     with pytest.raises(DataError, match="2 inputs, but 3 targets"):
-        Data.from_lists([1, 2], [1, 2, 3])
+        Data.from_lists([1, 2], [1, 2, 3], (Number(), Category()))
+
+
+def test_a_delimiter_goes_with_the_usual_blocks(table, animals):
+    """With blocks of your own it would be said twice."""
+    blocks = (Image(), Categories(delimiter=" "))
+    data = image_table(table, "file", "tags", size=8, folder=animals, blocks=blocks)
+    assert data.vocab == ["big", "furry"] and data.one_batch()[0].shape == (16, 3, 8, 8)
+    with pytest.raises(UsageError, match=r"write Categories\(delimiter=\.\.\.\)"):
+        image_table(table, "file", "tags", folder=animals, delimiter=" ", blocks=blocks)
+
+
+def test_a_recipe_of_images_is_found_again_by_the_names_of_its_classes():
+    """The distribution offers them, so that an export knows how files are read."""
+    recipe = Recipe((Image(1), Points(2, (8, 8))), transforms=[Resize(8)])
+    again = Recipe.from_state(json.loads(json.dumps(recipe.state())))
+    assert again.state() == recipe.state()
+    assert all(type(a) is type(b) for a, b in zip(again.blocks, recipe.blocks, strict=True))

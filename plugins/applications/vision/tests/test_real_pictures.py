@@ -26,9 +26,9 @@ def convolutions(outputs):
 
 
 def test_photos_are_learned_shown_predicted_and_exported(own_directory):
-    from trainbus_data import Data
+    from trainbus_vision import image_folder
 
-    data = Data.from_folder(Path(ROOT) / "hymenoptera-160", size=64, num_workers=0)
+    data = image_folder(Path(ROOT) / "hymenoptera-160", size=64, num_workers=0)
     model = nn.Sequential(convolutions(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
     learner = Learner(data, model, seed=0, plugins=["-progress"])
     learner.fit_one_cycle(1, 0.01)
@@ -46,13 +46,14 @@ def test_photos_are_learned_shown_predicted_and_exported(own_directory):
 
 
 def test_masks_are_learned_shown_and_predicted(own_directory):
-    from trainbus_data import DataBlock, Image, Mask, find_files, splits
+    from trainbus_data import DataBlock, splits
+    from trainbus_vision import Image, Mask, find_images
 
     root = Path(ROOT) / "camvid-160"
     codes = [f"class {number}" for number in range(11)]
     block = DataBlock(
         blocks=(Image(), Mask(codes, ignore=11)),
-        items=find_files,
+        items=find_images,
         split=splits.random(0.2),
         label=lambda path: root / "valannot" / f"{path.stem}.png",
     )
@@ -64,5 +65,5 @@ def test_masks_are_learned_shown_and_predicted(own_directory):
     learner.show_results(3).savefig("masks.png")
     learner.interpret().plot_worst(2).savefig("worst_masks.png")
     assert learner.interpret().confusion_matrix().shape == (len(codes), len(codes))
-    prediction = learner.predict(next(iter(find_files(root / "val"))))
+    prediction = learner.predict(next(iter(find_images(root / "val"))))
     assert prediction.value.ndim == 2 and prediction.probability is None

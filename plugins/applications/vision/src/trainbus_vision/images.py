@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,43 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainbus_data import decoding
 from trainbus_data.blocks import Block, Metric, is_missing
 from trainbus_data.errors import DataError
-from trainbus_data.metrics import MeanIoU, PixelAccuracy
+from trainbus_data.sources import find_files
+from trainbus_vision import decoding
+from trainbus_vision.metrics import MeanIoU, PixelAccuracy
+from trainbus_vision.transforms import Resize, Size
+
+#: How the names of files with images end.
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
-class Image(Block):
+def find_images(folder: str | Path, recurse: bool = True) -> list[Path]:
+    """The images in a folder, sorted by their path; hidden files and folders are left out.
+
+    Args:
+        folder: where to look.
+        recurse: in its folders too.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+    return find_files(folder, ENDINGS, recurse)
+
+
+class _Picture(Block):
+    """What images and masks share: they are read from files, and have a size in pixels."""
+
+    is_file = True
+    endings = ENDINGS
+    shape_hint = "bring all to one size, with size=224 or item_transforms=[Resize(224)]"
+
+    def sized(self, size: Size) -> Resize:
+        """`Resize`."""
+        return Resize(size)
+
+
+class Image(_Picture):
     """An image: uint8, C x H x W, in a batch N x C x H x W.
 
     It is given as a path, bytes, a PIL image, an array (H x W or H x W x C) or a tensor
@@ -86,7 +117,7 @@ class Image(Block):
         return {"channels": self.channels}
 
 
-class Mask(Block):
+class Mask(_Picture):
     """A class for each pixel: int64 codes H x W, in a batch N x H x W.
 
     It is given as a path, a PIL image, an array or a tensor: a grey image whose values, or a
@@ -98,6 +129,7 @@ class Mask(Block):
     """
 
     kind = "mask"
+    in_picture = True
     #: What is passed to the loss where nothing is to be ignored.
     _NOTHING = -100
 

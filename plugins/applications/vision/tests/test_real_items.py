@@ -2,12 +2,13 @@
 
 import torch
 
-from trainbus_data import Data, Image, Mask, find_files, splits
+from trainbus_data import Data, splits
+from trainbus_vision import Image, Mask, find_images, image_folder
 
 
-def test_photos(real_data):
+def test_photos(real):
     """Folders train and val of photos of many sizes."""
-    data = Data.from_folder(real_data / "hymenoptera-160", size=96, batch_size=32)
+    data = image_folder(real / "hymenoptera-160", size=96, batch_size=32)
     assert data.vocab == ["ants", "bees"]
     assert (len(data.train_items), len(data.valid_items)) == (244, 153)
     assert data.unreadable() == []
@@ -16,10 +17,10 @@ def test_photos(real_data):
     assert set(y.tolist()) == {0, 1}
 
 
-def test_masks(real_data):
+def test_masks(real):
     """CamVid: 11 classes, and void, which is ignored."""
-    root = real_data / "camvid-160"
-    files = [file for stage in ("train", "val") for file in find_files(root / stage)]
+    root = real / "camvid-160"
+    files = [file for stage in ("train", "val") for file in find_images(root / stage)]
 
     def mask_of(path):
         return path.parent.with_name(f"{path.parent.name}annot") / f"{path.stem}.png"

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from trainbus_data import Boxes, DataError, Mask, Points, block_from_state
+from trainbus_data import DataError, block_from_state
+from trainbus_vision import Boxes, Mask, Points
 
 NAN = float("nan")
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from trainbus_data.blocks import Block, Metric
 from trainbus_data.errors import DataError
-from trainbus_data.metrics import PointDistance
+from trainbus_data.transforms import Kinds, Parts
+from trainbus_vision.metrics import PointDistance
 
 _NAN = float("nan")
 
@@ -45,6 +46,7 @@ class Points(Block):
     """
 
     kind = "points"
+    in_picture = True
 
     def __init__(self, count: int | None = None, size: Sequence[int] | None = None) -> None:
         self.count = count
@@ -58,9 +60,11 @@ class Points(Block):
             self.count = len(_rows(first, 2, "points"))
             self.outputs = 2 * self.count
 
-    def see(self, sizes: tuple[int, int]) -> None:
+    def see(self, parts: Parts, kinds: Kinds) -> None:
         """Take the size of the images."""
-        self.size = self.size or sizes
+        if self.size is None and "image" in kinds:
+            height, width = parts[kinds.index("image")].shape[-2:]
+            self.size = (height, width)
 
     def problem(self, raw: Any) -> str | None:
         """No points, or another number of them."""
@@ -156,6 +160,7 @@ class Boxes(Block):
     """
 
     kind = "boxes"
+    in_picture = True
 
     def problem(self, raw: Any) -> str | None:
         """No boxes, or not four numbers each, or corners in the wrong order."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from trainbus import UsageError, hookimpl
+from trainbus.builtin import curves
 
 if TYPE_CHECKING:
     from trainbus import Run
@@ -34,12 +35,12 @@ class Cycle:
     def along(self, done: float, start: float, top: float, end: float) -> float:
         """The value when a part `done` (0 to 1) of the cycle is over."""
         if done < self.warmup:
-            return _cosine(start, top, done / self.warmup)
+            return curves._cosine(start, top, done / self.warmup)
         rest = 1 - self.warmup
-        return _cosine(top, end, (done - self.warmup) / rest) if rest else top
+        return curves._cosine(top, end, (done - self.warmup) / rest) if rest else top
 
 
-class Cycles(LambdaLR):
+class Cycles(curves._WithMomentum):
     """Several cycles, one after the other, with momentum; it is stepped with the optimizer.
 
     Args:
@@ -52,47 +53,38 @@ class Cycles(LambdaLR):
     def __init__(
         self, optimizer: Optimizer, cycles: Sequence[Cycle], steps: int, groups: Sequence[int]
     ) -> None:
-        self.cycles, self.steps_per_epoch = cycles, steps
-        # The optimizer was made with the rates of the last cycle; those that it has now are of
-        # somewhere in between, if a run is resumed.
-        super().__init__(optimizer, [self._rate_of(i, cycles[-1].rates[i]) for i in groups])
+        def at(step: int) -> tuple[Cycle, float]:
+            """The cycle of a step, and which part of it is over."""
+            for cycle in cycles:
+                count = cycle.epochs * steps
+                if step < count or cycle is cycles[-1]:
+                    return cycle, min(1.0, step / max(1, count - 1))
+                step -= count
+            raise AssertionError("there is no cycle")
+
+        def rate_of(index: int, step: int) -> float:
+            cycle, done = at(step)
+            top = cycle.rates[index]
+            # The optimizer was made with the rates of the last cycle; those that it has now are of
+            # somewhere in between, if a run is resumed.
+            rate = cycle.along(done, top / cycle.div, top, top / cycle.final_div)
+            return rate / cycles[-1].rates[index]
+
+        def momentum(step: int) -> float:
+            cycle, done = at(step)
+            return cycle.along(done, *cycle.momentum)
+
+        rates = [partial(rate_of, index) for index in groups]
+        super().__init__(optimizer, rates, momentum)  # type: ignore[arg-type]  # torch takes a list
 
     def state_dict(self) -> dict[str, Any]:
         """Where it stands; what it does is said by the call that is resumed."""
         state = super().state_dict()
-        return {name: value for name, value in state.items() if name != "cycles"}
-
-    def _rate_of(self, index: int, base: float) -> Callable[[int], float]:
-        def factor(step: int) -> float:
-            cycle, done = self._at(step)
-            top = cycle.rates[index]
-            return cycle.along(done, top / cycle.div, top, top / cycle.final_div) / base
-
-        return factor
-
-    def _at(self, step: int) -> tuple[Cycle, float]:
-        """The cycle of a step, and which part of it is over."""
-        for cycle in self.cycles:
-            steps = cycle.epochs * self.steps_per_epoch
-            if step < steps or cycle is self.cycles[-1]:
-                return cycle, min(1.0, step / max(1, steps - 1))
-            step -= steps
-        raise AssertionError("there is no cycle")
-
-    def get_lr(self) -> list[Any]:
-        """The learning rates of the present step; momentum is set, too."""
-        cycle, done = self._at(self.last_epoch)
-        momentum = cycle.along(done, *cycle.momentum)
-        for group in self.optimizer.param_groups:
-            if "betas" in group:
-                group["betas"] = (momentum, *group["betas"][1:])
-            elif group.get("momentum"):  # SGD without momentum stays without
-                group["momentum"] = momentum
-        return super().get_lr()
+        return {name: value for name, value in state.items() if name != "momentum"}
 
 
 class Plan:
-    """Listens to a learner's fit: tells what was chosen, and unfreezes when it is time.
+    """Listens to a fit of a learner: writes its header, and unfreezes when it is time.
 
     Args:
         header: what the run's header says, by topic.
@@ -122,7 +114,7 @@ class Plan:
 
     @hookimpl(tryfirst=True)
     def on_epoch_start(self, run: Run) -> None:
-        """Unfreeze; what the optimizer knows of the time before is of another problem."""
+        """Unfreeze, and clear what the optimizer learned about another problem."""
         if self._unfrozen or self._unfreeze is None or run.epoch < (self._unfreeze_at or 0):
             return
         self._unfrozen = True
@@ -138,7 +130,7 @@ class Plan:
         if run.batches_in_pass is None:
             raise UsageError(
                 "fine_tune must know how many steps an epoch has, but the training loader does "
-                "not tell its length; use fit, or a loader with a length"
+                "not say its length; use fit, or a loader with a length"
             )
         self.steps_per_epoch = math.ceil(run.batches_in_pass / run.accumulate)
 
@@ -147,11 +139,7 @@ class Plan:
         return {"unfrozen": self._unfrozen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on there."""
+        """Go on from there."""
         if state["unfrozen"] and not self._unfrozen and self._unfreeze is not None:
             self._unfrozen = True
             self._unfreeze()
-
-
-def _cosine(start: float, end: float, part: float) -> float:
-    return end + (start - end) / 2 * (1 + math.cos(math.pi * part))

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from trainbus_data import DataError, Image, decoding
+from trainbus_data import DataError
+from trainbus_vision import Image, decoding
 
 
 @pytest.fixture

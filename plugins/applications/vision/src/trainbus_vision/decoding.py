@@ -27,7 +27,7 @@ def read_image(raw: Any, channels: int) -> Tensor:
     are scaled to 8. A rotation that the camera noted (EXIF) is applied.
 
     Raises:
-        DataError: it cannot be read, or its shape or values are not those of an image.
+        DataError: it cannot be read, or no image has its shape or values.
         OSError: the file cannot be opened.
     """
     if isinstance(raw, (str, Path)):
@@ -124,9 +124,7 @@ def _opened(data: bytes) -> Any:
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
-        raise DataError(
-            "this image needs Pillow to be read: pip install 'trainbus-data[images]'"
-        ) from None
+        raise DataError("this image needs Pillow to be read: pip install pillow") from None
     try:
         image = Image.open(io.BytesIO(data))
         image.load()

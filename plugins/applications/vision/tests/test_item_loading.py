@@ -10,23 +10,22 @@ import weakref
 import pytest
 import torch
 
-from trainbus_data import (
+from trainbus_data import DataBlock, DataError, Labels
+from trainbus_vision import (
     Boxes,
-    Data,
-    DataBlock,
-    DataError,
     Image,
-    Labels,
     RandomFlip,
     RandomResizedCrop,
     Resize,
-    find_files,
+    find_images,
+    image_folder,
 )
 
 
 def make(folder, workers=0, **options):
-    return Data.from_folder(
+    return image_folder(
         folder,
+        size=None,
         item_transforms=[RandomResizedCrop(12), RandomFlip()],
         batch_size=4,
         num_workers=workers,
@@ -138,7 +137,7 @@ def test_failing_transform_is_named(animals, workers):
     def sharpen(parts, kinds):
         raise ValueError("not so sharp")
 
-    data = Data.from_folder(animals, item_transforms=[sharpen], num_workers=workers)
+    data = image_folder(animals, size=None, item_transforms=[sharpen], num_workers=workers)
     message, _, _ = failure(data.train)
     assert re.match(r"item \d+ of train .*: sharpen: ValueError: not so sharp", message)
 
@@ -147,7 +146,7 @@ def test_failing_transform_is_named(animals, workers):
 def test_sizes_that_differ_are_named(animals, make_picture, workers):
     """Both items, both sizes, and what to do."""
     make_picture(animals / "cat" / "00.png", size=(31, 17))
-    data = Data.from_folder(animals, batch_size=16, num_workers=workers)
+    data = image_folder(animals, size=None, batch_size=16, num_workers=workers)
     message, _, _ = failure(data.train)
     assert "3 x 17 x 31 in item" in message
     assert "cat/00.png" in message
@@ -170,7 +169,7 @@ def test_workers_collect_no_garbage_of_their_parent(animals):
         return parts
 
     Left()
-    data = Data.from_folder(animals, item_transforms=[collect], num_workers=2)
+    data = image_folder(animals, size=None, item_transforms=[collect], num_workers=2)
     list(data.train)
     gc.collect()
     assert (animals.parent / "collected").read_text().split() == [str(os.getpid())]
@@ -188,7 +187,7 @@ def test_boxes_and_labels_come_padded(animals):
 
     block = DataBlock(
         (Image(), Boxes(), Labels()),
-        items=find_files,
+        items=find_images,
         label=(boxes_of, labels_of),
         item_transforms=[Resize((32, 40))],
     )

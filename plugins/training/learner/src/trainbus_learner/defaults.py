@@ -1,4 +1,4 @@
-"""What a learner chooses where nothing was said, and how it tells."""
+"""What a learner chooses where nothing was said, and how it is written."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from trainbus import Trainer, UsageError
 from trainbus.errors import nearest
 from trainbus_learner.groups import Rates
 
-#: The usual rate of Adam; and that which fine-tuning begins with, found by fastai on many data.
+#: The usual rate of Adam; and the first rate of fine-tuning, found by fastai on many data.
 LR, FINE_TUNE_LR = 1e-3, 2e-3
 USUAL = "usual for AdamW"
+NAME = "AdamW"
 OPTIMIZER = (
     "AdamW, betas 0.9 and 0.99, eps 1e-5, weight decay 0.01 but for biases and norms (the default)"
 )
@@ -27,7 +28,7 @@ def rate(lr: Rates | None, optimizer: Any) -> tuple[Rates, str]:
     if lr is not None:
         return lr, "given"
     if isinstance(optimizer, partial) and "lr" in optimizer.keywords:
-        return optimizer.keywords["lr"], "that of the optimizer given"
+        return optimizer.keywords["lr"], "from the optimizer given"
     return LR, USUAL
 
 
@@ -44,12 +45,22 @@ def check_options(options: Mapping[str, Any], own: Iterable[str]) -> None:
             )
 
 
+def check_optimizer(optimizer: Any) -> None:
+    """Refuse what makes no optimizer. Raises `UsageError`."""
+    if optimizer is not None and (not callable(optimizer) or isinstance(optimizer, nn.Module)):
+        raise UsageError(
+            f"Learner(optimizer={type(optimizer).__name__}): give what makes an optimizer of "
+            "groups of parameters: torch.optim.SGD, or functools.partial(torch.optim.SGD, "
+            "momentum=0.9)"
+        )
+
+
 def installed(plugin: str) -> bool:
     """Whether a distribution offers a plugin of this name; it is not imported."""
     return bool(entry_points(group="trainbus.plugins", name=plugin))
 
 
-def shown(lr: Rates) -> str:
+def written(lr: Rates) -> str:
     """Learning rates as they were given."""
     return f"{lr:g}" if isinstance(lr, (int, float)) else str(lr)
 

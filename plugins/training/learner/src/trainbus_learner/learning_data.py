@@ -46,7 +46,7 @@ class Source:
             )
         if loss is None:
             raise UsageError(
-                "Learner: loaders alone do not tell what is to be learned: give loss=, "
+                "Learner: loaders alone do not say what is to be learned: give loss=, "
                 "torch.nn.functional.cross_entropy for example, or a Data of trainbus_data, which "
                 "knows"
             )
@@ -103,8 +103,8 @@ class Source:
 
     def describe(self, stage: str, index: int) -> str:
         """Which item that is: its file, or its number."""
-        tell = getattr(self.data, "describe", None)
-        return str(tell(stage, index)) if tell is not None else f"item {index}"
+        describe = getattr(self.data, "describe", None)
+        return f"item {index}" if describe is None else str(describe(stage, index))
 
 
 def _is_loader(thing: Any) -> bool:

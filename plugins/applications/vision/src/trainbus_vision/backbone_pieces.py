@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainbus import UsageError
-from trainbus_vision.body import evaluating
+from trainbus_learner.snapshots import evaluating
 
 #: How the children are called that follow the body of a classifier: pooling and what comes after.
 _AFTER = {

@@ -4,17 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainbus_data import (
-    Category,
-    Data,
-    DataError,
-    Image,
-    MemoryLoader,
-    Number,
-    RandomFlip,
-    Resize,
-    splits,
-)
+from trainbus_data import Category, Data, DataError, MemoryLoader, Number, splits
+from trainbus_vision import Image, RandomFlip, Resize, image_folder, image_tensors
 
 
 def tensors(count=100):
@@ -33,7 +24,7 @@ def values(batches):
 
 def test_batches_are_plain_tensors():
     """uint8 images with a channel, int64 labels; each item once."""
-    data = Data.from_tensors(tensors(), tensors(20), batch_size=16)
+    data = image_tensors(tensors(), tensors(20), batch_size=16)
     batches = list(data.train)
     assert len(batches) == len(data.train) == 7
     x, y = batches[0]
@@ -45,7 +36,7 @@ def test_batches_are_plain_tensors():
 
 def test_validation_is_in_order():
     """The order of the items, the last batch with what is left."""
-    data = Data.from_tensors(tensors(), tensors(20), batch_size=16)
+    data = image_tensors(tensors(), tensors(20), batch_size=16)
     assert [len(y) for _, y in data.valid] == [16, 4]
     assert torch.cat([y for _, y in data.valid]).tolist() == tensors(20)[1].tolist()
 
@@ -90,7 +81,7 @@ def test_arrays_and_colours():
     """Arrays, channels last or first, and words as labels."""
     x = np.random.default_rng(0).integers(0, 256, (30, 6, 5, 3), dtype=np.uint8)
     y = np.array(["cat", "dog", "bird"] * 10)
-    data = Data.from_tensors((x, y), split=splits.by_index(range(6)), batch_size=6)
+    data = image_tensors((x, y), split=splits.by_index(range(6)), batch_size=6)
     batch = data.one_batch("valid")
     assert torch.equal(batch[0], torch.from_numpy(x[:6]).permute(0, 3, 1, 2))
     assert [data.target.decode(code) for code in batch[1][:3]] == ["cat", "dog", "bird"]
@@ -109,14 +100,14 @@ def test_label_in_validation_only():
     """It is an error that names the label and the part."""
     x, y = tensors(20)
     with pytest.raises(DataError, match="valid, category: item 0: the label 9 is not among"):
-        Data.from_tensors(tensors(), (x, y * 0 + 9))
+        image_tensors(tensors(), (x, y * 0 + 9))
 
 
 def test_missing_targets_are_named():
     """The first item whose label or number is none."""
     x, _ = tensors(6)
     with pytest.raises(DataError, match="train, category: item 2: the label is missing"):
-        Data.from_tensors((x, ["a", "b", None, "a", None, "b"]), (x, ["a"] * 6))
+        image_tensors((x, ["a", "b", None, "a", None, "b"]), (x, ["a"] * 6))
     numbers = torch.tensor([1.0, 2.0, 3.0, float("nan"), 5.0, 6.0])
     with pytest.raises(DataError, match="train, number: item 3: a number that is not finite"):
         Data.from_tensors((x, numbers), (x, numbers), blocks=(Image(1), Number()))
@@ -142,22 +133,22 @@ def test_what_does_not_fit_is_refused(train, message):
 
 def test_single_sample_at_the_end_is_left_out():
     """Batch normalization cannot train on it; validation has all."""
-    data = Data.from_tensors(tensors(33), tensors(33), batch_size=16)
+    data = image_tensors(tensors(33), tensors(33), batch_size=16)
     assert [len(y) for _, y in data.train] == [16, 16]
     assert [len(y) for _, y in data.valid] == [16, 16, 1]
-    kept = Data.from_tensors(tensors(33), tensors(33), batch_size=16, drop_last=False)
+    kept = image_tensors(tensors(33), tensors(33), batch_size=16, drop_last=False)
     assert len(kept.train) == 3
 
 
 def test_drop_last_with_too_few():
     """A batch that is larger than the data, and nothing left."""
     with pytest.raises(DataError, match="leaves no batch: train has 10 items"):
-        Data.from_tensors(tensors(10), tensors(10), batch_size=16, drop_last=True)
+        image_tensors(tensors(10), tensors(10), batch_size=16, drop_last=True)
 
 
 def test_with_batch_size_shares_the_data():
     """The same tensors, in other batches."""
-    data = Data.from_tensors(tensors(), tensors(20), batch_size=16)
+    data = image_tensors(tensors(), tensors(20), batch_size=16)
     larger = data.with_batch_size(50)
     assert larger.batch_size == 50
     assert [len(y) for _, y in larger.train] == [50, 50]
@@ -166,8 +157,8 @@ def test_with_batch_size_shares_the_data():
 
 def test_folder_in_memory_equals_one_that_is_read(animals):
     """`memory=True` reads each file once; the batches are the same, and the names remain."""
-    read = Data.from_folder(animals, size=16, num_workers=0)
-    kept = Data.from_folder(animals, size=16, memory=True)
+    read = image_folder(animals, size=16, num_workers=0)
+    kept = image_folder(animals, size=16, memory=True)
     assert isinstance(kept.train, MemoryLoader)
     for a, b in zip(read.one_batch("valid"), kept.one_batch("valid"), strict=True):
         assert torch.equal(a, b)
@@ -177,10 +168,10 @@ def test_folder_in_memory_equals_one_that_is_read(animals):
 def test_memory_needs_equal_sizes_and_nothing_random(animals, make_picture):
     """A random transform would be drawn once for ever; two sizes make no tensor."""
     with pytest.raises(DataError, match=r"RandomFlip\(\) is random"):
-        Data.from_folder(animals, item_transforms=[RandomFlip()], memory=True)
+        image_folder(animals, size=None, item_transforms=[RandomFlip()], memory=True)
     make_picture(animals / "cat" / "large.png", size=(50, 50))
     with pytest.raises(DataError, match="bring all to one size"):
-        Data.from_folder(animals, memory=True)
+        image_folder(animals, size=None, memory=True)
 
 
 def test_numbers_in_memory():
@@ -192,7 +183,7 @@ def test_numbers_in_memory():
 
 def test_images_of_any_size_can_be_predicted():
     """Item transforms are for raw items that come later; the tensors stay what they are."""
-    data = Data.from_tensors(tensors(), tensors(20), item_transforms=[Resize(4)])
+    data = image_tensors(tensors(), tensors(20), item_transforms=[Resize(4)])
     (x,) = next(iter(data.loader([np.zeros((9, 7), dtype=np.uint8)] * 2)))
     assert x.shape == (2, 1, 4, 4)
     assert torch.equal(data.one_batch("valid")[0][:5], tensors(20)[0][:5, None])

@@ -135,7 +135,7 @@ def _without_lost(parts: Parts, kinds: Kinds) -> Parts:
 
 
 def flipped(part: Any, kind: str, width: int) -> Any:
-    """Left and right exchanged in one part of an item whose image is so wide."""
+    """Left and right exchanged in one part of an item whose image has this width."""
     if kind in ("image", "mask"):
         return part.flip(-1)
     if kind == "points":

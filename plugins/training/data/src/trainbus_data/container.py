@@ -1,0 +1,240 @@
+"""The container: loaders for training, validation and test, and the recipe that they follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from trainbus.errors import nearest
+from trainbus_data.blocks import Block
+from trainbus_data.errors import DataError
+from trainbus_data.loaders import (
+    ItemLoader,
+    Items,
+    MemoryLoader,
+    Tensors,
+    default_workers,
+    encode_item,
+)
+from trainbus_data.plugin import apply_batch_transforms
+from trainbus_data.reading import unreadable_in
+from trainbus_data.recipe import Recipe
+from trainbus_data.summary import summary_of
+from trainbus_data.transforms import Parts
+
+AnyLoader = ItemLoader | MemoryLoader
+Store = Items | Tensors
+BatchTransform = Callable[[Parts, tuple[str, ...]], Parts]
+
+
+class Container:
+    """Loaders for training, validation and test, and the recipe that they follow.
+
+    A batch is a plain tuple of tensors, inputs first. See `Data`, which says how it is made.
+
+    Args:
+        recipe: blocks that are set up, and transforms of items.
+        train: the items of training.
+        valid: the items of validation.
+        test: the items of the test, if there are any.
+        batch_size: samples in a batch.
+        batch_transforms: functions of (parts of a placed batch, kinds) that give parts, for every
+            stage; the plugin `data` applies them.
+        num_workers: processes that read items; by default as many as cores, at most 8, and none
+            for data in memory.
+        seed: of the order of training, and of its random transforms.
+        drop_last: leave out a last batch of training that is not full; by default only where it
+            would be a single sample, with which batch normalization cannot train.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        train: Store,
+        valid: Store,
+        test: Store | None = None,
+        *,
+        batch_size: int = 64,
+        batch_transforms: Sequence[BatchTransform] = (),
+        num_workers: int | None = None,
+        seed: int = 0,
+        drop_last: bool | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise DataError(f"batch_size={batch_size}: at least 1")
+        self.recipe = recipe
+        self.batch_size = batch_size
+        self.batch_transforms = tuple(batch_transforms)
+        self.train_items, self.valid_items, self.test_items = train, valid, test
+        self._num_workers = num_workers
+        self._seed = seed
+        self._drop_last = drop_last
+        for stage, items in (("train", train), ("valid", valid)):
+            if not len(items):
+                raise DataError(f"the {stage} part is empty: check the split and the source")
+        if drop_last is None:
+            drop_last = 1 < batch_size < len(train) and len(train) % batch_size == 1
+        if drop_last and batch_size > len(train):
+            raise DataError(
+                f"batch_size={batch_size} with drop_last leaves no batch: train has {len(train)} "
+                "items"
+            )
+        self.train: AnyLoader = self._loader(train, "train", drop_last)
+        self.valid: AnyLoader = self._loader(valid, "valid")
+        self.test: AnyLoader | None = None if test is None else self._loader(test, "test")
+        if any(type(block).see is not Block.see for block in recipe.blocks):
+            self._show_batch()
+
+    def _loader(self, store: Store, stage: str, drop_last: bool = False) -> AnyLoader:
+        training = stage == "train"
+        if isinstance(store, Tensors):
+            return MemoryLoader(
+                store.parts,
+                self.kinds,
+                self.batch_size,
+                shuffle=training,
+                drop_last=drop_last,
+                seed=self._seed,
+                batch_transforms=self.batch_transforms,
+            )
+        workers = self._num_workers
+        if workers is None:
+            workers = default_workers(len(store), self.batch_size)
+        return ItemLoader(
+            store,
+            self.recipe,
+            training,
+            stage,
+            self.batch_transforms,
+            batch_size=self.batch_size,
+            drop_last=drop_last,
+            seed=self._seed,
+            num_workers=workers,
+            persistent_workers=workers > 0 and stage != "predict",
+            pin_memory=torch.accelerator.is_available(),
+        )
+
+    def _show_batch(self) -> None:
+        """Let blocks that learn from a batch see one, as validation has it."""
+        store = self.valid_items
+        parts = store[0] if isinstance(store, Tensors) else self._encoded_valid(0)
+        batch = apply_batch_transforms(self.recipe.collate([parts]), self.valid)
+        for block in self.blocks:
+            block.see(batch, self.kinds)
+
+    def _encoded_valid(self, index: int) -> Parts:
+        assert isinstance(self.valid_items, Items)
+        return encode_item(self.valid_items, index, self.recipe, False, "valid")
+
+    # --- what it is ----------------------------------------------------------------------------
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """What the parts of an item are."""
+        return self.recipe.blocks
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of each part."""
+        return self.recipe.kinds
+
+    @property
+    def input(self) -> Block:
+        """The first part."""
+        return self.recipe.input
+
+    @property
+    def target(self) -> Block:
+        """The last part."""
+        return self.recipe.target
+
+    @property
+    def vocab(self) -> list[Any] | None:
+        """The labels of the target, in the order of a model's outputs, if it has any."""
+        return getattr(self.target, "vocab", None)
+
+    def items(self, stage: str) -> Store:
+        """The items of "train", "valid" or "test", by index."""
+        stores = {"train": self.train_items, "valid": self.valid_items, "test": self.test_items}
+        if stage not in stores:
+            raise DataError(f"there is no stage {stage!r}{nearest(stage, stores)}")
+        store = stores[stage]
+        if store is None:
+            raise DataError("there is no test part")
+        return store
+
+    def describe(self, stage: str, index: int) -> str:
+        """The file of an item, or `item 17`."""
+        return self.items(stage).describe(index)
+
+    # --- batches -------------------------------------------------------------------------------
+
+    def loader(self, items: Any) -> ItemLoader:
+        """Batches of inputs without targets, in order, as in validation: for prediction.
+
+        Args:
+            items: raw inputs (paths, arrays, rows of a tensor); tuples of them where a
+                model has several inputs.
+        """
+        things = items if hasattr(items, "__len__") else list(items)
+        if not len(things):
+            raise DataError("there are no items to predict")
+        inputs = self.recipe.inputs
+        getters = [_itself] if inputs == 1 else [itemgetter(number) for number in range(inputs)]
+        loader = self._loader(Items(things, getters), "predict")
+        assert isinstance(loader, ItemLoader)
+        return loader
+
+    def one_batch(self, stage: str = "train") -> tuple[Tensor, ...]:
+        """The first batch of a stage, after the batch transforms, on the CPU.
+
+        It is read in this process, and leaves the loader where it is.
+        """
+        self.items(stage)  # an error for a stage that is none
+        loader: AnyLoader = getattr(self, stage)
+        batch: tuple[Tensor, ...] = apply_batch_transforms(loader.first(), loader)
+        return batch
+
+    def with_batch_size(self, batch_size: int) -> Self:
+        """The same items and recipe in batches of another size."""
+        return type(self)(
+            self.recipe,
+            self.train_items,
+            self.valid_items,
+            self.test_items,
+            batch_size=batch_size,
+            batch_transforms=self.batch_transforms,
+            num_workers=self._num_workers,
+            seed=self._seed,
+            drop_last=self._drop_last,
+        )
+
+    def summary(self) -> str:
+        """What happens to one sample of training, step by step, as text."""
+        stores = {"train": self.train_items, "valid": self.valid_items, "test": self.test_items}
+        return summary_of(self.recipe, stores, self.train)
+
+    def unreadable(self) -> list[str]:
+        """Read every file of all stages, in threads, and name what cannot be read."""
+        found = []
+        for stage in ("train", "valid", "test"):
+            store = getattr(self, f"{stage}_items")
+            if isinstance(store, Items):
+                problems = unreadable_in(store, self.recipe, stage)
+                found += [problem for _, problem in problems]
+        return found
+
+    def __repr__(self) -> str:
+        sizes = [f"train {len(self.train_items)}", f"valid {len(self.valid_items)}"]
+        if self.test_items is not None:
+            sizes.append(f"test {len(self.test_items)}")
+        said = f"{', '.join(sizes)}, batch_size={self.batch_size}, {self.recipe!r}"
+        return f"{type(self).__name__}({said})"
+
+
+def _itself(thing: Any) -> Any:
+    return thing
