@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from trainbus import Task, Trainer
-from trainbus.engine import state
 from trainbus.builtin import Checkpoint
+from trainbus.engine import state
 
 ROUNDS = 7
 

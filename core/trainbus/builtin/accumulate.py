@@ -21,6 +21,9 @@ class Accumulate:
         windows: batches for a step, by the index of the epoch from which on that holds.
     """
 
+    #: It says how many batches make a step.
+    computes = True
+
     def __init__(self, windows: dict[int, int]) -> None:
         if not isinstance(windows, dict) or not windows:
             raise PluginError(f"windows={windows!r}: give batches by epoch, {{0: 8, 4: 1}}")

@@ -29,8 +29,8 @@ def one_cycle(
     def along(step: int, start: float, top: float, end: float) -> float:
         step = min(step, last)
         if step < peak:
-            return _cosine(start, top, step / peak)
-        return _cosine(top, end, (step - peak) / (last - peak)) if last > peak else top
+            return cosine(start, top, step / peak)
+        return cosine(top, end, (step - peak) / (last - peak)) if last > peak else top
 
     def rate(step: int) -> float:
         return along(step, 1 / div, 1.0, 1 / final_div)
@@ -38,7 +38,7 @@ def one_cycle(
     if momentum is None:
         return LambdaLR(optimizer, rate)
     start, top, end = momentum
-    return _WithMomentum(optimizer, rate, lambda step: along(step, start, top, end))
+    return WithMomentum(optimizer, rate, lambda step: along(step, start, top, end))
 
 
 def warmup_cosine(optimizer: Optimizer, total: int, warmup: float) -> LambdaLR:
@@ -48,18 +48,24 @@ def warmup_cosine(optimizer: Optimizer, total: int, warmup: float) -> LambdaLR:
     def rate(step: int) -> float:
         if step < rising:
             return (step + 1) / (rising + 1)
-        return _cosine(1.0, 0.0, min(1.0, (step - rising) / max(1, total - rising)))
+        return cosine(1.0, 0.0, min(1.0, (step - rising) / max(1, total - rising)))
 
     return LambdaLR(optimizer, rate)
 
 
-class _WithMomentum(LambdaLR):
-    """Sets the momentum, or the first beta, of the groups that have one, too."""
+class WithMomentum(LambdaLR):
+    """Set the momentum, or the first beta, of the groups that have one, too.
+
+    Args:
+        optimizer: its groups get both.
+        rate: a multiple of the learning rate for each step; one for all groups, or one for each.
+        momentum: the momentum for each step.
+    """
 
     def __init__(
         self,
         optimizer: Optimizer,
-        rate: Callable[[int], float],
+        rate: Callable[[int], float] | list[Callable[[int], float]],
         momentum: Callable[[int], float],
     ) -> None:
         self.momentum = momentum
@@ -81,5 +87,6 @@ def _steps(warmup: float, total: int) -> float:
     return warmup * total if warmup < 1 else min(warmup, total)
 
 
-def _cosine(start: float, end: float, part: float) -> float:
+def cosine(start: float, end: float, part: float) -> float:
+    """Half a cosine from `start` to `end`, at a part from 0 to 1 of the way."""
     return end + (start - end) / 2 * (1 + math.cos(math.pi * part))

@@ -37,6 +37,9 @@ class EMA:
         final: leave the average in the model when a run was completed or stopped.
     """
 
+    #: It follows the weights and changes none of what a step computes.
+    computes = False
+
     def __init__(
         self,
         decay: float = 0.999,

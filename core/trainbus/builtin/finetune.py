@@ -62,6 +62,9 @@ class Finetune:
             running statistics included. Otherwise these layers are frozen, statistics included.
     """
 
+    #: It follows the epochs of a long run.
+    computes = False
+
     def __init__(
         self,
         body: str | list[str],

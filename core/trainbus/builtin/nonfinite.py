@@ -41,6 +41,9 @@ class Nonfinite:
             them, after which the run ends with an error.
     """
 
+    #: A guard of long runs: a short trial of a step does without it.
+    computes = False
+
     def __init__(
         self, mode: Literal["warn", "stop", "skip", "restore"] = "warn", limit: int = 10
     ) -> None:

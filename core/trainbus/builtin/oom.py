@@ -32,6 +32,9 @@ class OOM:
         parts: parts to begin with.
     """
 
+    #: A trial of a step wants to see that the memory is exhausted.
+    computes = False
+
     def __init__(self, parts: int = 1) -> None:
         if parts < 1:
             raise PluginError(f"parts={parts}: give a whole number of at least 1")

@@ -53,6 +53,8 @@ class EventBus:
         self._timings = Timings()
         #: Pairs of a plugin and a hook that are not called: muted, paused, or set aside.
         self._silenced: set[tuple[str, str]] = set()
+        #: Those that are not called in any run.
+        self._never: set[tuple[str, str]] = set()
 
     def __getattr__(self, name: str) -> Any:
         # Only for what is no attribute: a hook that was not read since something changed.
@@ -283,7 +285,7 @@ class EventBus:
         for impl in self._impls(hook.name):
             plugin = self._plugins[impl.plugin_name]
             silences = {(plugin.name, _ALL), (plugin.name, hook.name), (_ALL, hook.name)}
-            if silences & self._silenced and not hook.final:
+            if silences & (self._never if hook.final else self._never | self._silenced):
                 continue
             observes = getattr(plugin.object, "observer", False) and hook.kind == "event"
             isolated = hook.final or hook.kind == "record" or (observes and not hook.strict)
@@ -318,6 +320,11 @@ class EventBus:
             self._changed(hooks)
 
         return unmute
+
+    def silence(self, plugin: str, hooks: Iterable[str]) -> None:
+        """Never call a plugin's listeners of these hooks; whatever it is, and in every run."""
+        self._never.update((plugin, hook) for hook in hooks)
+        self._changed([*hooks])
 
     def pause(self, plugin: str, *hooks: str) -> None:
         """Call the listeners that a plugin has of these hooks no more, for the rest of the run.

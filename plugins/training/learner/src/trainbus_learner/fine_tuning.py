@@ -35,12 +35,12 @@ class Cycle:
     def along(self, done: float, start: float, top: float, end: float) -> float:
         """The value when a part `done` (0 to 1) of the cycle is over."""
         if done < self.warmup:
-            return curves._cosine(start, top, done / self.warmup)
+            return curves.cosine(start, top, done / self.warmup)
         rest = 1 - self.warmup
-        return curves._cosine(top, end, (done - self.warmup) / rest) if rest else top
+        return curves.cosine(top, end, (done - self.warmup) / rest) if rest else top
 
 
-class Cycles(curves._WithMomentum):
+class Cycles(curves.WithMomentum):
     """Several cycles, one after the other, with momentum; it is stepped with the optimizer.
 
     Args:
@@ -75,7 +75,7 @@ class Cycles(curves._WithMomentum):
             return cycle.along(done, *cycle.momentum)
 
         rates = [partial(rate_of, index) for index in groups]
-        super().__init__(optimizer, rates, momentum)  # type: ignore[arg-type]  # torch takes a list
+        super().__init__(optimizer, rates, momentum)
 
     def state_dict(self) -> dict[str, Any]:
         """Where it stands; what it does is said by the call that is resumed."""

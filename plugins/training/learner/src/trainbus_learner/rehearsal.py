@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from trainbus import Trainer, hookimpl
 from trainbus.batches import Wrapped, set_epoch
-from trainbus.events.checks import marker
 
 if TYPE_CHECKING:
     from trainbus import Run
@@ -44,44 +43,20 @@ def rehearsing(
     bus = trainer.bus
     # An accelerator that a plugin provides is used here as well.
     computing = {*bus.computing(), *bus.order().get("provide_accelerator", ())}
+    heard = bus.order()
     news = _NEWS | {name for name, hook in bus.hooks.items() if hook.kind == "record"}
     for name, plugin in bus.plugins.items():
         if name == "core":
             continue
-        bus.unregister(name)
-        if name in computing:
-            bus.register(_Computing(plugin, news), name)
+        if name not in computing:
+            bus.unregister(name)
+            continue
+        sets_up = any(name in heard.get(hook, ()) for hook in _SET_UP)
+        undoes = sets_up or getattr(plugin, "computes", False) is True
+        bus.silence(name, news - _UNDOING if undoes else news)
     for each in (*more, _Randomness()):
         bus.register(each, each.plugin_name)
     return trainer
-
-
-class _Computing:
-    """A plugin as a rehearsal sees it: its listeners without the news, and everything else."""
-
-    def __init__(self, plugin: Any, news: frozenset[str]) -> None:
-        self._plugin = plugin
-        found = {}
-        for attribute in dir(plugin):
-            if not attribute.startswith("__") and (options := marker(plugin, attribute)):
-                found[attribute] = options["specname"] or attribute
-        if getattr(plugin, "computes", False) is True or _SET_UP & set(found.values()):
-            news = news - _UNDOING
-        for attribute, hook in found.items():
-            if hook not in news:
-                setattr(self, attribute, getattr(plugin, attribute))
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> type:  # others may ask what it is an instance of
-        return type(self._plugin)
-
-    def __dir__(self) -> list[str]:  # the usual one would ask the class, and list the news
-        return [*vars(self)]
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("on_") or name == "_plugin":
-            raise AttributeError(name)
-        return getattr(self._plugin, name)
 
 
 class _Randomness:
