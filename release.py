@@ -77,6 +77,24 @@ def check(wheels: list[Path]) -> list[str]:
     return sorted(needed)
 
 
+def compare(wheels: list[Path]) -> None:
+    """Every source file that git tracks is in a wheel, and no other."""
+    found = {
+        name
+        for wheel in wheels
+        for name in zipfile.ZipFile(wheel).namelist()
+        if ".dist-info/" not in name
+    }
+    listing = subprocess.run(
+        ["git", "ls-files"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    source = re.compile(r"^(?:core|plugins/[^/]+/[^/]+/src)/(\S+)", re.MULTILINE)
+    tracked = set(source.findall(listing.stdout))
+    if found != tracked:
+        raise SystemExit(f"release.py: wheels and sources differ: {sorted(found ^ tracked)}")
+
+
 def install(wheels: list[Path], needed: list[str]) -> None:
     """Install all wheels into an environment that knows no index for them."""
     print(f"Making {CLEAN.name} (torch alone is 5 GB)", flush=True)
@@ -102,6 +120,7 @@ def main() -> None:
     parser.add_argument("--no-install", action="store_true", help="build and check only")
     arguments = parser.parse_args()
     wheels = build()
+    compare(wheels)
     needed = check(wheels)
     if not arguments.no_install:
         install(wheels, needed)

@@ -32,7 +32,11 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
-CARDS = sorted(ROOT.glob("plugins/*/*/README.md"))
+CARDS = [
+    path
+    for group in ("loggers", "accelerators", "observers")
+    for path in sorted(ROOT.glob(f"plugins/{group}/*/README.md"))
+]
 #: Languages whose blocks are shown, not run.
 SHOWN = {"text", "sh", "py"}
 FENCED = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
@@ -260,7 +264,7 @@ def test_the_public_names_of_a_run_are_in_one_table_each():
     assert len(names) == len(set(names)) <= 70
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, *CARDS, ROOT / "CHANGELOG.md"], ids=name_of)
 def test_no_line_is_longer_than_120_characters(page):
     if page.name != "hooks.md":  # written by a command, from docstrings
         lines = enumerate(page.read_text("utf-8").splitlines(), 1)
