@@ -125,7 +125,9 @@ class Reader:
         environment = {
             **os.environ,
             "PATH": here + os.pathsep + os.environ["PATH"],
-            "PYTHONPATH": str(self.site),
+            "PYTHONPATH": os.pathsep.join([str(self.site), os.environ.get("PYTHONPATH", "")]).strip(
+                os.pathsep
+            ),
         }
         done = subprocess.run(
             command, shell=True, env=environment, capture_output=True, text=True, timeout=120
