@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 
 from trainbus import JournalFile, Task, Trainer
 from trainbus.builtin import Checkpoint, Journal
-from trainbus.storage.lock import lock
 from trainbus.records.journal import Entry
+from trainbus.storage.lock import lock
 
 #: A logger that appends what it receives to a file; it keeps in its state what a service would.
 LINES = '''

@@ -17,12 +17,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainbus import JournalFile, Task, Trainer
+from trainbus import JournalFile, Task, Trainer, terminal
+from trainbus.records.journal import Entry, LoggerState
 from trainbus.runs import chart
-from trainbus import terminal
 from trainbus.runs.plot_page import log_ticks, ticks
 from trainbus.runs.stored_run import StoredRun
-from trainbus.records.journal import Entry, LoggerState
 
 
 class Fitting(Task):
