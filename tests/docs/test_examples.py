@@ -21,14 +21,8 @@ import pytest
 
 from trainbus import Accelerator, Bus, Run, Trainer, hookspecs
 from trainbus.cli import reference
-<<<<<<< HEAD
-from trainbus.engine.defaults import Defaults
-from trainbus.engine.loop import Loop
-from trainbus.engine.metrics import MetricBuffer
-=======
 from trainbus.engine.loop import Loop
 from trainbus.engine.step import Step
->>>>>>> h2
 from trainbus.plugins.discovery import known_distributions
 from trainbus.plugins.project import find_project
 
@@ -228,14 +222,7 @@ def test_every_make_target_shown_exists():
 
 def test_the_architecture_page_names_functions_that_exist():
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-<<<<<<< HEAD
-    owners = {
-        kind.__name__: kind
-        for kind in (Trainer, Run, Loop, Defaults, Accelerator, Bus, MetricBuffer)
-    }
-=======
     owners = {kind.__name__: kind for kind in (Trainer, Run, Step, Loop, Accelerator, Bus)}
->>>>>>> h2
     named = re.findall(rf"\b({'|'.join(owners)})\.(\w+)", text)
     assert len(named) > 10
     assert [f"{kind}.{name}" for kind, name in named if not hasattr(owners[kind], name)] == []
