@@ -158,7 +158,23 @@ def test_calls_per_step_over_a_hand_written_loop(make_line, logs):
     over = calls_per_step(
         lambda count: Trainer(plugins=QUIET).fit(task, [batch] * count)
     ) - calls_per_step(bare(task, batch))
-    assert over <= 20 + 10 * logs
+    assert over <= 14 + 8 * logs
+
+
+def test_calls_per_step_with_the_default_plugins_and_one_logged_number(make_line):
+    class Logging(make_line):
+        def training_step(self, batch, run):
+            x, y = batch
+            loss = functional.mse_loss(self.linear(x), y)
+            run.log(loss=loss)
+            return loss
+
+    task = Logging()
+    batch = (torch.randn(2, 4), torch.randn(2, 1))
+    over = calls_per_step(lambda count: Trainer().fit(task, [batch] * count)) - calls_per_step(
+        bare(task, batch)
+    )
+    assert over <= 28
 
 
 def test_each_listener_costs_one_call(make_line):
