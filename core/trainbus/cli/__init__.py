@@ -16,7 +16,7 @@ import click
 from trainbus.errors import TrainbusError, UsageError, nearest
 from trainbus.plugins import loading
 from trainbus.plugins.discovery import Installed, known_distributions
-from trainbus.plugins.selection import command_line
+from trainbus.plugins.selection import DEFAULTS, command_line
 from trainbus.runs.command import in_directory, runs
 from trainbus.version import __version__
 
@@ -105,9 +105,10 @@ class Commands(click.Group):
 
     def _of_plugins(self) -> click.Group:
         added = click.Group()
-        bus = loading.bus_of(loading.load())
-        if bus.register_commands:
-            bus.register_commands(added)
+        # The core's own plugins have no verbs.
+        loaded = loading.load(but=DEFAULTS)
+        if loaded and (register := loading.bus_of(loaded).register_commands):
+            register(added)
         return added
 
 

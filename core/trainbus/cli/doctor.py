@@ -64,7 +64,7 @@ def _project() -> int:
 def _broken(found: Found, installed: Installed) -> str | None:
     if found.rivals:
         return f"also provided by {', '.join(found.rivals)}; uninstall one"
-    if problems := found.unmet(installed):
+    if problems := installed.unmet(found):
         return "; ".join(problems)
     try:
         found.load()

@@ -9,7 +9,7 @@ from typing import Any
 from trainbus.errors import PluginError, nearest
 from trainbus.events.compiler import Hook
 from trainbus.events.markers import impl_options
-from trainbus.events.plugin import Plugin
+from trainbus.events.plugin import Plugin, marker
 
 
 def listeners_of(plugin: Plugin, hooks: Mapping[str, Hook]) -> dict[str, Callable[..., Any]]:
@@ -92,13 +92,6 @@ def _check_listener(
     limited = mine.once or mine.rank_zero or mine.every is not None
     if limited and hook.arguments[:1] != ("run",):
         raise PluginError(f"{where}: every, once and rank_zero need a hook that receives the run")
-
-
-def marker(owner: object, attribute: str) -> dict[str, Any] | None:
-    """pluggy's options on a plugin's attribute, found without running a property."""
-    static = inspect.getattr_static(owner, attribute, None)
-    function = getattr(static, "__func__", static)
-    return getattr(function, "trainbus_impl", None)
 
 
 def listens(task: object, hooks: Mapping[str, Hook]) -> bool:

@@ -12,11 +12,11 @@ from typing import Any
 import pluggy
 
 from trainbus.errors import Control, PluginError, nearest, together
-from trainbus.events.checks import listeners_of, marker
+from trainbus.events.checks import listeners_of
 from trainbus.events.compiler import Compiled, Hook, Listener, Opened
 from trainbus.events.markers import Kind, impl_options, spec_options
 from trainbus.events.order import in_order
-from trainbus.events.plugin import Plugin
+from trainbus.events.plugin import Plugin, marker
 from trainbus.events.timing import Timing, Timings
 
 logger = logging.getLogger("trainbus")

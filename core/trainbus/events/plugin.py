@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,3 +36,10 @@ class Plugin:
 
     def __str__(self) -> str:
         return f"plugin {self.name!r}" + (f" ({self.origin})" if self.origin else "")
+
+
+def marker(owner: object, attribute: str) -> dict[str, Any] | None:
+    """pluggy's options on a plugin's attribute, found without running a property."""
+    static = inspect.getattr_static(owner, attribute, None)
+    function = getattr(static, "__func__", static)
+    return getattr(function, "trainbus_impl", None)

@@ -16,35 +16,16 @@ GROUP = "trainbus.plugins"
 AUTOLOAD_GROUP = "trainbus.autoload"
 
 
-@dataclass(frozen=True)
-class Found:
-    """An installed plugin, as its metadata describe it."""
+class Distribution:
+    """A distribution that offers something; its metadata are read and parsed once."""
 
-    name: str
-    target: str
-    group: str
-    files: metadata.Distribution
-    #: Other distributions that claim the same name.
-    rivals: tuple[str, ...] = ()
+    def __init__(self, files: metadata.Distribution) -> None:
+        self.files = files
 
     @cached_property
-    def _about(self) -> Any:
-        return self.files.metadata  # read and parsed with each access
-
-    @property
-    def dist_name(self) -> str:
-        """The distribution's name, as `pip` knows it."""
-        return str(self._about["Name"])
-
-    @property
-    def version(self) -> str:
-        """The distribution's version."""
-        return str(self._about["Version"])
-
-    @property
-    def origin(self) -> str:
-        """Distribution and version, for messages."""
-        return f"{self.dist_name} {self.version}"
+    def about(self) -> Any:
+        """The fields of its `METADATA`."""
+        return self.files.metadata
 
     @cached_property
     def source(self) -> str:
@@ -58,16 +39,14 @@ class Found:
             return f"{url}@{revision}"
         return f"{url} (editable)" if origin.get("dir_info", {}).get("editable") else url
 
-    def load(self) -> Any:
-        """Import what the entry point names. Raises `PluginError`."""
-        return import_target(self.name, self.target, self.origin)
-
     def unmet(self, installed: Installed) -> list[str]:
-        """Requirements of the distribution that this environment does not meet."""
+        """Its requirements that this environment does not meet."""
         from packaging.requirements import Requirement
 
         problems = []
-        for text in self._about.get_all("Requires-Dist") or ():
+        for text in self.about.get_all("Requires-Dist") or ():
+            if "extra ==" in text:
+                continue
             requirement = Requirement(text)
             if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
                 continue
@@ -76,13 +55,46 @@ class Found:
                 continue
             wanted = f"{requirement.name}{requirement.specifier}"
             has = "is not installed" if present is None else f"{present} is installed"
-            mend = (
-                f"pip install -U {self.dist_name}"
-                if normalized(requirement.name) == "trainbus"
-                else f"pip install -U '{wanted}'"
-            )
+            core = normalized(requirement.name) == "trainbus"
+            mend = f"pip install -U {self.about['Name']}" if core else f"pip install -U '{wanted}'"
             problems.append(f"needs {wanted}, but {requirement.name} {has}: {mend}")
         return problems
+
+
+@dataclass(frozen=True)
+class Found:
+    """An installed plugin, as its metadata describe it."""
+
+    name: str
+    target: str
+    group: str
+    distribution: Distribution
+    #: Other distributions that claim the same name.
+    rivals: tuple[str, ...] = ()
+
+    @property
+    def dist_name(self) -> str:
+        """The distribution's name, as `pip` knows it."""
+        return str(self.distribution.about["Name"])
+
+    @property
+    def version(self) -> str:
+        """The distribution's version."""
+        return str(self.distribution.about["Version"])
+
+    @property
+    def origin(self) -> str:
+        """Distribution and version, for messages."""
+        return f"{self.dist_name} {self.version}"
+
+    @property
+    def source(self) -> str:
+        """Where it was installed from; empty for a package index."""
+        return self.distribution.source
+
+    def load(self) -> Any:
+        """Import what the entry point names. Raises `PluginError`."""
+        return import_target(self.name, self.target, self.origin)
 
 
 class Installed:
@@ -93,6 +105,7 @@ class Installed:
 
     def __init__(self) -> None:
         self._versions: dict[str, str | None] = {}
+        self._unmet: dict[Distribution, list[str]] = {}
 
     @cached_property
     def plugins(self) -> dict[str, Found]:
@@ -112,10 +125,10 @@ class Installed:
     def group(self, group: str) -> dict[str, Found]:
         """What distributions offer in a group of entry points, sorted by name."""
         by_name: dict[str, list[Found]] = {}
-        for files, entries in self._offers:
+        for distribution, entries in self._offers:
             for entry in entries:
                 if entry.group == group:
-                    found = Found(entry.name, entry.value, group, files)
+                    found = Found(entry.name, entry.value, group, distribution)
                     by_name.setdefault(entry.name, []).append(found)
         return {name: _first(claims) for name, claims in sorted(by_name.items())}
 
@@ -128,14 +141,21 @@ class Installed:
                 self._versions[distribution] = None
         return self._versions[distribution]
 
+    def unmet(self, found: Found) -> list[str]:
+        """Requirements of a plugin's distribution that this environment does not meet."""
+        distribution = found.distribution
+        if distribution not in self._unmet:
+            self._unmet[distribution] = distribution.unmet(self)
+        return self._unmet[distribution]
+
     @cached_property
-    def _offers(self) -> list[tuple[metadata.Distribution, list[metadata.EntryPoint]]]:
+    def _offers(self) -> list[tuple[Distribution, list[metadata.EntryPoint]]]:
         """Distributions with entry points of trainbus; of the others only the text is read."""
         found = []
         for files in metadata.distributions():
             text = files.read_text("entry_points.txt")
             if text and "trainbus." in text:
-                found.append((files, list(files.entry_points)))
+                found.append((Distribution(files), list(files.entry_points)))
         return found
 
 

@@ -11,16 +11,14 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trainbus.bus import Bus
 from trainbus.errors import PluginError, nearest, together
-from trainbus.events.checks import marker
-from trainbus.events.plugin import Plugin
+from trainbus.events.plugin import Plugin, marker
 from trainbus.plugins.discovery import (
     AUTOLOAD_GROUP,
     Found,
@@ -33,17 +31,29 @@ from trainbus.plugins.project import Project, find_project
 from trainbus.plugins.selection import Request, Selection, command_line, is_name, select
 from trainbus.secrets import hide_secrets
 
+if TYPE_CHECKING:
+    from trainbus.bus import Bus
+
 logger = logging.getLogger("trainbus")
 
 
 # --- loading -------------------------------------------------------------------------------------
 
 
-def load(argument: Sequence[str | object] = (), installed: Installed | None = None) -> list[Plugin]:
+def load(
+    argument: Sequence[str | object] = (),
+    installed: Installed | None = None,
+    but: Collection[str] = (),
+) -> list[Plugin]:
     """Load what is switched on, in the order of the wishes; one `PluginError` for all failures.
 
     A plugin that is active only because it is installed (`trainbus.autoload`) and cannot be loaded
     is left out with a warning.
+
+    Args:
+        argument: what the trainer was given.
+        installed: what was looked at already.
+        but: names to leave out.
     """
     installed = installed or Installed()
     project = project_in_use()
@@ -52,6 +62,8 @@ def load(argument: Sequence[str | object] = (), installed: Installed | None = No
     loaded: list[Plugin] = []
     failures: list[PluginError] = []
     for name, request in selection.active.items():
+        if name in but:
+            continue
         try:
             loaded.append(load_one(name, request, given.get(name, {}), installed))
         except PluginError as error:
@@ -133,7 +145,7 @@ def _load(name: str, request: Request, given: Mapping[str, Given], installed: In
             f"two distributions provide a plugin {name!r}: {found.dist_name} and "
             f"{', '.join(found.rivals)}; uninstall one"
         )
-    if problems := found.unmet(installed):
+    if problems := installed.unmet(found):
         raise PluginError(f"{who} " + "; ".join(problems))
     target = found.load()
     made, options = build(
@@ -165,6 +177,8 @@ def _found(name: str, plugin: object, why: str, found: Found, options: Mapping[s
 
 def bus_of(loaded: Sequence[Plugin]) -> Bus:
     """A bus with these plugins."""
+    from trainbus.bus import Bus  # not needed to list what is installed
+
     bus = Bus()
     register(bus, loaded)
     return bus

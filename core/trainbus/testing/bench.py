@@ -20,7 +20,7 @@ from trainbus.engine.state import Stateful
 from trainbus.engine.task import Task
 from trainbus.engine.trainer import Trainer
 from trainbus.errors import PluginError
-from trainbus.events.checks import marker
+from trainbus.events.plugin import marker
 from trainbus.events.markers import hookimpl, spec_options
 from trainbus.plugins import loading
 from trainbus.plugins.discovery import Found, Installed, import_target

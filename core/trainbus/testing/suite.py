@@ -174,7 +174,7 @@ class Conformance:
             pytest.skip(f"the module {module!r} is no installed one")
         if done.returncode:
             subject.fail(f"cannot be imported in a process of its own:\n{done.stderr}")
-        requires = (subject.found.files.requires or ()) if subject.found else ()
+        requires = (subject.found.distribution.files.requires or ()) if subject.found else ()
         needed = {text.replace("-", "_") for text in requires if text.startswith("trainbus")}
         allowed = {module.partition(".")[0], "trainbus", *sys.stdlib_module_names}
         foreign = [
