@@ -20,8 +20,8 @@ from trainbus.engine.state import Stateful
 from trainbus.engine.task import Task
 from trainbus.engine.trainer import Trainer
 from trainbus.errors import PluginError
-from trainbus.events.plugin import marker
 from trainbus.events.markers import hookimpl, spec_options
+from trainbus.events.plugin import marker
 from trainbus.plugins import loading
 from trainbus.plugins.discovery import Found, Installed, import_target
 from trainbus.plugins.options import Given, build, schema, unknown_option
