@@ -108,14 +108,6 @@ def test_a_run_has_at_most_seventy_public_names():
     assert len(names) <= 70, f"{len(names)}: {sorted(names)}"
 
 
-def test_the_page_on_events_lists_the_public_names_of_a_run():
-    page = (ROOT / "docs" / "events.md").read_text("utf-8").partition("\n## The run\n")[2]
-    listed = set()
-    for row in re.findall(r"^\| ([^|]+)\|", page.partition("\n## ")[0], re.MULTILINE):
-        listed.update(re.findall(r"`([a-z_]+)(?:\([^`]*\))?`", row))
-    assert listed == public_names()
-
-
 @pytest.mark.parametrize("name", Bus().hooks)
 def test_every_hook_is_tested_by_its_name(name):
     event = name.removeprefix("on_")
@@ -123,13 +115,3 @@ def test_every_hook_is_tested_by_its_name(name):
         if path != Path(__file__) and re.search(rf"\b(on_)?{event}\b", path.read_text("utf-8")):
             return
     raise AssertionError(f"no test names {name}")
-
-
-@pytest.mark.parametrize(
-    "page", sorted(ROOT.glob("docs/**/*.md")), ids=lambda p: str(p.relative_to(ROOT))
-)
-def test_no_line_of_the_docs_is_longer_than_a_screen(page):
-    if page.name == "hooks.md":  # written from docstrings
-        return
-    long = [n for n, line in enumerate(page.read_text("utf-8").splitlines(), 1) if len(line) > 120]
-    assert long == []

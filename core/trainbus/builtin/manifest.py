@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import platform
 import sys
 from datetime import UTC, datetime
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trainbus.events.markers import hookimpl
 from trainbus.secrets import hide_secrets_of
 from trainbus.storage.files import replacing
+from trainbus.terminal import as_json
 from trainbus.version import __version__
 
 if TYPE_CHECKING:
@@ -92,21 +91,9 @@ class Manifest:
 
     def _write(self) -> None:
         assert self.path is not None
-        # What JSON has no word for (an option that is a path or a function) is written as text.
-        record = json.dumps(_finite(self.record), indent=2, default=str, allow_nan=False)
+        record = as_json(self.record)
         with replacing(self.path) as beside:
             beside.write_text(record + "\n", "utf-8")
-
-
-def _finite(value: Any) -> Any:
-    """NaN and infinities as text: JSON has no word for them."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
 
 
 def _now() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
-from heapq import heappop, heappush
 
 import pluggy
 
@@ -39,27 +38,24 @@ def _constrained(hook: str, impls: list[pluggy.HookImpl]) -> list[pluggy.HookImp
     options = [impl_options(impl.function) for impl in impls]
     if not any(option.before or option.after for option in options):
         return impls
-    index: dict[str, list[int]] = {}
-    for i, impl in enumerate(impls):
-        index.setdefault(impl.plugin_name, []).append(i)
-    sorter: TopologicalSorter[int] = TopologicalSorter(dict.fromkeys(range(len(impls)), ()))
-    for i, option in enumerate(options):
-        for name in option.before:
-            for other in index.get(name, ()):
-                sorter.add(other, i)
-        for name in option.after:
-            sorter.add(i, *index.get(name, ()))
+    numbers = range(len(impls))
+    #: For each listener, by number, those that come before it.
+    waits: dict[int, set[int]] = {
+        i: {
+            j
+            for j in numbers
+            if impls[j].plugin_name in options[i].after or impls[i].plugin_name in options[j].before
+        }
+        for i in numbers
+    }
     try:
-        sorter.prepare()
+        TopologicalSorter(waits).prepare()
     except CycleError as error:
         cycle = " before ".join(impls[i].plugin_name for i in error.args[1])
         raise PluginError(f"{hook}: before/after contradict each other: {cycle}") from None
-    ordered, ready = [], list(sorter.get_ready())
-    ready.sort()
-    while ready:
-        i = heappop(ready)
-        ordered.append(impls[i])
-        sorter.done(i)
-        for following in sorter.get_ready():
-            heappush(ready, following)
+    ordered, left = [], list(numbers)
+    while left:
+        first = next(i for i in left if waits[i].isdisjoint(left))
+        left.remove(first)
+        ordered.append(impls[first])
     return ordered

@@ -7,8 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from trainbus_learner import defaults, evaluation, interpretation, searching, show
-from trainbus_learner import export as exporting
+from trainbus_learner import (
+    defaults,
+    evaluation,
+    export as exporting,
+    interpretation,
+    searching,
+    show,
+)
 from trainbus_learner.fitter import Fitter
 from trainbus_learner.predictor import Prediction, Predictor
 

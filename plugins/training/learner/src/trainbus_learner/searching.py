@@ -6,8 +6,7 @@ from statistics import median
 from typing import Any
 
 from trainbus import UsageError
-from trainbus_learner import batch_size as sizes
-from trainbus_learner import lr_finder
+from trainbus_learner import batch_size as sizes, lr_finder
 from trainbus_learner.batch_size import BatchSizes
 from trainbus_learner.evaluation import seen_batch
 from trainbus_learner.fitter import Fitter

@@ -1,0 +1,12 @@
+from trainbus.builtin.accumulate import Accumulate as Accumulate
+from trainbus.builtin.checkpoint import Checkpoint as Checkpoint
+from trainbus.builtin.clip import Clip as Clip
+from trainbus.builtin.early_stopping import EarlyStopping as EarlyStopping
+from trainbus.builtin.ema import EMA as EMA
+from trainbus.builtin.finetune import Finetune as Finetune
+from trainbus.builtin.journal import Journal as Journal
+from trainbus.builtin.manifest import Manifest as Manifest
+from trainbus.builtin.nonfinite import Nonfinite as Nonfinite
+from trainbus.builtin.oom import OOM as OOM
+from trainbus.builtin.schedule import Schedule as Schedule
+from trainbus.builtin.summary import Summary as Summary

@@ -1,0 +1,17 @@
+from trainbus_data import splits as splits
+from trainbus_data.blocks import Block as Block
+from trainbus_data.data import Data as Data
+from trainbus_data.datablock import DataBlock as DataBlock
+from trainbus_data.errors import DataError as DataError
+from trainbus_data.labels import (
+    Categories as Categories,
+    Category as Category,
+    Labels as Labels,
+    Number as Number,
+)
+from trainbus_data.loaders import ItemLoader as ItemLoader, MemoryLoader as MemoryLoader
+from trainbus_data.metrics import F1 as F1
+from trainbus_data.plugin import DataPlugin as DataPlugin
+from trainbus_data.recipe import Recipe as Recipe, block_from_state as block_from_state
+from trainbus_data.sources import find_files as find_files, parent_folder as parent_folder
+from trainbus_data.transforms import ItemTransform as ItemTransform

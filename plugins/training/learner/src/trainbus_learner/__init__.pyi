@@ -1,0 +1,8 @@
+from trainbus_learner.batch_size import BatchSizes as BatchSizes
+from trainbus_learner.errors import ExportError as ExportError
+from trainbus_learner.interpretation import Interpretation as Interpretation
+from trainbus_learner.learner import Learner as Learner
+from trainbus_learner.loading import load as load
+from trainbus_learner.lr_finder import LearningRates as LearningRates
+from trainbus_learner.plugin import LearnerPlugin as LearnerPlugin
+from trainbus_learner.predictor import Prediction as Prediction, Predictor as Predictor
