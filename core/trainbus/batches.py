@@ -125,7 +125,7 @@ def is_empty(loader: Iterable[Any], stage: str) -> UsageError:
     """The error for a loader that gave no batch."""
     again = (
         " this time; a generator can be read only once: give a list, a DataLoader, or an object "
-        "whose __iter__ starts anew"
+        "whose __iter__ starts again"
         if iter(loader) is loader
         else ""
     )
@@ -174,7 +174,7 @@ def tensors(batch: Any) -> Iterator[Tensor]:
 
 
 def rebuilt(batch: Any, change: Callable[[Any], Any]) -> Any:
-    """The same batch, made anew with what `change` gives.
+    """The same batch, made again with what `change` gives.
 
     Tuples, named tuples, lists, mappings and dataclasses are walked through and copied, whatever
     their constructors want; what is none of them, and was not changed, is passed on as it is.
@@ -208,7 +208,7 @@ def rebuilt(batch: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def move(batch: Any, device: torch.device) -> Any:
-    """The same batch with every tensor, and all else that has `.to`, on `device`.
+    """The same batch with every tensor, and everything else that has `.to`, on `device`.
 
     It is walked through as by `rebuilt`. Copies from pinned memory are not waited for.
     """

@@ -48,7 +48,7 @@ def test_a_run_ends_after_patience_values_that_are_no_better(fit):
     assert run.stop_reason == "valid/score has not become better for 2 epochs; the best was 2"
 
 
-def test_a_better_value_starts_the_wait_anew(fit):
+def test_a_better_value_starts_the_wait_again(fit):
     run = fit([3.0, 3.5, 2.0, 2.5, 1.0], patience=2)
     assert (run.status, run.epoch) == ("completed", 5)
 
@@ -112,7 +112,7 @@ def test_it_decides_before_the_checkpoint_is_written():
         assert order.index("early_stopping") < order.index("checkpoint")
 
 
-def test_a_second_fit_starts_anew(scripted, loader):
+def test_a_second_fit_starts_again(scripted, loader):
     trainer = Trainer(epochs=2, plugins=[EarlyStopping("valid/score", patience=1)])
     trainer.fit(scripted(0.0, -1.0), loader, [next(iter(loader))])
     run = trainer.fit(scripted(9.0, 8.0), loader, [next(iter(loader))])

@@ -266,7 +266,7 @@ def test_going_back_to_a_checkpoint_without_an_average_begins_one(line, make_loa
     assert ema.updates == 1
 
 
-def test_a_second_fit_begins_anew(line, make_loader):
+def test_a_second_fit_begins_again(line, make_loader):
     ema = EMA(decay=0.5)
     trainer = Trainer(accumulate=2, plugins=[ema])
     trainer.fit(line, make_loader(4))

@@ -570,7 +570,7 @@ def test_a_checkpoint_of_another_scheduler_is_refused(make_task, make_loader, tm
         trainer.fit(make_task(), loader, resume=path)
 
 
-def test_a_second_fit_starts_anew(make_task, loader):
+def test_a_second_fit_starts_again(make_task, loader):
     rates = Rates()
     trainer = Trainer(plugins=[Schedule(name="one_cycle"), rates])
     trainer.fit(make_task(), loader)

@@ -365,7 +365,7 @@ def test_a_directory_of_another_process_is_free_when_that_is_killed(make_line, l
         )
         process.kill()
     assert second.dir != first.dir
-    assert "this run begins anew in a directory of its own" in caplog.text
+    assert "this run begins again in a directory of its own" in caplog.text
     assert third.dir not in (first.dir, second.dir)
     assert third.global_step == 10, "it went on from there all the same"
     again = Trainer(epochs=2, plugins=[Checkpoint()])

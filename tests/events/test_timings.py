@@ -128,7 +128,7 @@ def test_results_are_the_same_with_the_clock_on():
     assert bus.provide_accelerator() == ["cpu"]
 
 
-def test_seconds_are_those_of_the_listener_and_the_dearest_comes_first():
+def test_seconds_are_those_of_the_listener_and_the_most_expensive_comes_first():
     @hookimpl(wrapper=True)
     def slow_around(run):
         time.sleep(0.002)

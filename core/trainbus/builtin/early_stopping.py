@@ -56,7 +56,7 @@ class EarlyStopping:
 
     @hookimpl
     def on_run_start(self, run: Run) -> None:
-        """Begin anew with each fit, before a checkpoint may bring what was."""
+        """Begin again with each fit, before a checkpoint may bring what was."""
         if run.stage == "train":
             self._monitor.reset()
             self.waited = 0

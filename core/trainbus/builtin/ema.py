@@ -72,7 +72,7 @@ class EMA:
 
     @hookimpl(tryfirst=True)
     def on_fit_start(self, run: Run) -> None:
-        """Begin anew; a checkpoint may bring an average after this."""
+        """Begin again; a checkpoint may bring an average after this."""
         self._model = run.task
         self.updates, self.average, self._parameters = 0, {}, {}
         self._step = run.global_step
@@ -162,7 +162,7 @@ class EMA:
 
     @hookimpl(wrapper=True)
     def validation_step(self) -> Generator[None, Any, Any]:
-        """Put the weights back at once when a step fails or a loop of one's own breaks off."""
+        """Put the weights back at once when a step fails or your own loop breaks off."""
         try:
             return (yield)
         except Control:  # the pass goes on, or its end fires

@@ -112,7 +112,7 @@ class Finetune:
 
     @hookimpl(tryfirst=True)
     def on_fit_start(self, run: Run) -> None:
-        """Refuse a loop of one's own that keeps its optimizer to itself."""
+        """Refuse your own loop that keeps its optimizer to itself."""
         if not run.optimizers:
             raise UsageError("finetune needs the optimizer: trainer.open(model, optimizer)")
 
@@ -299,7 +299,7 @@ def _kinds_with_statistics() -> tuple[type[nn.Module], ...]:
 
 
 def _rates(options: dict[str, Any], factor: float) -> dict[str, Any]:
-    """The rates of a group, scaled; one that an earlier run scaled is scaled anew, not twice."""
+    """The rates of a group, scaled; one that an earlier run scaled is scaled from its own."""
     change = factor / options.get("lr_factor", 1.0)
     scaled = ("lr", "initial_lr")
     rates: dict[str, Any] = {key: options[key] * change for key in scaled if key in options}

@@ -73,7 +73,7 @@ class Nonfinite:
 
     @hookimpl
     def on_fit_start(self, run: Run) -> None:
-        """Begin anew; refuse to return where nothing is kept."""
+        """Begin again; refuse to return where nothing is kept."""
         self._begin(run.global_step)
         keeps = any(isinstance(plugin, Checkpoint) for plugin in run.bus.plugins.values())
         if self.mode == "restore" and not keeps:

@@ -83,7 +83,7 @@ class OOM:
         finally:
             _be_whole(run, whole)
         if again:
-            return self._anew(run)
+            return self._again(run)
         return result if whole is None or run.manual else self._whole(run, result, done, weight)
 
     def _all_but_last(self, run: Run) -> tuple[Any, float]:
@@ -135,7 +135,7 @@ class OOM:
             _add(former)
         return done, weight
 
-    def _anew(self, run: Run) -> Any:
+    def _again(self, run: Run) -> Any:
         """The whole step once more, in as many parts as it needs."""
         while True:
             whole = run.batch, run.batch_size
@@ -192,7 +192,7 @@ class OOM:
                 if not self._halves(run, error):
                     raise
             while done is None:
-                done = self._differentiated_anew(run)
+                done = self._differentiated_again(run)
             _add(self._done)
         except BaseException:
             _take(run)
@@ -202,11 +202,11 @@ class OOM:
             _add(former)
         return done
 
-    def _differentiated_anew(self, run: Run) -> Any:
+    def _differentiated_again(self, run: Run) -> Any:
         """Step, events and backward of the batch in its parts; None when it takes more of them."""
         from trainbus.engine.task import loss_of
 
-        run.output = self._anew(run)
+        run.output = self._again(run)
         loss = loss_of(run.task, run.output)
         run.loss, run.loss_to_backward = loss.detach(), loss / run.window.size
         if run.bus.on_after_loss:
@@ -238,7 +238,7 @@ class OOM:
         except Exception as error:
             if run.accelerator.is_out_of_memory(error):
                 who = "the task steps" if run.manual else "your own loop makes the steps"
-                error.add_note(f"oom cannot help here: {who} by itself, and not twice")
+                error.add_note(f"oom cannot help here: {who} by itself, and can do so once only")
             raise
 
     @hookimpl
@@ -263,7 +263,7 @@ class OOM:
         except UsageError as unfit:
             reason = str(unfit)
         if run.manual:
-            reason = "the task steps by itself, and not twice"
+            reason = "the task steps by itself, and can do so once only"
         if reason is not None:
             error.add_note(f"oom cannot help here: {reason}")
             return False

@@ -19,7 +19,7 @@ def resume_from(
 ) -> tuple[Path | None, DirectoryLock | None]:
     """The checkpoint that `fit(resume=...)` means, and its run's directory to go on in.
 
-    No checkpoint is a run that starts anew. No directory is a run that goes on in one of its own:
+    No checkpoint is a run that starts again. No directory is a run that goes on in one of its own:
     the checkpoint lies elsewhere, or another process is at work where it lies.
 
     Raises:
@@ -32,7 +32,7 @@ def resume_from(
     if held is None:
         logger.warning(
             "another process is at work in %s: this run %s in a directory of its own",
-            path.parent.parent, "begins anew" if resume == "auto" else "goes on",
+            path.parent.parent, "begins again" if resume == "auto" else "goes on",
         )  # fmt: skip
         if resume == "auto":
             path = None

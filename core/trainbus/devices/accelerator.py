@@ -85,7 +85,7 @@ class Accelerator:
     def select_for_rank(self, local_rank: int) -> None:
         """Use the device that belongs to a process, given its rank among those of this machine.
 
-        Processes share the CPU; of all else each has one of its own, so with too few it is an
+        Processes share the CPU; any other device belongs to one process, so with too few it is an
         error.
         """
         if self.device.type == "cpu":

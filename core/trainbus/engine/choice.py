@@ -76,7 +76,7 @@ def _where(accelerator: Accelerator) -> str:
 def _best(
     usable: Sequence[Accelerator], offered: Mapping[str, str | None]
 ) -> tuple[Accelerator, str]:
-    """The usable one of the highest priority, and why; what plugins offer in vain is told, too."""
+    """The usable one of the highest priority, and why; others with why they are not available."""
     missing = [f"{name} is not available: {why}" for name, why in offered.items() if why]
     if not usable:  # a plugin took the place of the CPU
         raise UsageError(f"accelerator='auto': {'; '.join(missing)}")

@@ -224,7 +224,7 @@ class EventBus:
         known: Mapping[str, Plugin],
         hooks: Mapping[str, Hook],
     ) -> set[str]:
-        """The hooks that are listened to anew; raises where a listener or the order cannot be."""
+        """The hooks that have new listeners; raises where a listener or the order cannot be."""
         impls: dict[str, list[pluggy.HookImpl]] = {}
         for hook in hooks.keys() - self._hooks.keys():  # optional listeners may wait for a new hook
             impls[hook] = self._impls(hook)

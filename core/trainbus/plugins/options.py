@@ -78,7 +78,7 @@ def build(who: str, target: Any, given: Mapping[str, Given]) -> tuple[Any, dict[
         raise PluginError(
             f"plugin {who} cannot be made with {hide_secrets(values)}: {text}"
         ) from error
-    # A default may be made anew for each object: then the object knows it.
+    # A default may be made again for each object: then the object knows it.
     all_options = {
         name: values.get(name, getattr(plugin, name, parameter.default))
         for name, parameter in parameters.items()

@@ -390,7 +390,7 @@ class JournalFile:
 
 
 def plain(value: Any) -> Any:
-    """What JSON has no word for: a number of torch or NumPy as a number, all else as a text."""
+    """What JSON has no word for: numbers of torch or NumPy as numbers, everything else as text."""
     return value.item() if getattr(value, "ndim", None) == 0 else str(value)
 
 

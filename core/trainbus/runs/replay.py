@@ -150,7 +150,7 @@ def _deliver(delivery: Delivery, status: str) -> None:
 
 @contextlib.contextmanager
 def _line() -> Iterator[Callable[[str], None]]:
-    """A line on a terminal that is written anew, and cleared in the end."""
+    """A line on a terminal that is written again, and cleared in the end."""
     terminal = sys.stderr.isatty()
 
     def show(line: str) -> None:

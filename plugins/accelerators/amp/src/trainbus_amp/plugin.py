@@ -35,7 +35,7 @@ class AMP:
     - "bf16": operators that bear it compute in bfloat16 (`torch.autocast`).
     - "fp16": the same in float16, with a scaled loss so that small gradients do not become 0.
     - "bf16-true", "fp16-true", "fp32", "fp64": model and batches are converted.
-    - "fp8": linear layers multiply in float8 (torchao), all else is as in "bf16".
+    - "fp8": linear layers multiply in float8 (torchao), everything else is as in "bf16".
 
     `scaler` is the gradient scaler of the newest run, or None without one.
 

@@ -32,7 +32,7 @@ class Graphs:
 
     A child of the task is captured when the batch called it once, in training mode, with plain
     tensors on the GPU. Another shape, another mode, or a window of accumulated batches is computed
-    as before. Where a module changed (thawed layers, for example), it is captured anew with the
+    as before. Where a module changed (thawed layers, for example), it is captured again with the
     next epoch.
     """
 
@@ -45,7 +45,7 @@ class Graphs:
 
     @hookimpl
     def on_train_epoch_start(self) -> None:
-        """Begin anew if a module is no longer what it was."""
+        """Begin again if a module is no longer what it was."""
         if any(_traits(module) != traits for module, traits in self._captured.items()):
             self.undo()
 

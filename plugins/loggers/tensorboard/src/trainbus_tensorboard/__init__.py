@@ -119,7 +119,7 @@ class TensorBoard:
 
     @hookimpl
     def on_artifact(self, run: RunInfo, artifact: Artifact) -> None:
-        """Figures and images as images; all else as a text."""
+        """Figures and images as images; everything else as a text."""
         self._step, self._moment = artifact.step, artifact.time
         self._file.add([values.of_artifact(artifact)], artifact.step, artifact.time)
 

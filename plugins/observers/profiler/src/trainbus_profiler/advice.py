@@ -74,11 +74,11 @@ def advise(profile: Profile, setting: Setting) -> str:
 
 
 def _shares(split: Split) -> dict[str, float]:
-    """Of a step, by what could be smaller; of the listeners the dearest."""
-    dearest = max(split.listeners.values(), default=0.0)
+    """Of a step, by what could be smaller; of the listeners the most expensive."""
+    most_expensive = max(split.listeners.values(), default=0.0)
     return {
         **{part: split.share(part) for part in ("data", "transfer", "optimizer", "loop")},
-        "listener": dearest / split.seconds,
+        "listener": most_expensive / split.seconds,
     }
 
 

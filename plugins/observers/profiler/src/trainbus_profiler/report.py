@@ -26,7 +26,7 @@ class Split:
     batches: int
     #: Seconds by part: those of a step, `listeners` of other plugins, `profiler`, and `loop`.
     parts: dict[str, float]
-    #: Seconds by plugin and hook, the dearest first.
+    #: Seconds by plugin and hook, the most expensive first.
     listeners: dict[tuple[str, str], float]
 
     def share(self, part: str) -> float:
@@ -58,8 +58,8 @@ def split(section: Section, kinds: dict[str, str], mine: str) -> Split:
     parts = {part: max(0.0, seconds) for part, seconds in parts.items()}
     parts |= {"listeners": sum(listeners.values()), "profiler": own}
     parts["loop"] = max(0.0, section.seconds - sum(parts.values()))
-    dearest = sorted(listeners.items(), key=lambda each: -each[1])
-    return Split(section.seconds, section.batches, parts, dict(dearest))
+    most_expensive = sorted(listeners.items(), key=lambda each: -each[1])
+    return Split(section.seconds, section.batches, parts, dict(most_expensive))
 
 
 @dataclass

@@ -10,7 +10,7 @@ from trainbus_profiler.timeline import PARTS
 _NAMES = {
     "data": "waiting for data",
     "transfer": "transfer to the device",
-    "loop": "the loop, and all else",
+    "loop": "the loop, and everything else",
     "profiler": "the profiler itself",
 }
 _SECTIONS = {

@@ -165,7 +165,7 @@ class Progress:
         self._share = self._training.share if self._training is not None else 1.0
         self._training = None
         self._trained = trained(run.last_metrics, self.metrics, means=True)
-        if "epoch" not in run.open_events:  # a loop of one's own, without `run.epochs`
+        if "epoch" not in run.open_events:  # your own loop, without `run.epochs`
             self._row(self._label(run))
             self._epoch_started = monotonic()
 
