@@ -31,6 +31,7 @@ from trainbus.errors import Control, UsageError
 from trainbus.events.checks import listens
 from trainbus.events.plugin import Plugin
 from trainbus.plugins import loading
+from trainbus.plugins.discovery import Installed
 from trainbus.storage.run_dir import RunDirectory
 
 logger = logging.getLogger("trainbus")
@@ -63,13 +64,13 @@ class Trainer(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.bus = Bus()
-        builtin = [Plugin("core", Defaults(), core=True)]
+        self.bus, installed = Bus(), Installed()
+        self.bus.register_all([Plugin("core", Defaults(), core=True)])
         if self.clip_norm is not None:
-            builtin.append(loading.built_in("clip", "Trainer(clip_norm=...)", norm=self.clip_norm))
-        self.bus.register_all(builtin)
+            why, options = "Trainer(clip_norm=...)", {"norm": self.clip_norm}
+            self.bus.register_all([loading.built_in("clip", why, options, installed)])
         #: What was loaded and why, for the header, the manifest and `trainbus plugins`.
-        self.loaded = loading.register(self.bus, loading.load(self.plugins))
+        self.loaded = loading.register(self.bus, loading.load(self.plugins, installed))
         self._is_running = False
 
     # --- functions as plugins ------------------------------------------------------------------

@@ -154,10 +154,15 @@ def _load(name: str, request: Request, given: Mapping[str, Given], installed: In
     return _found(name, made, request.why, found, options)
 
 
-def built_in(name: str, why: str, **options: Any) -> Plugin:
+def built_in(
+    name: str,
+    why: str,
+    options: Mapping[str, Any] | None = None,
+    installed: Installed | None = None,
+) -> Plugin:
     """A plugin of the core, with options that the program gives."""
-    given = {key: Given(value, why) for key, value in options.items()}
-    return replace(load_one(name, Request(name, why), given), origin=why)
+    given = {key: Given(value, why) for key, value in (options or {}).items()}
+    return replace(load_one(name, Request(name, why), given, installed), origin=why)
 
 
 def listed(loaded: Sequence[Plugin]) -> str:
