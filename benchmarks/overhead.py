@@ -199,17 +199,17 @@ def trainbus_arms(run_dir: str) -> list[Arm]:
             for x, y in run.batches(loader, epochs=1):
                 run.step(functional.mse_loss(model(x), y))
 
-    heard = 20 + LISTENER_CALLS
+    heard = 14 + LISTENER_CALLS
     return [
-        Arm("trainbus, no listener", fit(Regression, 0), 10, 20),
+        Arm("trainbus, no listener", fit(Regression, 0), 6, 14),
         Arm("trainbus, 10 plugins", fit(Regression, PLUGINS), None, heard),
-        Arm("trainbus, 10 plugins, one log", fit(LogsOne, PLUGINS), 25, heard + 10),
+        Arm("trainbus, 10 plugins, one log", fit(LogsOne, PLUGINS), 16, heard + 8),
         Arm(
-            "trainbus, 10 plugins, five values in one log", fit(LogsFive, PLUGINS), None, heard + 50
+            "trainbus, 10 plugins, five values in one log", fit(LogsFive, PLUGINS), None, heard + 40
         ),
-        Arm("trainbus, 10 plugins, five logs", fit(LogsFiveTimes, PLUGINS), None, heard + 50),
-        Arm("trainbus, default Trainer, one log", default),
-        Arm("trainbus, loop of one's own", own_loop),
+        Arm("trainbus, 10 plugins, five logs", fit(LogsFiveTimes, PLUGINS), None, heard + 40),
+        Arm("trainbus, default Trainer, one log", default, None, 28),
+        Arm("trainbus, your own loop", own_loop),
     ]
 
 

@@ -193,7 +193,7 @@ class Run:
                 batch = self.batch
                 first = batch[0] if type(batch) in (tuple, list) and batch else batch
                 usual = type(first) is Tensor and first.ndim
-                size = first.size(0) if usual else batches.batch_size(batch)
+                size = first.shape[0] if usual else batches.batch_size(batch)
                 buffer.weight = size
             weight = size
         if not pending:
