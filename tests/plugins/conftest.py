@@ -181,15 +181,6 @@ def office(make_environment: Callable[..., Environment]) -> Environment:
     return make_environment("trainbus-good", *(project.name for project in OFFICE))
 
 
-@pytest.fixture(autouse=True)
-def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing outside of the test says which plugins are on, or with which options."""
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("TRAINBUS_"):
-            monkeypatch.delenv(name)
-
-
 def _entered(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> Iterator[Environment]:
     before = set(sys.modules)
     monkeypatch.syspath_prepend(environment.site_packages)
