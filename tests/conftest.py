@@ -1,10 +1,12 @@
 """What all tests share: a tiny task, its data, the command, and a guard of what is left behind."""
 
+import os
 import random
 import signal
 import subprocess
 import sys
 from contextvars import copy_context
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -52,29 +54,17 @@ def loader(make_loader):
     return make_loader()
 
 
-class Recorder:
-    """A plugin that notes each event of a run, and its step and batch."""
-
-    def __init__(self, hooks):
-        from trainbus import hookimpl
-
-        self.events = []
-        for name, hook in hooks.items():
-            if hook.kind == "event":
-                scope = {"events": self.events}
-                arguments = ", ".join(hook.arguments)
-                exec(f"def {name}({arguments}): events.append({name.removeprefix('on_')!r})", scope)
-                setattr(self, name, hookimpl(scope[name]))
-
-
 @pytest.fixture
 def record():
     """Give a trainer a recorder of all events; returns the list of their names, without `on_`."""
 
     def start(trainer):
-        recorder = Recorder(trainer.bus.hooks)
-        trainer.bus.register(recorder, "recorder")
-        return recorder.events
+        events = []
+        for name, hook in trainer.bus.hooks.items():
+            if hook.kind == "event":
+                told = name.removeprefix("on_")
+                trainer.on(name)(lambda told=told: events.append(told))
+        return events
 
     return start
 
@@ -83,20 +73,23 @@ def record():
 
 
 @pytest.fixture
-def process(tmp_path):
-    """`process(*arguments, status=0)`: run the command, which must end with `status`."""
+def python():
+    """`python(*arguments, status=0, **variables)`: run Python, which must end with `status`."""
 
-    def run(*arguments, status=0):
-        done = subprocess.run(
-            [sys.executable, "-m", "trainbus", *arguments],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
+    def run(*arguments, status=0, **variables):
+        command = [sys.executable, *map(str, arguments)]
+        environment = {**os.environ, **variables}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == status, done.stdout + done.stderr
         return done
 
     return run
+
+
+@pytest.fixture
+def process(python):
+    """`process(*arguments, status=0, **variables)`: run the command in a process of its own."""
+    return partial(python, "-m", "trainbus")
 
 
 @pytest.fixture

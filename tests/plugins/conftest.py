@@ -8,17 +8,14 @@ import sys
 import sysconfig
 import venv
 from collections.abc import Callable, Iterator, Mapping
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 import trainbus
-from trainbus.cli import main
 from trainbus.events import Plugin
 from trainbus.plugins import discovery, loading
 from trainbus.plugins.selection import CommandLine, command_line
@@ -213,23 +210,6 @@ def told() -> Iterator[Callable[..., None]]:
 
     yield tell
     command_line.set(before)
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
-    """`command(*arguments)`: the command in this process; its status and what it wrote."""
-
-    def run(*arguments: str) -> SimpleNamespace:
-        capsys.readouterr()
-        status: Any = 0
-        try:
-            copy_context().run(main, list(arguments))
-        except SystemExit as error:
-            status = error.code
-        written = capsys.readouterr()
-        return SimpleNamespace(status=status, stdout=written.out, stderr=written.err)
-
-    return run
 
 
 @pytest.fixture
