@@ -9,7 +9,7 @@ EDITABLE = $(foreach folder,$(1),-e $(folder))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow test-xla torture lint format bench bench-vision docs clean
+.PHONY: help demo test test-slow test-xla torture lint format hooks bench bench-vision docs release clean
 
 help:
 	@echo "make demo       train a classifier of handwritten digits"
@@ -17,9 +17,11 @@ help:
 	@echo "make test-xla   run the tests of the plugin xla with torch_xla, on the CPU (7 GB)"
 	@echo "make torture    kill and resume a training more than a hundred times"
 	@echo "make lint       check style and types (make format: mend the style)"
+	@echo "make hooks      check style and types before each commit of yours"
 	@echo "make bench      measure the overhead beside other trainers"
 	@echo "make bench-vision  measure MNIST and augmentation beside fastai and Lightning"
 	@echo "make docs       write the generated pages"
+	@echo "make release    build, check and try all distributions; uploads nothing"
 	@echo "make clean      remove the environments"
 
 demo: $(VENV)/installed-demo
@@ -43,10 +45,14 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+hooks:
+	git config core.hooksPath .githooks
 
 bench: .venv-bench/installed
 	.venv-bench/bin/python benchmarks/overhead.py --peers
@@ -65,8 +71,11 @@ docs: $(VENV)/installed-dev
 	$(BIN)/trainbus hooks --markdown > docs/hooks.md
 	$(BIN)/python docs/notebook.py
 
+release: .venv-release/installed
+	.venv-release/bin/python release.py
+
 clean:
-	rm -rf .venv .venv-bench .venv-xla
+	rm -rf .venv .venv-bench .venv-xla .venv-release .venv-clean dist
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -79,6 +88,11 @@ $(VENV)/installed-demo: $(VENV)/bin/python pyproject.toml constraints.txt $(PLUG
 
 $(VENV)/installed-dev: $(VENV)/installed-demo
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]' $(call EDITABLE,$(dir $(PLUGINS)))
+	@touch $@
+
+.venv-release/installed:
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/pip install -q 'hatchling>=1.27' build twine
 	@touch $@
 
 .venv-xla/installed: pyproject.toml $(PLUGINS)

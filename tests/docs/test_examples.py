@@ -6,6 +6,7 @@ nothing but a path (`# hooks.py`) is written to that file.
 """
 
 import ast
+import inspect
 import os
 import re
 import subprocess
@@ -20,14 +21,23 @@ import pytest
 
 from trainbus import Accelerator, Bus, Run, Trainer, hookspecs
 from trainbus.cli import reference
-from trainbus.engine.defaults import Defaults
 from trainbus.engine.loop import Loop
-from trainbus.engine.metrics import MetricBuffer
+from trainbus.engine.step import Step
 from trainbus.plugins.discovery import known_distributions
 from trainbus.plugins.project import find_project
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CORE = ROOT / "core" / "trainbus"
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+CARDS = [
+    path
+    for group in ("loggers", "accelerators", "observers")
+    for path in sorted(ROOT.glob(f"plugins/{group}/*/README.md"))
+]
 #: Languages whose blocks are shown, not run.
 SHOWN = {"text", "sh", "py"}
 FENCED = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
@@ -116,7 +126,9 @@ class Reader:
         environment = {
             **os.environ,
             "PATH": here + os.pathsep + os.environ["PATH"],
-            "PYTHONPATH": str(self.site),
+            "PYTHONPATH": os.pathsep.join([str(self.site), os.environ.get("PYTHONPATH", "")]).strip(
+                os.pathsep
+            ),
         }
         done = subprocess.run(
             command, shell=True, env=environment, capture_output=True, text=True, timeout=120
@@ -161,7 +173,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_hook_is_in_the_reference():
-    """`make docs` writes the page anew."""
+    """`make docs` writes the page again."""
     page = (ROOT / "docs" / "hooks.md").read_text("utf-8")
     assert re.findall(r"^## (\w+)$", page, re.MULTILINE) == list(hookspecs.declared())
     assert page == reference.as_markdown() + "\n"
@@ -177,14 +189,26 @@ def test_every_event_is_in_the_diagram_in_firing_order():
     assert shown == [name for name in events if name not in apart]
 
 
-def test_the_readme_lists_every_plugin_of_this_project():
-    table = re.findall(r"^\| `(\w+)` \| `?([\w-]+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+def every_plugin():
+    """Name and distribution of the plugins of this project, those of the core too."""
     built_in = {
         entry.name: "trainbus"
         for entry in metadata.entry_points(group="trainbus.plugins")
         if entry.dist is not None and entry.dist.name == "trainbus"
     }
-    assert dict(table) == {**known_distributions(), **built_in}
+    return {**known_distributions(), **built_in}
+
+
+def test_the_readme_names_every_plugin_of_this_project():
+    table = re.findall(r"^\|[^|]+\|([^|]+)\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    named = [name for row in table for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(named) == sorted(every_plugin())
+
+
+def test_the_page_on_plugins_lists_every_plugin_with_its_distribution():
+    text = (ROOT / "docs" / "plugins.md").read_text("utf-8")
+    table = re.findall(r"^\| \[?`(\w+)`[^|]* \| `?([\w-]+)", text, re.MULTILINE)
+    assert dict(table) == every_plugin()
 
 
 def test_every_make_target_shown_exists():
@@ -198,34 +222,59 @@ def test_every_make_target_shown_exists():
 
 def test_the_architecture_page_names_functions_that_exist():
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    owners = {
-        kind.__name__: kind
-        for kind in (Trainer, Run, Loop, Defaults, Accelerator, Bus, MetricBuffer)
-    }
+    owners = {kind.__name__: kind for kind in (Trainer, Run, Step, Loop, Accelerator, Bus)}
     named = re.findall(rf"\b({'|'.join(owners)})\.(\w+)", text)
     assert len(named) > 10
     assert [f"{kind}.{name}" for kind, name in named if not hasattr(owners[kind], name)] == []
 
 
-def test_the_architecture_page_says_what_each_module_imports():
+def test_the_architecture_page_describes_every_room_and_every_file_of_the_engine():
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    rows = re.findall(r"^\| `(\w+)\.py` \| [^|]+ \|([^|]*)\|$", text, re.MULTILINE)
-    core = ROOT / "core" / "trainbus"
-    assert {name for name, _ in rows} == {path.stem for path in core.glob("[!_]*.py")}
-    above = set()
-    for name, listed in rows:
-        imported = imports_of(core / f"{name}.py")
-        assert name == "trainer" or set(re.findall(r"`(\w+)`", listed)) == imported, name
-        assert imported <= above, f"{name} imports what is below it"
-        above.add(name)
+    rows = re.findall(r"^\| `(\w+(?:\.py|/))` \|", text, re.MULTILINE)
+    assert len(rows) == len(set(rows))
+    rooms = {path.name for path in CORE.glob("[!_]*.py")}
+    rooms |= {f"{path.parent.name}/" for path in CORE.glob("*/__init__.py")}
+    engine = {path.name for path in (CORE / "engine").glob("[!_]*.py")}
+    assert (rooms | engine) - set(rows) == set()
+
+
+def test_no_room_imports_what_stands_below_it_on_the_architecture_page():
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    table = text.partition("## Rooms")[2].partition("## ")[0]
+    rooms = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", table, re.MULTILINE)
+    for room in rooms:
+        files = [CORE / f"{room}.py", *(CORE / room).rglob("*.py")]
+        imported = set().union(*(imports_of(path) for path in files if path.exists()))
+        below = rooms[rooms.index(room) + 1 :]
+        assert imported & set(below) == set(), room
 
 
 def imports_of(path):
-    """The modules of trainbus that a module imports at top level, for more than type checkers."""
+    """The rooms that a module imports at top level, for more than type checkers."""
     found = set()
     for statement in ast.parse(path.read_text("utf-8")).body:
         if isinstance(statement, ast.ImportFrom) and statement.module == "trainbus":
             found |= {alias.name for alias in statement.names}
         elif isinstance(statement, ast.ImportFrom) and statement.module.startswith("trainbus."):
-            found.add(statement.module.removeprefix("trainbus."))
+            found.add(statement.module.split(".")[1])
     return found
+
+
+def public_names_of_a_run():
+    """Its methods and properties, and what it sets when it is made."""
+    made = set(re.findall(r"self\.([a-z]\w*)(?::[^=\n]+)? =", inspect.getsource(Run.__init__)))
+    return made | {name for name in vars(Run) if not name.startswith("_")}
+
+
+def test_the_public_names_of_a_run_are_in_the_tables_of_the_event_model():
+    text = (ROOT / "docs" / "events.md").read_text("utf-8")
+    section = text.partition("## The run\n")[2].partition("What a listener may change")[0]
+    names = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert sorted(names) == sorted(public_names_of_a_run())
+
+
+@pytest.mark.parametrize("page", [*PAGES, *CARDS, ROOT / "CHANGELOG.md"], ids=name_of)
+def test_no_line_is_longer_than_120_characters(page):
+    if page.name != "hooks.md":  # written by a command, from docstrings
+        lines = enumerate(page.read_text("utf-8").splitlines(), 1)
+        assert [number for number, line in lines if len(line) > 120] == []

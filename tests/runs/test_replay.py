@@ -9,15 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
-from torch.nn import functional
-from torch.utils.data import DataLoader
 
 from trainbus import JournalFile, Trainer
 from trainbus.builtin import Checkpoint, Journal
-from trainbus.storage.lock import lock
 from trainbus.records.journal import Entry
+from trainbus.storage.lock import lock
 from trainbus.testing import Line, make_line_loader
 
 #: A logger that appends what it receives to a file; it keeps in its state what a service would.

@@ -14,15 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional
 
-from trainbus import JournalFile, Trainer
+from trainbus import JournalFile, Trainer, terminal
+from trainbus.records.journal import Entry, LoggerState
 from trainbus.runs import chart
-from trainbus import terminal
 from trainbus.runs.plot_page import log_ticks, ticks
 from trainbus.runs.stored_run import StoredRun
-from trainbus.records.journal import Entry, LoggerState
 from trainbus.testing import Line
 
 

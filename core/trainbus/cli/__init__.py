@@ -52,9 +52,23 @@ def sets_options(command: F) -> F:
     )(command)
 
 
+def _be_verbose(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        logging.getLogger("trainbus").setLevel(logging.INFO)
+
+
 def selects_plugins(command: F) -> F:
-    """Give a verb `-p NAME`, `-p no:NAME`, `-o NAME.OPTION=VALUE` and `--no-plugins`."""
+    """Give a verb `-p NAME`, `-p no:NAME`, `-o NAME.OPTION=VALUE`, `--no-plugins` and `-v`."""
     for option in (
+        click.option(
+            "-v",
+            "--verbose",
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_be_verbose,
+            help="Show the whole header of a run, and whatever else the log has.",
+        ),
         click.option(
             "--no-plugins", is_flag=True, help="Load no plugin at all, whoever wants it.", **_TOLD
         ),

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from trainbus import terminal
+from trainbus.errors import UsageError
 from trainbus.runs.stored_run import (
     Numbers,
     StoredRun,
@@ -20,7 +21,6 @@ from trainbus.runs.stored_run import (
     flat,
     labels,
 )
-from trainbus.errors import UsageError
 
 
 def show_comparison(runs: Sequence[StoredRun], patterns: Sequence[str], as_json: bool) -> None:

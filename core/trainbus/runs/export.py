@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from trainbus.storage.files import replacing
-from trainbus.runs.stored_run import StoredRun, all_names, chosen, explained, labels
 from trainbus.errors import UsageError
 from trainbus.records.series import Series
+from trainbus.runs.stored_run import StoredRun, all_names, chosen, explained, labels
+from trainbus.storage.files import replacing
 
 COLUMNS = ("run", "name", "step", "time", "value")
 

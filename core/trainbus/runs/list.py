@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from trainbus import terminal
+from trainbus.errors import JournalError
 from trainbus.runs.stored_run import (
     Damaged,
     Numbers,
@@ -19,7 +20,6 @@ from trainbus.runs.stored_run import (
     each_of,
     explained,
 )
-from trainbus.errors import JournalError
 
 #: Metrics that a listing shows, when it is not told which.
 _COLUMNS = 4

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from trainbus.storage.files import replacing
+from trainbus.errors import UsageError
 from trainbus.runs.chart import COLORS, Chart, Line, Plot, thinned
 from trainbus.runs.stored_run import StoredRun, all_names, chosen, explained, labels
-from trainbus.errors import UsageError
+from trainbus.storage.files import replacing
 
 #: Charts that a PNG can hold.
 _MAX_IN_PNG = 100

@@ -12,15 +12,15 @@ from typing import Any
 
 import click
 
-from trainbus.plugins import loading
 from trainbus import terminal
-from trainbus.runs.stored_run import StoredRun, explained, find, shown
-from trainbus.records.delivery import Delivery, RunInfo
-from trainbus.plugins.discovery import Installed
 from trainbus.errors import JournalError, PluginError, UsageError
-from trainbus.storage.lock import lock
-from trainbus.records.journal import JournalFile
+from trainbus.plugins import loading
+from trainbus.plugins.discovery import Installed
 from trainbus.plugins.selection import Request, name_of, select
+from trainbus.records.delivery import Delivery, RunInfo
+from trainbus.records.journal import JournalFile
+from trainbus.runs.stored_run import StoredRun, explained, find, shown
+from trainbus.storage.lock import lock
 
 
 @dataclass(frozen=True)

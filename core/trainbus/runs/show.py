@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from trainbus import terminal
+from trainbus.records.journal import Record
 from trainbus.runs.stored_run import (
     Numbers,
     StoredRun,
@@ -18,7 +19,6 @@ from trainbus.runs.stored_run import (
     explained,
     flat,
 )
-from trainbus.records.journal import Record
 
 #: Events and artifacts that are printed, of each.
 _NEWEST = 12

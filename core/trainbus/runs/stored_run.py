@@ -17,9 +17,9 @@ from time import time
 from typing import Any, Literal
 
 from trainbus.errors import JournalError, UsageError, nearest
-from trainbus.storage.lock import at_work
 from trainbus.records.journal import FILE_NAME, JournalFile, Record
 from trainbus.records.series import Series
+from trainbus.storage.lock import at_work
 
 Order = Literal["lowest", "highest"]
 

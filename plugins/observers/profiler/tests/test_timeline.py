@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from trainbus import Trainer, hookimpl
+from trainbus.batches import innermost
 from trainbus.testing import MemoryLog
 from trainbus_profiler import Profiler
 
@@ -190,12 +191,15 @@ def test_while_it_is_not_on_nothing_is_measured(make_line, make_batches):
     assert not any("profiler" in names for names in trainer.bus.order().values())
 
 
-def test_the_loader_is_itself_for_who_looks_at_it(profiler, make_line):
+def test_the_loader_is_found_inside_by_who_looks_at_it(profiler, make_line):
     seen = []
     trainer = Trainer(plugins=[profiler])
     trainer.on("train_batch_end")(
-        lambda run: seen.append((run.loader.num_workers, len(run.loader)))
+        lambda run: seen.append(
+            (innermost(run.loader, one_for_one=True) is loader, len(run.loader))
+        )
     )
     loader = torch.utils.data.DataLoader(torch.randn(8, 4), batch_size=2)
-    trainer.fit(make_line(), loader)
-    assert seen == [(0, 4)] * 4
+    run = trainer.fit(make_line(), loader)
+    assert seen == [(True, 4)] * 4
+    assert run.loader is loader, "it is given back"

@@ -234,6 +234,26 @@ def test_lines_that_others_add_to_the_header_are_shown(plain, line, batches):
     assert re.search(r"^curves +somewhere$", plain.text, re.MULTILINE)
 
 
+def test_a_long_header_ends_after_ten_lines(plain, line, batches):
+    def many(run):
+        run.header.update({f"topic{i}": "text" for i in range(20)})
+
+    trainer = Trainer(plugins=[plain.progress()])
+    trainer.on("fit_start")(many)
+    run = trainer.fit(line, batches)
+    shown = plain.lines[: plain.lines.index(next(x for x in plain.lines if "epoch" in x))]
+    assert len(shown) == 10
+    left_out = len(run.header) + 2 - 9  # the task and the directory are lines, too
+    assert shown[-1].strip() == f"and {left_out} lines more; `trainbus -v` shows them"
+
+
+def test_verbose_shows_the_whole_header(plain, line, batches):
+    trainer = Trainer(plugins=[plain.progress(verbose=True)])
+    trainer.on("fit_start")(lambda run: run.header.update({f"t{i}": "x" for i in range(20)}))
+    trainer.fit(line, batches)
+    assert all(re.search(rf"^t{i} +x$", plain.text, re.MULTILINE) for i in range(20))
+
+
 def test_an_instance_serves_one_run_after_another(plain, line, batches):
     progress = plain.progress()
     trainer = Trainer(plugins=[progress])

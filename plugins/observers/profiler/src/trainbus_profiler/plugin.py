@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from trainbus_profiler.advice import advise, setting
 from trainbus_profiler.report import Profile
 from trainbus_profiler.speed import FlopCount, tokens_in
 from trainbus_profiler.text import table
-from trainbus_profiler.timeline import Section, TimedLoader, Timeline
+from trainbus_profiler.timeline import Section, Timeline
 
 if TYPE_CHECKING:
     from trainbus import Run
@@ -64,6 +64,8 @@ class Profiler:
         self.text = ""
         self._timeline: Timeline | None = None
         self._trace: Trace | None = None
+        #: The loader that is timed now, as it was.
+        self._timed: Iterable[Any] | None = None
         self._disable: Callable[[], None] | None = None
 
     # --- the fit -------------------------------------------------------------------------------
@@ -72,7 +74,7 @@ class Profiler:
     def on_fit_start(self, run: Run) -> None:
         """Start the clock, that of each listener, too."""
         bus = run.bus
-        self.profile, self.text = None, ""
+        self.profile, self.text, self._timed = None, "", None
         self._disable = bus.enable_timings()
         self._count = FlopCount()
         self._wants_trace = self.trace > 0 and run.rank == 0
@@ -135,9 +137,12 @@ class Profiler:
     @hookimpl(trylast=True)
     def on_train_epoch_start(self, run: Run) -> None:
         """Wait for batches with the clock on."""
+        from trainbus_profiler.timed_loader import TimedLoader
+
         timeline = self._clock
         timeline.enter(self._next_section())
         self._epoch = timeline.sections["steps"].copy()
+        self._timed = run.loader
         run.loader = TimedLoader(run.loader, lambda: self._before_batch(run), timeline)
 
     @hookimpl(tryfirst=True)
@@ -145,8 +150,8 @@ class Profiler:
         """Log the means of the pass."""
         if self._trace is not None:
             self._end_trace(run)
-        if isinstance(run.loader, TimedLoader):
-            run.loader = run.loader.loader
+        if self._timed is not None:
+            run.loader, self._timed = self._timed, None
         timeline, profile = self._clock, self.profile
         timeline.enter("between")
         assert profile is not None

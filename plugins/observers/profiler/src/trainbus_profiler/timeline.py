@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -132,52 +132,3 @@ class Timeline:
             if more := seconds - self._known.get(key, 0.0):
                 mine[key] = mine.get(key, 0.0) + more
         self._known = dict(current)
-
-
-class TimedLoader:
-    """A loader whose batches are waited for with the clock on; in all else it is that loader.
-
-    Args:
-        loader: the one that the loop would read.
-        before: called before each batch is asked for; the batch is read inside what it returns.
-        timeline: where the waiting is noted.
-    """
-
-    def __init__(self, loader: Iterable[Any], before: Before, timeline: Timeline) -> None:
-        self.loader = loader
-        self._before = before
-        self._timeline = timeline
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loader, name)
-
-    def __len__(self) -> int:
-        return len(self.loader)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[Any]:
-        timeline = self._timeline
-        timeline.begin("data")
-        try:  # this is where worker processes start
-            batches = iter(self.loader)
-        finally:
-            timeline.end()
-        return _Batches(batches, self._before, timeline)
-
-
-class _Batches:
-    def __init__(self, batches: Iterator[Any], before: Before, timeline: Timeline) -> None:
-        self._batches = batches
-        self._before = before
-        self._timeline = timeline
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        around = self._before()
-        self._timeline.begin("data")
-        try:
-            with around:
-                return next(self._batches)
-        finally:
-            self._timeline.end()

@@ -27,7 +27,7 @@ class Display(Protocol):
     #: Seconds between two calls of `update`.
     interval: float
 
-    def header(self, topics: Mapping[str, str]) -> None:
+    def header(self, topics: Mapping[str, str], most: int | None) -> None:
         """Tell what a run has to say at its start."""
 
     def line(self, text: str, style: str = "") -> None:
@@ -67,9 +67,9 @@ class Plain:
     def __init__(self, file: Any) -> None:
         self._file = file
 
-    def header(self, topics: Mapping[str, str]) -> None:
+    def header(self, topics: Mapping[str, str], most: int | None) -> None:
         """One line for each topic."""
-        for line in aligned(topics):
+        for line in aligned(topics, most=most):
             self.line(line)
 
     def line(self, text: str, style: str = "") -> None:
@@ -108,9 +108,9 @@ class Terminal:
         self._diverted: list[tuple[logging.StreamHandler[Any], TextIO, TextIO]] = []
         self._closed = False
 
-    def header(self, topics: Mapping[str, str]) -> None:
+    def header(self, topics: Mapping[str, str], most: int | None) -> None:
         """One line for each topic, or several where the terminal is narrow."""
-        for line in aligned(topics, self._console.width):
+        for line in aligned(topics, self._console.width, most):
             self.line(line, "dim")
 
     def line(self, text: str, style: str = "") -> None:
@@ -207,9 +207,9 @@ class Notebook:
         self._lines: list[str] = []
         self._outputs: dict[str, Any] = {}
 
-    def header(self, topics: Mapping[str, str]) -> None:
+    def header(self, topics: Mapping[str, str], most: int | None) -> None:
         """One line for each topic."""
-        for line in aligned(topics):
+        for line in aligned(topics, most=most):
             self.line(line)
 
     def line(self, text: str, style: str = "") -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("trainbus")
 
 _NAMES = {"train": "training", "valid": "validation", "test": "test", "predict": "prediction"}
+#: A header is not longer than this; the rest is in `run.json`.
+HEADER_LINES = 10
 _STYLES = {"completed": "green", "failed": "bold red"}
 
 
@@ -31,6 +33,7 @@ class Progress:
     Args:
         refresh: updates of the bars per second, in a terminal or a notebook.
         metrics: those to show, as `accuracy` or as `valid/accuracy`; all of them by default.
+        verbose: show the whole header, and not its first ten lines.
     """
 
     observer = True
@@ -38,11 +41,14 @@ class Progress:
     #: Where to show it; None for the standard output. No option: set it on the object.
     console: Console | None = None
 
-    def __init__(self, refresh: float = 10.0, metrics: list[str] | None = None) -> None:
+    def __init__(
+        self, refresh: float = 10.0, metrics: list[str] | None = None, verbose: bool = False
+    ) -> None:
         if refresh <= 0:
             raise PluginError(f"refresh={refresh}: give updates per second, more than 0")
         self.refresh = refresh
         self.metrics = metrics
+        self.verbose = verbose
         self._display: Display | None = None
 
     # --- the run -------------------------------------------------------------------------------
@@ -63,7 +69,9 @@ class Progress:
             topics["dry run"] = "a few batches of everything; loggers and checkpoints are off"
         elif run.has_dir:
             topics["directory"] = str(run.dir)
-        self._show.header(topics)
+        # With `-v` the log has the header already, as the run began.
+        if self.verbose or not logger.isEnabledFor(logging.INFO):
+            self._show.header(topics, None if self.verbose else HEADER_LINES)
 
     def _begin(self, run: Run) -> None:
         from trainbus_progress.display import choose

@@ -41,8 +41,13 @@ def described(metrics: Mapping[str, float]) -> list[str]:
     return [f"{name} {number(value)}" for name, value in metrics.items()]
 
 
-def aligned(topics: Mapping[str, str], width: int | None = None) -> list[str]:
-    """Lines of topics and their texts, side by side; texts are wrapped to fit `width` columns."""
+def aligned(
+    topics: Mapping[str, str], width: int | None = None, most: int | None = None
+) -> list[str]:
+    """Lines of topics and their texts, side by side; texts are wrapped to fit `width` columns.
+
+    Of more than `most` lines the last one says how many were left out.
+    """
     indent = max(map(len, topics)) + 2
     lines = []
     for topic, text in topics.items():
@@ -51,6 +56,9 @@ def aligned(topics: Mapping[str, str], width: int | None = None) -> list[str]:
             f"{name:<{indent}}{part}".rstrip()
             for name, part in zip([topic] + [""] * len(parts), parts or [""], strict=False)
         ]
+    if most is not None and len(lines) > most:
+        left_out = len(lines) - most + 1
+        lines[most - 1 :] = [f"{'':<{indent}}and {left_out} lines more; `trainbus -v` shows them"]
     return lines
 
 
