@@ -100,7 +100,7 @@ def loggers(tmp_path, monkeypatch):
     """The logger is a module that can be imported: `--to loggers:Lines` names it `lines`."""
     (tmp_path / "loggers.py").write_text(LINES)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     sys.modules.pop("loggers", None)
     yield
     sys.modules.pop("loggers", None)
