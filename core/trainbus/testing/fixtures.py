@@ -33,7 +33,7 @@ def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def clean_environment(
-    *prefixes: str, scope: Literal["function", "module", "session"] = "function", **variables: str
+    *prefixes: str, scope: Literal["function", "module"] = "function", **variables: str
 ) -> Any:
     """An autouse fixture that removes the environment variables of a service, and trainbus's own.
 
@@ -41,7 +41,7 @@ def clean_environment(
 
     Args:
         prefixes: how the names of those to remove begin, besides `TRAINBUS_`.
-        scope: "module" or "session" for tests whose own fixtures live so long.
+        scope: "module" where fixtures of that scope need it, too.
         variables: what is set instead.
     """
 
