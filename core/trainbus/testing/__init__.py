@@ -19,11 +19,5 @@ from trainbus.testing.suite import conformance
 from trainbus.testing.tiny import Line, TinyTask, make_line_loader, make_loader
 
 __all__ = [
-    "Line",
-    "MemoryLog",
-    "Recorder",
-    "TinyTask",
-    "conformance",
-    "make_line_loader",
-    "make_loader",
-]
+    "Line", "MemoryLog", "Recorder", "TinyTask", "conformance", "make_line_loader", "make_loader",
+]  # fmt: skip
