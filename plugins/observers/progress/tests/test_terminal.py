@@ -187,7 +187,7 @@ def test_no_number_is_fetched_to_be_shown(terminal, line, batches, monkeypatch):
 
     monkeypatch.setattr(Run, "metrics", property(metrics))
     trainer = Trainer(epochs=2, plugins=[terminal.progress(), "-nonfinite"])
-    batches = [batch.as_subclass(Away) for batch in batches]
+    batches = [[part.as_subclass(Away) for part in batch] for batch in batches]
     with Waits():
         run = trainer.fit(line, batches, batches)
     assert run.errors == []
