@@ -6,58 +6,28 @@ import signal
 import subprocess
 import sys
 from contextvars import copy_context
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
 
-from trainbus import Task
 from trainbus.cli import main
+from trainbus.testing import Line, make_line_loader
+from trainbus.testing.fixtures import clean_environment, own_directory  # noqa: F401
+
+environment = clean_environment()
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(tmp_path, monkeypatch):
-    """Each test works in a directory of its own and leaves the process as it found it."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("TRAINBUS_PLUGINS",):
-        monkeypatch.delenv(name, raising=False)
-    torch.manual_seed(0)
+def nothing_left_behind():
+    """Each test leaves the process as it found it."""
     random.seed(0)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     yield
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert torch.is_grad_enabled()
     assert not torch.are_deterministic_algorithms_enabled()
-
-
-class Line(Task):
-    """Four numbers to one, by least squares."""
-
-    def __init__(self, dropout=0.0):
-        super().__init__()
-        self.linear = nn.Linear(4, 1)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x):
-        return self.linear(self.dropout(x))
-
-    def training_step(self, batch, run):
-        x, y = batch
-        loss = functional.mse_loss(self(x), y)
-        run.log(loss=loss)
-        return loss
-
-    def validation_step(self, batch, run):
-        x, y = batch
-        loss = functional.mse_loss(self(x), y)
-        run.log(loss=loss)
-        return loss
-
-    def configure_optimizer(self):
-        return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
 @pytest.fixture
@@ -74,15 +44,8 @@ def make_line():
 
 @pytest.fixture
 def make_loader():
-    """A loader of `batches` batches of `size` samples of the same line, and `rest` samples more."""
-
-    def make(batches=5, size=2, rest=0, **options):
-        generator = torch.Generator().manual_seed(1)
-        x = torch.randn(batches * size + rest, 4, generator=generator)
-        y = x @ torch.tensor([[1.0], [-2.0], [3.0], [0.5]])
-        return DataLoader(TensorDataset(x, y), batch_size=size, **options)
-
-    return make
+    """`make_loader(batches=5, size=2, rest=0, **options)`: a loader for a `Line`."""
+    return make_line_loader
 
 
 @pytest.fixture
@@ -91,29 +54,17 @@ def loader(make_loader):
     return make_loader()
 
 
-class Recorder:
-    """A plugin that notes each event of a run, and its step and batch."""
-
-    def __init__(self, hooks):
-        from trainbus import hookimpl
-
-        self.events = []
-        for name, hook in hooks.items():
-            if hook.kind == "event":
-                scope = {"events": self.events}
-                arguments = ", ".join(hook.arguments)
-                exec(f"def {name}({arguments}): events.append({name.removeprefix('on_')!r})", scope)
-                setattr(self, name, hookimpl(scope[name]))
-
-
 @pytest.fixture
 def record():
     """Give a trainer a recorder of all events; returns the list of their names, without `on_`."""
 
     def start(trainer):
-        recorder = Recorder(trainer.bus.hooks)
-        trainer.bus.register(recorder, "recorder")
-        return recorder.events
+        events = []
+        for name, hook in trainer.bus.hooks.items():
+            if hook.kind == "event":
+                told = name.removeprefix("on_")
+                trainer.on(name)(lambda told=told: events.append(told))
+        return events
 
     return start
 
@@ -122,18 +73,13 @@ def record():
 
 
 @pytest.fixture
-def process(tmp_path):
-    """`process(*arguments, status=0)`: run the command, which must end with `status`."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("TRAINBUS_")}
+def python():
+    """`python(*arguments, status=0, **variables)`: run Python, which must end with `status`."""
 
-    def run(*arguments, status=0):
-        done = subprocess.run(
-            [sys.executable, "-m", "trainbus", *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+    def run(*arguments, status=0, **variables):
+        command = [sys.executable, *map(str, arguments)]
+        environment = {**os.environ, **variables}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == status, done.stdout + done.stderr
         return done
 
@@ -141,11 +87,14 @@ def process(tmp_path):
 
 
 @pytest.fixture
-def trainbus(capsys, monkeypatch):
+def process(python):
+    """`process(*arguments, status=0, **variables)`: run the command in a process of its own."""
+    return partial(python, "-m", "trainbus")
+
+
+@pytest.fixture
+def trainbus(capsys):
     """The same in this process."""
-    for name in os.environ:
-        if name.startswith("TRAINBUS_"):
-            monkeypatch.delenv(name)
 
     def run(*arguments, status=0):
         capsys.readouterr()

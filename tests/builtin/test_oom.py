@@ -1,7 +1,6 @@
 """Batches that need more memory than there is."""
 
 import gc
-import subprocess
 import sys
 import weakref
 from dataclasses import dataclass
@@ -373,10 +372,8 @@ print(task.sizes)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's limits of memory")
-def test_memory_that_is_really_exhausted():
-    done = subprocess.run([sys.executable, "-c", REAL], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    sizes = [int(size) for size in done.stdout.strip("[]\n").split(", ")]
+def test_memory_that_is_really_exhausted(python):
+    sizes = [int(size) for size in python("-c", REAL).stdout.strip("[]\n").split(", ")]
     assert sizes[0] == 16 and sizes[-1] < 16
     assert sum(sizes[-(16 // sizes[-1]) :]) == 16
 

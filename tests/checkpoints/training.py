@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from trainbus import Loader, Task, Trainer
+from trainbus import Loader, Trainer
 from trainbus.builtin import EMA, Checkpoint, Schedule
+from trainbus.testing import Line
 
 
 class Data(Dataset):
@@ -34,22 +35,12 @@ class Data(Dataset):
         return x, y
 
 
-class Net(Task):
+class Net(Line):
     """Two layers with dropout between them."""
 
     def __init__(self, dropout):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(4, 16), nn.Dropout(dropout), nn.Linear(16, 1))
-
-    def training_step(self, batch, run):
-        x, y = batch
-        loss = nn.functional.mse_loss(self.net(x), y)
-        run.log(loss=loss)
-        return loss
-
-    def validation_step(self, batch, run):
-        x, y = batch
-        run.log(loss=nn.functional.mse_loss(self.net(x), y))
+        self.linear = nn.Sequential(nn.Linear(4, 16), nn.Dropout(dropout), nn.Linear(16, 1))
 
     def configure_optimizer(self):
         return torch.optim.AdamW(self.parameters(), lr=1e-2)

@@ -157,36 +157,30 @@ def test_help_survives_a_plugin_that_cannot_add_its_verbs(trainbus, tmp_path, mo
     assert "'bad'" in done.stderr
 
 
-def test_the_command_imports_torch_for_no_listing(tmp_path):
+def test_the_command_imports_torch_for_no_listing(python):
     script = (
         "import sys; from trainbus.cli import main\n"
         "main(['plugins']); main(['hooks']); main(['plugins', '--hooks'])\n"
         "sys.exit('torch' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    python("-c", script)
 
 
-def test_run_gives_a_script_the_plugins_of_the_command_line(tmp_path):
+def test_run_gives_a_script_the_plugins_of_the_command_line(process, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(
         "import sys\n"
         "from trainbus import Trainer\n"
         "print(sys.argv[1:], [each.name for each in Trainer(plugins=['clip']).loaded])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "trainbus", "run", "-p", "checkpoint", "-p", "no:clip",
-         str(script), "--lr", "3", "-p", "mine"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    given = ("-p", "checkpoint", "-p", "no:clip")
+    done = process("run", *given, script, "--lr", "3", "-p", "mine")
     expected = "['--lr', '3', '-p', 'mine'] ['journal', 'manifest', 'nonfinite', 'checkpoint']"
     assert done.stdout.strip() == expected
 
 
-def test_run_shows_the_traceback_of_a_script_that_fails(tmp_path):
+def test_run_shows_the_traceback_of_a_script_that_fails(process, tmp_path):
     script = tmp_path / "train.py"
     script.write_text("def learn():\n    raise ValueError('mine')\nlearn()\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "trainbus", "run", str(script)], capture_output=True, text=True
-    )
-    assert done.returncode == 1
+    done = process("run", script, status=1)
     assert "in learn" in done.stderr and "ValueError: mine" in done.stderr

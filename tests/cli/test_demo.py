@@ -1,8 +1,7 @@
 """The main job: `trainbus demo`."""
 
 import json
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,17 @@ import torch
 PNG = b"\x89PNG\r\n"
 
 
-def demo(*arguments):
-    command = [sys.executable, "-m", "trainbus", "demo", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+@pytest.fixture
+def demo(process):
+    """`demo(*arguments, status=0)`: run `trainbus demo`."""
+    return partial(process, "demo")
 
 
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 6))]
 )
-def test_the_demo_reads_digits_and_leaves_what_it_says(seed):
+def test_the_demo_reads_digits_and_leaves_what_it_says(demo, seed):
     done = demo("--seed", str(seed))
-    assert done.returncode == 0, done.stderr
     (run,) = Path("runs").iterdir()
     record = json.loads((run / "run.json").read_text())
     assert record["status"] == "completed"
@@ -36,9 +35,8 @@ def test_the_demo_reads_digits_and_leaves_what_it_says(seed):
     assert (run / "checkpoints" / "best" / "model.pt").exists()
 
 
-def test_the_demo_without_any_plugin_is_silent_and_works():
+def test_the_demo_without_any_plugin_is_silent_and_works(demo):
     done = demo("--no-plugins", "--epochs", "1")
-    assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 2
     (run,) = Path("runs").iterdir()
     assert {path.name for path in run.iterdir()} - {".lock"} == {
@@ -46,8 +44,7 @@ def test_the_demo_without_any_plugin_is_silent_and_works():
     }  # fmt: skip
 
 
-def test_a_demo_that_is_not_installed_says_what_is_there():
-    done = demo("visoin")
-    assert done.returncode == 2
+def test_a_demo_that_is_not_installed_says_what_is_there(demo):
+    done = demo("visoin", status=2)
     assert done.stderr.startswith("error: there is no demo 'visoin' here; did you mean 'vision'?")
     assert "Traceback" not in done.stderr

@@ -12,31 +12,23 @@ import pytest
 from trainbus import Trainer
 
 SCRIPT = """
-import os, signal, sys
-import torch
-from torch import nn
-from trainbus import Task, Trainer
+import os, signal
+from trainbus import Trainer
+from trainbus.testing import Line, make_line_loader
 
-class Slow(Task):
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(1, 1)
+class Slow(Line):
     def training_step(self, batch, run):
         if run.global_step == 2:
             for _ in range({times}):
                 os.kill(os.getpid(), signal.{signal})
-        return self.linear(batch).mean()
-    def validation_step(self, batch, run):
-        pass
-    def configure_optimizer(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
+        return super().training_step(batch, run)
 
 trainer = Trainer(epochs=100)
 for event in ("train_batch_end", "train_epoch_end", "epoch_end", "fit_end"):
     trainer.on(event)(lambda run, event=event: print(event, run.global_step, flush=True))
 trainer.on("exception")(lambda run, error: print("exception", type(error).__name__, flush=True))
 trainer.on("run_end")(lambda run, status: print("run_end", status, flush=True))
-trainer.fit(Slow(), [torch.ones(1, 1)] * 50, [torch.ones(1, 1)])
+trainer.fit(Slow(), make_line_loader(50), make_line_loader(1))
 print("not reached")
 """
 

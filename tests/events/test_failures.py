@@ -4,10 +4,10 @@ import logging
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 import trainbus
-from trainbus import Bus, Task, Trainer, hookimpl
+from trainbus import Bus, Trainer, hookimpl
+from trainbus.testing import Line, make_line_loader
 
 FINAL_HOOKS = {name for name, hook in Bus().hooks.items() if hook.final}
 START_HOOKS = {name for name, hook in Bus().hooks.items() if hook.strict}
@@ -112,7 +112,7 @@ def test_an_error_of_the_task_itself_is_not_blamed_on_a_plugin(tmp_path):
             raise LookupError("of the task")
 
     with pytest.raises(LookupError) as caught:
-        Trainer(run_dir=tmp_path).fit(Broken(), batches())
+        Trainer(run_dir=tmp_path).fit(Broken(), make_line_loader(3))
     assert not hasattr(caught.value, "__notes__")
 
 
@@ -242,24 +242,6 @@ def test_a_failing_wrapper_of_a_record_or_of_the_end_is_isolated(hook, half):
 # --- in a run ------------------------------------------------------------------------------------
 
 
-class Line(Task):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1)
-
-    def training_step(self, batch, run):
-        loss = self.layer(batch).square().mean()
-        run.log(loss=loss)
-        return loss
-
-    def configure_optimizer(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def batches():
-    return [torch.ones(2, 1)] * 3
-
-
 class Failing:
     """A plugin that fails in one hook; named by its class."""
 
@@ -270,7 +252,7 @@ class Failing:
 
 def test_a_failing_logger_does_not_end_the_run(tmp_path):
     trainer = Trainer(plugins=[Failing("on_metrics", OSError("disk full"))], run_dir=tmp_path)
-    run = trainer.fit(Line(), batches())
+    run = trainer.fit(Line(), make_line_loader(3))
     assert run.status == "completed" and run.global_step == 3
     assert len(run.errors) == 1 and "disk full" in run.errors[0]
 
@@ -280,9 +262,9 @@ def test_the_next_run_begins_with_all_plugins(tmp_path):
     failing, epochs = Failing("on_metrics", OSError()), []
     failing.on_epoch_start = hookimpl(lambda run: epochs.append(run.epoch))
     trainer = Trainer(epochs=2, plugins=[failing], run_dir=tmp_path)
-    trainer.fit(Line(), batches())
+    trainer.fit(Line(), make_line_loader(3))
     assert epochs == [0]
-    trainer.fit(Line(), batches())
+    trainer.fit(Line(), make_line_loader(3))
     assert epochs == [0, 0]
 
 
@@ -293,11 +275,11 @@ def test_a_failure_at_the_end_does_not_hide_how_the_run_ended(hook, tmp_path):
     trainer.on("run_end")(lambda status: ended.append(status))
     trainer.on("epoch_end")(raising(LookupError("the reason")))
     with pytest.raises(LookupError, match="the reason"):
-        trainer.fit(Line(), batches())
+        trainer.fit(Line(), make_line_loader(3))
     assert ended == ["failed"]
 
 
 def test_an_observer_that_fails_in_a_batch_is_silent_for_the_rest_of_the_run(tmp_path):
     observer = Failing("on_train_batch_end", OSError("no terminal"), observer=True)
-    run = Trainer(plugins=[observer], run_dir=tmp_path).fit(Line(), batches())
+    run = Trainer(plugins=[observer], run_dir=tmp_path).fit(Line(), make_line_loader(3))
     assert run.global_step == 3 and len(run.errors) == 1

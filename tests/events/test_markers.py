@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import pytest
-import torch
 
-from trainbus import Bus, Task, Trainer, hookimpl, hookspec
+from trainbus import Bus, Trainer, hookimpl, hookspec
+from trainbus.testing import Line, make_line_loader
 
 HOOKS = Bus().hooks
 CADENCES = {
@@ -133,7 +133,7 @@ def step_ends(windows, size):
         (7, 2, []),
     ],
 )
-def test_every_counts_optimizer_steps_at_training_batches(make, every, size, calls):
+def test_every_counts_optimizer_steps_at_training_make_line_loader(make, every, size, calls):
     cadence, runs = make
     for hook in CADENCES[cadence]:
         assert called_at(hook, runs(6, size), every=every) == calls
@@ -149,25 +149,6 @@ def test_every_counts_batches_in_evaluation(hook):
     assert called_at(hook, [FakeRun(batch_index=i) for i in range(7)], every=3) == [2, 5]
 
 
-class Line(Task):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1)
-
-    def training_step(self, batch, run):
-        return self.layer(batch).square().mean()
-
-    def validation_step(self, batch, run):
-        run.log(loss=self.training_step(batch, run))
-
-    def configure_optimizer(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def batches(count):
-    return [torch.ones(1, 1)] * count
-
-
 @pytest.mark.parametrize("hook", [*CADENCES["step"], *CADENCES["step_end"]])
 @pytest.mark.parametrize("every", [1, 2])
 def test_every_in_a_run_that_accumulates(hook, every, tmp_path):
@@ -175,7 +156,7 @@ def test_every_in_a_run_that_accumulates(hook, every, tmp_path):
     trainer = Trainer(accumulate=2, run_dir=tmp_path, epochs=2)
     called = []
     trainer.on(hook, every=every)(lambda run: called.append((run.epoch, run.batch_index)))
-    trainer.fit(Line(), batches(8))
+    trainer.fit(Line(), make_line_loader(8))
     due = [(epoch, index) for epoch in (0, 1) for index in (1, 3, 5, 7)]
     assert called == due[every - 1 :: every]
 
@@ -187,7 +168,7 @@ def test_every_in_a_run_with_validation(tmp_path):
     trainer.on("validation_batch_end", every=2)(
         lambda run: called.append(("valid", run.epoch, run.batch_index))
     )
-    trainer.fit(Line(), batches(1), batches(3))
+    trainer.fit(Line(), make_line_loader(1), make_line_loader(3))
     assert called == [
         ("valid", 0, 1),
         ("epoch", 1),
@@ -250,7 +231,7 @@ def test_once_in_a_run_survives_a_plugin_that_comes(tmp_path):
     def add(run):
         trainer.on("epoch_end")(lambda run: None)
 
-    trainer.fit(Line(), batches(1))
+    trainer.fit(Line(), make_line_loader(1))
     assert called == [0]
 
 

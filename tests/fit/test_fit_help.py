@@ -1,8 +1,5 @@
 """`trainbus fit --help`: everything that a file can set, without importing torch."""
 
-import subprocess
-import sys
-
 import pytest
 
 from trainbus import Trainer
@@ -56,15 +53,13 @@ def test_what_cannot_be_read_is_named(trainbus, config):
 
 
 @pytest.mark.parametrize("with_file", [False, True])
-def test_it_imports_no_torch(config, tmp_path, with_file):
+def test_it_imports_no_torch(config, python, with_file):
     script = (
         "import sys; from trainbus.cli import main\n"
         "main(['fit', '-h', *sys.argv[1:]]); sys.exit('torch' in sys.modules)"
     )
     files = [str(config)] if with_file else []
-    subprocess.run(
-        [sys.executable, "-c", script, *files], cwd=tmp_path, check=True, capture_output=True
-    )
+    python("-c", script, *files)
 
 
 # --- signatures from source ----------------------------------------------------------------------

@@ -21,32 +21,22 @@ PROGRAM = textwrap.dedent("""
     for name in sys.argv[1:]:  # what the user's program imports before
         if name != "run":
             __import__(name)
-    import torch
-    from torch.nn import functional
-    from trainbus import Task, Trainer
+    from trainbus import Trainer, testing
     from trainbus_comet import Comet
     from trainbus_mlflow import MLflow
     from trainbus_wandb import Wandb
 
-    class Line(Task):
-        def __init__(self):
-            super().__init__()
-            self.linear = torch.nn.Linear(4, 1)
-
+    class Line(testing.Line):
         def training_step(self, batch, run):
-            loss = functional.mse_loss(self.linear(batch), batch[:, :1])
-            run.log({"loss": loss, "step squared": run.global_step**2})
-            return loss
-
-        def configure_optimizer(self):
-            return torch.optim.SGD(self.parameters(), lr=0.01)
+            run.log({"step squared": run.global_step**2})
+            return super().training_step(batch, run)
 
     loggers = [
         Comet(mode="offline"),
         MLflow(tracking_uri="sqlite:///mlflow.db", experiment="together"),
         Wandb(project="together", mode="offline"),
     ]
-    batches = list(torch.randn(5, 2, 4))
+    batches = testing.make_line_loader()
     if "run" in sys.argv:  # Comet's client is here before the others
         Trainer(run_dir="before", plugins=loggers[:1]).fit(Line(), batches)
     trainer = Trainer(epochs=2, plugins=loggers)

@@ -8,17 +8,14 @@ import sys
 import sysconfig
 import venv
 from collections.abc import Callable, Iterator, Mapping
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 import trainbus
-from trainbus.cli import main
 from trainbus.events import Plugin
 from trainbus.plugins import discovery, loading
 from trainbus.plugins.selection import CommandLine, command_line
@@ -181,15 +178,6 @@ def office(make_environment: Callable[..., Environment]) -> Environment:
     return make_environment("trainbus-good", *(project.name for project in OFFICE))
 
 
-@pytest.fixture(autouse=True)
-def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing outside of the test says which plugins are on, or with which options."""
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("TRAINBUS_"):
-            monkeypatch.delenv(name)
-
-
 def _entered(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> Iterator[Environment]:
     before = set(sys.modules)
     monkeypatch.syspath_prepend(environment.site_packages)
@@ -222,23 +210,6 @@ def told() -> Iterator[Callable[..., None]]:
 
     yield tell
     command_line.set(before)
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
-    """`command(*arguments)`: the command in this process; its status and what it wrote."""
-
-    def run(*arguments: str) -> SimpleNamespace:
-        capsys.readouterr()
-        status: Any = 0
-        try:
-            copy_context().run(main, list(arguments))
-        except SystemExit as error:
-            status = error.code
-        written = capsys.readouterr()
-        return SimpleNamespace(status=status, stdout=written.out, stderr=written.err)
-
-    return run
 
 
 @pytest.fixture

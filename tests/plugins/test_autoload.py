@@ -81,9 +81,8 @@ def test_a_broken_one_is_an_error_once_it_is_named(office):
     assert "the office is closed" in done.stderr
 
 
-def test_the_doctor_finds_the_broken_one(in_office, command):
-    done = command("doctor")
-    assert done.status == 1
+def test_the_doctor_finds_the_broken_one(in_office, trainbus):
+    done = trainbus("doctor", status=1)
     (line,) = (line for line in done.stdout.splitlines() if " broken " in line)
     assert "acme-ruin 1.0" in line
 

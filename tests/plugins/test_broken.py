@@ -125,9 +125,8 @@ def test_a_misspelt_known_plugin_is_answered_with_the_known_name(zoo):
 # --- what the listing and the doctor say of them -------------------------------------------------
 
 
-def test_the_listing_says_what_is_broken_as_far_as_metadata_tells(in_zoo, command):
-    done = command("plugins")
-    assert done.status == 0
+def test_the_listing_says_what_is_broken_as_far_as_metadata_tells(in_zoo, trainbus):
+    done = trainbus("plugins")
     lines = {line.split()[0]: line for line in done.stdout.splitlines()}
     assert {name for name, line in lines.items() if line.split()[1] == "broken"} == {
         "twin", "outdated", "needy", "elderly",
@@ -144,9 +143,8 @@ def test_the_listing_says_how_to_get_a_plugin_that_is_missing(zoo):
     assert line.endswith("pip install trainbus-tensorboard")
 
 
-def test_the_doctor_reports_each_broken_plugin_with_its_cure(in_zoo, command):
-    done = command("doctor")
-    assert done.status == 1
+def test_the_doctor_reports_each_broken_plugin_with_its_cure(in_zoo, trainbus):
+    done = trainbus("doctor", status=1)
     found = {line.split()[1]: line for line in done.stdout.splitlines() if " broken " in line}
     assert "RuntimeError: no licence file" in found["broken"]
     assert "No module named 'no_such_module'" in found["crashed"]
@@ -158,9 +156,8 @@ def test_the_doctor_reports_each_broken_plugin_with_its_cure(in_zoo, command):
     assert done.stdout.splitlines()[-1] == "6 problems found"
 
 
-def test_the_doctor_reports_what_is_switched_on_and_cannot_be_registered(in_zoo, command):
-    done = command("-p", "misspelt", "doctor")
-    assert done.status == 1
+def test_the_doctor_reports_what_is_switched_on_and_cannot_be_registered(in_zoo, trainbus):
+    done = trainbus("-p", "misspelt", "doctor", status=1)
     assert "did you mean 'on_fit_start'?" in done.stdout
 
 
@@ -171,19 +168,19 @@ def test_help_survives_a_broken_plugin(zoo):
 
 
 @pytest.mark.parametrize("verb", ["plugins", "hooks", "doctor"])
-def test_no_plugins_works_whatever_is_switched_on(in_zoo, monkeypatch, command, verb):
+def test_no_plugins_works_whatever_is_switched_on(in_zoo, monkeypatch, trainbus, verb):
     monkeypatch.setenv("TRAINBUS_PLUGINS", ",".join(BROKEN))
-    done = command("--no-plugins", verb)
+    done = trainbus("--no-plugins", verb, status=int(verb == "doctor"))
     assert done.stderr == ""
     assert "cannot be loaded" not in done.stdout
 
 
 @pytest.mark.parametrize("verb", ["plugins", "hooks", "doctor"])
 def test_no_plugins_works_beside_a_project_file_that_cannot_be_read(
-    in_zoo, tmp_path, command, verb
+    in_zoo, tmp_path, trainbus, verb
 ):
     (tmp_path / "trainbus.toml").write_text("plugins = [")
-    done = command("--no-plugins", verb)
+    done = trainbus("--no-plugins", verb, status=int(verb == "doctor"))
     assert done.stderr == ""
     assert "good" in done.stdout or verb == "hooks"
 

@@ -15,22 +15,16 @@ from trainbus import JournalFile
 
 #: Logs a number that tells its step, twice a step; what was flushed is told on standard output.
 TRAIN = """
-import sys, time, torch
-from pathlib import Path
-from torch import nn
-from trainbus import Task, Trainer, hookimpl
+import time, torch
+from trainbus import JournalFile, Trainer
 from trainbus.builtin import Checkpoint, Journal
+from trainbus.testing import Line, make_line_loader
 
-class Line(Task):
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Linear(2, 1)
+class Steps(Line):
     def training_step(self, batch, run):
         time.sleep(0.001)
         run.log(step=run.global_step + 1, half=(run.global_step + 1) / 2)
-        return self.net(batch).square().mean()
-    def configure_optimizer(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
+        return super().training_step(batch, run)
 
 trainer = Trainer(
     epochs=40, seed=0, plugins=["./lines.py", Checkpoint(every_steps=30), Journal(seconds=0.1)]
@@ -40,12 +34,11 @@ trainer = Trainer(
 def tell(run):
     # What another connection reads is on the disk.
     if run.global_step % 20 == 19:
-        from trainbus import JournalFile
         with JournalFile.open(run.dir / "journal.db") as journal:
             print(journal.last, flush=True)
 
 torch.set_num_threads(1)
-trainer.fit(Line(), [torch.ones(1, 2)] * 50, resume="auto")
+trainer.fit(Steps(), list(make_line_loader(50, 1)), resume="auto")
 """
 
 #: A logger that appends a line for each metric, and makes it safe when it is asked to.

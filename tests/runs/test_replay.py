@@ -9,15 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
-from torch.nn import functional
-from torch.utils.data import DataLoader
 
-from trainbus import JournalFile, Task, Trainer
+from trainbus import JournalFile, Trainer
 from trainbus.builtin import Checkpoint, Journal
 from trainbus.records.journal import Entry
 from trainbus.storage.lock import lock
+from trainbus.testing import Line, make_line_loader
 
 #: A logger that appends what it receives to a file; it keeps in its state what a service would.
 LINES = '''
@@ -84,25 +81,18 @@ class AllRanks(Lines):
 TO = ("--to", "loggers:Lines", "-o", "lines.file=lines.jsonl")
 
 
-class Fitting(Task):
-    """Four numbers to one."""
+class Fitting(Line):
+    """A line that may fail at a step."""
 
-    hparams = {"lr": 0.01}
     stops_at = None
 
     def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(4, 1)
+        super().__init__(lr=0.01)
 
     def training_step(self, batch, run):
         if run.global_step == self.stops_at:
             raise ZeroDivisionError("a bug")
-        loss = functional.mse_loss(self.linear(batch), batch[:, :1])
-        run.log(loss=loss)
-        return loss
-
-    def configure_optimizer(self):
-        return torch.optim.SGD(self.parameters(), lr=0.01)
+        return super().training_step(batch, run)
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +100,7 @@ def loggers(tmp_path, monkeypatch):
     """The logger is a module that can be imported: `--to loggers:Lines` names it `lines`."""
     (tmp_path / "loggers.py").write_text(LINES)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     sys.modules.pop("loggers", None)
     yield
     sys.modules.pop("loggers", None)
@@ -118,7 +108,7 @@ def loggers(tmp_path, monkeypatch):
 
 @pytest.fixture
 def data():
-    return DataLoader(torch.randn(20, 4), batch_size=2)
+    return make_line_loader(10)
 
 
 @pytest.fixture
@@ -254,27 +244,18 @@ def test_the_status_of_a_failed_run_is_sent(trainbus, data):
 
 
 TRAIN = """
-import time, torch
-from torch import nn
-from trainbus import Task, Trainer
+import time
+from trainbus import Trainer
 from trainbus.builtin import Journal
+from trainbus.testing import Line, make_line_loader
 
-class Slow(Task):
-    hparams = {"lr": 0.1}
-
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Linear(2, 1)
-
+class Slow(Line):
     def training_step(self, batch, run):
         time.sleep(0.005)
         run.log(step=run.global_step + 1)
-        return self.net(batch).square().mean()
+        return super().training_step(batch, run)
 
-    def configure_optimizer(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-Trainer(plugins=[Journal(seconds=0.1)], epochs=1000).fit(Slow(), [torch.ones(1, 2)] * 50)
+Trainer(plugins=[Journal(seconds=0.1)], epochs=1000).fit(Slow(lr=0.1), make_line_loader(50))
 """
 
 
@@ -405,7 +386,6 @@ def test_ctrl_c_keeps_what_was_sent_and_the_next_replay_goes_on(trainbus, data, 
     process = subprocess.Popen(
         [sys.executable, "-m", "trainbus", "replay", "latest", *TO, "-o", "lines.slow=0.1"],
         stderr=subprocess.PIPE, text=True,
-        env={k: v for k, v in os.environ.items() if not k.startswith("TRAINBUS_")},
     )  # fmt: skip
     shown = {}
     while not shown.get("lines", {}).get("has"):
@@ -502,13 +482,10 @@ def test_the_project_and_the_environment_set_options(trainbus, fit, tmp_path, mo
     assert of("end", "of-shell.jsonl") == ["completed"]
 
 
-def test_the_environment_sets_options(fit):
+def test_the_environment_sets_options(fit, process):
     fit()
-    subprocess.run(
-        [sys.executable, "-m", "trainbus", "replay", "latest", "--to", "loggers:Lines"],
-        env={**os.environ, "TRAINBUS_LINES_FILE": "of-environment.jsonl"},
-        check=True, capture_output=True,
-    )  # fmt: skip
+    to = ("--to", "loggers:Lines")
+    process("replay", "latest", *to, TRAINBUS_LINES_FILE="of-environment.jsonl")
     assert of("end", "of-environment.jsonl") == ["completed"]
 
 

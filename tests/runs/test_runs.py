@@ -14,36 +14,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional
 
-from trainbus import JournalFile, Task, Trainer, terminal
+from trainbus import JournalFile, Trainer, terminal
 from trainbus.records.journal import Entry, LoggerState
 from trainbus.runs import chart
 from trainbus.runs.plot_page import log_ticks, ticks
 from trainbus.runs.stored_run import StoredRun
+from trainbus.testing import Line
 
 
-class Fitting(Task):
-    """Four numbers to one."""
+class Fitting(Line):
+    """A line with an accuracy."""
 
     def __init__(self, lr):
-        super().__init__()
-        self.hparams = {"lr": lr, "model": {"width": 4, "bias": True}}
-        self.linear = nn.Linear(4, 1)
-        self.lr = lr
-
-    def training_step(self, batch, run):
-        loss = functional.mse_loss(self.linear(batch[0]), batch[1])
-        run.log(loss=loss)
-        return loss
+        super().__init__(lr=lr, model={"width": 4, "bias": True})
 
     def validation_step(self, batch, run):
-        error = functional.mse_loss(self.linear(batch[0]), batch[1])
-        run.log(loss=error, accuracy=1 / (1 + error))
+        run.log(accuracy=1 / (1 + super().validation_step(batch, run)))
 
     def configure_optimizer(self):
-        return torch.optim.SGD(self.parameters(), lr=self.lr)
+        return torch.optim.SGD(self.parameters(), lr=self.hparams["lr"])
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +166,7 @@ def test_a_damaged_journal_hides_no_other_run(trainbus, make_run, tmp_path):
     assert [each["status"] for each in told] == ["completed", "damaged"]
 
 
-def test_no_listing_imports_torch(trained):
+def test_no_listing_imports_torch(trained, python, monkeypatch):
     script = (
         "import sys; from trainbus.cli import main\n"
         "main(['runs']); main(['runs', 'show', 'latest']); main(['runs', 'plot', 'latest'])\n"
@@ -184,10 +174,8 @@ def test_no_listing_imports_torch(trained):
         "import trainbus.runs.replay\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'pyarrow')))"
     )
-    names = [path.name for path in trained.iterdir()]
-    subprocess.run(
-        [sys.executable, "-c", script, *names], cwd=trained.parent, check=True, capture_output=True
-    )
+    monkeypatch.chdir(trained.parent)
+    python("-c", script, *(path.name for path in trained.iterdir()))
     (trained.parent / "runs.html").unlink()
 
 
@@ -333,13 +321,10 @@ def test_sparklines(values, columns, drawn):
     assert terminal.sparkline(values, columns) == drawn
 
 
-def test_a_sparkline_is_ascii_where_the_terminal_has_no_blocks(tmp_path, make_run):
+def test_a_sparkline_is_ascii_where_the_terminal_has_no_blocks(process, make_run):
     make_run("a", metrics(1, loss=0.0), metrics(2, loss=1.0), end(2000.0))
-    done = subprocess.run(
-        [sys.executable, "-m", "trainbus", "runs", "show", "a"],
-        env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True,
-    )  # fmt: skip
-    assert re.search(rb"loss +1 +0 +1 +2  _#\n", done.stdout)
+    done = process("runs", "show", "a", PYTHONIOENCODING="ascii")
+    assert re.search(r"loss +1 +0 +1 +2  _#\n", done.stdout)
 
 
 @pytest.mark.parametrize(

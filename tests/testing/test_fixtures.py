@@ -1,8 +1,5 @@
 """What a plugin's author is given to test with."""
 
-import subprocess
-import sys
-
 from trainbus import Trainer
 from trainbus.testing import MemoryLog, Recorder, TinyTask, make_loader
 from trainbus.testing.fixtures import *  # noqa: F403
@@ -63,12 +60,11 @@ def test_without_fixtures_the_same_is_at_hand():
     assert recorder.events.count("on_train_batch_end") == len(log.values("train/loss")) == 2
 
 
-def test_pytest_is_asked_for_where_it_is_missing_and_nowhere_else():
+def test_pytest_is_asked_for_where_it_is_missing_and_nowhere_else(python):
     code = (
         "import sys; sys.modules['pytest'] = None\n"
-        "import trainbus, trainbus.trainer, trainbus.cli\n"
+        "import trainbus, trainbus.engine.trainer, trainbus.cli\n"
         "try: import trainbus.testing\n"
         "except ModuleNotFoundError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "trainbus.testing needs pytest: pip install pytest\n"
+    assert python("-c", code).stdout == "trainbus.testing needs pytest: pip install pytest\n"

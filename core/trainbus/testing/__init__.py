@@ -16,6 +16,8 @@ except ModuleNotFoundError as error:
 
 from trainbus.testing.recorder import MemoryLog, Recorder
 from trainbus.testing.suite import conformance
-from trainbus.testing.tiny import TinyTask, make_loader
+from trainbus.testing.tiny import Line, TinyTask, make_line_loader, make_loader
 
-__all__ = ["MemoryLog", "Recorder", "TinyTask", "conformance", "make_loader"]
+__all__ = [
+    "Line", "MemoryLog", "Recorder", "TinyTask", "conformance", "make_line_loader", "make_loader",
+]  # fmt: skip

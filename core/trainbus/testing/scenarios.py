@@ -40,28 +40,21 @@ def _scenario(name: str, records: bool = False) -> Callable[[_Play], _Play]:
     return add
 
 
-@_scenario("fit", records=True)
-def _fit(lab: Bench) -> None:
-    lab.fit(lab.trainer())
-    lab.ended("completed")
+def _fits(name: str, records: bool = False, valid: bool = True, **settings: Any) -> None:
+    """Add a fit to its end, by a trainer with these settings."""
+
+    @_scenario(name, records)
+    def play(lab: Bench) -> None:
+        lab.fit(lab.trainer(**settings), valid=valid)
+        lab.ended("completed")
 
 
-@_scenario("validation inside epochs")
-def _inside(lab: Bench) -> None:
-    lab.fit(lab.trainer(validate_every=0.4))
-    lab.ended("completed")
-
-
-@_scenario("no validation")
-def _no_validation(lab: Bench) -> None:
-    lab.fit(lab.trainer(), valid=False)
-    lab.ended("completed")
-
-
-@_scenario("accumulated batches")
-def _accumulated(lab: Bench) -> None:
-    lab.fit(lab.trainer(accumulate=2))
-    lab.ended("completed")
+_fits("fit", records=True)
+_fits("validation inside epochs", validate_every=0.4)
+_fits("no validation", valid=False)
+_fits("accumulated batches", accumulate=2)
+_fits("max_steps inside an epoch", epochs=None, max_steps=7)
+_fits("a dry run", records=True, dry_run=2)
 
 
 @_scenario("a loader without a length")
@@ -73,12 +66,6 @@ def _no_length(lab: Bench) -> None:
             return iter(batches)
 
     lab.trainer().fit(lab.task(), Stream(), Stream())
-    lab.ended("completed")
-
-
-@_scenario("max_steps inside an epoch")
-def _max_steps(lab: Bench) -> None:
-    lab.fit(lab.trainer(epochs=None, max_steps=7))
     lab.ended("completed")
 
 
@@ -151,19 +138,16 @@ def _by_hand_broken(lab: Bench) -> None:
 @_scenario("a step that fails", records=True)
 def _failing_step(lab: Bench) -> None:
     _fails_at(lab, "training_step", Mishap("this step fails"))
-    lab.ended("failed")
 
 
 @_scenario("a validation that fails")
 def _failing_validation(lab: Bench) -> None:
     _fails_at(lab, "validation_step", Mishap("this step fails"))
-    lab.ended("failed")
 
 
 @_scenario("Ctrl-C twice")
 def _interrupt_at_once(lab: Bench) -> None:
     _fails_at(lab, "training_step", KeyboardInterrupt())
-    lab.ended("interrupted")
 
 
 def _fails_at(lab: Bench, action: str, error: BaseException) -> None:
@@ -178,6 +162,7 @@ def _fails_at(lab: Bench, action: str, error: BaseException) -> None:
         lab.fit(trainer)
     if caught.value is not error:
         lab.subject.fail(f"made {error!r} of the run into {caught.value!r}")
+    lab.ended("failed" if isinstance(error, Mishap) else "interrupted")
 
 
 @_scenario("Ctrl-C", records=True)
@@ -238,12 +223,6 @@ def _stopped_run(lab: Bench) -> None:
 
     lab.fit(trainer)
     lab.ended("stopped")
-
-
-@_scenario("a dry run", records=True)
-def _dry_run(lab: Bench) -> None:
-    lab.fit(lab.trainer(dry_run=2))
-    lab.ended("completed")
 
 
 @_scenario("a run that fails before it begins", records=True)

@@ -6,13 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from trainbus import Accelerator, Task, Trainer
-
-
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch):
-    """Each test works in an empty directory, from the same seed."""
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
+from trainbus.testing.fixtures import own_directory  # noqa: F401
 
 
 class Classifier(Task):

@@ -6,13 +6,12 @@ from torch import nn
 from torch.nn import functional
 
 from trainbus import Task
+from trainbus.testing.fixtures import own_directory  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch):
-    """Each test works in an empty directory, with the same random numbers."""
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
+def compile_anew():
+    """No test takes what another one compiled."""
     torch.compiler.reset()
 
 

@@ -5,13 +5,9 @@ import torch
 from torch import nn
 
 from trainbus import Task
+from trainbus.testing.fixtures import clean_environment, own_directory  # noqa: F401
 
-
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("TRAINBUS_PLUGINS", raising=False)
-    torch.manual_seed(0)
+environment = clean_environment()
 
 
 class Net(Task):

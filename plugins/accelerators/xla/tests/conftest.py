@@ -10,6 +10,7 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from trainbus import Loader, Task
+from trainbus.testing.fixtures import own_directory  # noqa: F401
 
 HAS_TORCH_XLA = find_spec("torch_xla") is not None and "PJRT_DEVICE" in os.environ
 if HAS_TORCH_XLA:  # before autograd is at work elsewhere in this process
@@ -28,12 +29,6 @@ def pytest_collection_modifyitems(items):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "torch_xla: needs torch_xla with PJRT_DEVICE=CPU")
-
-
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch):
-    """Each test works in an empty directory."""
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -7,11 +7,9 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-import torch
-from torch import nn
-from torch.nn import functional
 
-from trainbus import Task
+from trainbus.testing import make_line_loader
+from trainbus.testing.fixtures import clean_environment, own_directory  # noqa: F401
 
 # Nothing of Comet's client leaves this machine: no reports of its errors, and a closed port
 # instead of its server. It reads some of these when it is imported.
@@ -25,13 +23,13 @@ KEPT = {
 os.environ.update(KEPT)
 
 
+environment = clean_environment("COMET_", scope="module", **KEPT)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def own_home(tmp_path_factory):
-    """Comet's client finds no configuration, no API key, and an empty place to write to."""
+    """Comet's client finds no configuration, and an empty place to write to."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [*os.environ]:
-            if name.startswith("COMET_") and name not in KEPT:
-                patch.delenv(name)
         home = tmp_path_factory.mktemp("home")
         patch.setenv("HOME", str(home))
         patch.setattr(tempfile, "tempdir", str(home))
@@ -39,44 +37,10 @@ def own_home(tmp_path_factory):
         yield
 
 
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch):
-    """Each test works in an empty directory, with the same random numbers."""
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-
-
-class Line(Task):
-    """Four numbers to one, by least squares."""
-
-    def __init__(self, **hparams):
-        super().__init__()
-        self.linear = nn.Linear(4, 1)
-        self.hparams = hparams
-
-    def training_step(self, batch, run):
-        loss = functional.mse_loss(self.linear(batch), batch[:, :1])
-        run.log(loss=loss)
-        return loss
-
-    def validation_step(self, batch, run):
-        loss = functional.mse_loss(self.linear(batch), batch[:, :1])
-        run.log(loss=loss)
-
-    def configure_optimizer(self):
-        return torch.optim.SGD(self.parameters(), lr=0.01)
-
-
-@pytest.fixture(scope="session")
-def make_line():
-    """The class `Line`: its arguments are the task's hparams."""
-    return Line
-
-
 @pytest.fixture(scope="session")
 def batches():
     """Five batches of two samples."""
-    return list(torch.randn(5, 2, 4, generator=torch.Generator().manual_seed(1)))
+    return list(make_line_loader())
 
 
 class Archive:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from trainbus import Trainer
+from trainbus.testing import Line
 from trainbus_comet import Comet
 
 LONG = "a" * 150
@@ -22,7 +23,7 @@ PARAMS = {
 
 
 @pytest.fixture(scope="module")
-def archive(make_line, batches, archives, tmp_path_factory):
+def archive(batches, archives, tmp_path_factory):
     """One run that logs all that services choke on."""
     directory = tmp_path_factory.mktemp("records")
     (directory / "model").mkdir()
@@ -53,7 +54,7 @@ def archive(make_line, batches, archives, tmp_path_factory):
     def go_back(run):
         run.global_step = 2
 
-    run = trainer.fit(make_line(**PARAMS), batches, batches)
+    run = trainer.fit(Line(**PARAMS), batches, batches)
     assert run.errors == []
     (archive,) = archives(run.dir / "comet")
     return archive

@@ -12,11 +12,10 @@ import urllib.request
 from types import SimpleNamespace
 
 import pytest
-import torch
-from torch import nn
-from torch.nn import functional
 
-from trainbus import RunInfo, Task
+from trainbus import RunInfo
+from trainbus.testing import make_line_loader
+from trainbus.testing.fixtures import clean_environment, own_directory  # noqa: F401
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -24,51 +23,20 @@ ENVIRONMENT = {
     "NO_PROXY": "127.0.0.1",
     "no_proxy": "127.0.0.1",
 }
+environment = clean_environment("MLFLOW_", **ENVIRONMENT)
 
 
 @pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch):
-    """Each test works in an empty directory, with a home and settings of its own."""
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        monkeypatch.delenv(name)
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
+def own_home(tmp_path, monkeypatch):
+    """Each test has a home of its own."""
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    torch.manual_seed(0)
-
-
-class Line(Task):
-    """Four numbers to one, by least squares."""
-
-    def __init__(self, **hparams):
-        super().__init__()
-        self.linear = nn.Linear(4, 1)
-        self.hparams = hparams
-
-    def training_step(self, batch, run):
-        loss = functional.mse_loss(self.linear(batch), batch[:, :1])
-        run.log(loss=loss)
-        return loss
-
-    def validation_step(self, batch, run):
-        run.log(loss=functional.mse_loss(self.linear(batch), batch[:, :1]))
-
-    def configure_optimizer(self):
-        return torch.optim.SGD(self.parameters(), lr=0.01)
-
-
-@pytest.fixture
-def make_line():
-    """The class `Line`: its arguments are the task's hparams."""
-    return Line
 
 
 @pytest.fixture
 def batches():
     """Five batches of two samples."""
-    return list(torch.randn(5, 2, 4))
+    return list(make_line_loader())
 
 
 @pytest.fixture(scope="session")

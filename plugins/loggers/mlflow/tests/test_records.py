@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from trainbus import Artifact, PluginError, RecordRejected, Trainer
+from trainbus.testing import Line
 from trainbus_mlflow import MLflow, names
 
 LARGEST = 1.7976931348623157e308
@@ -283,13 +284,11 @@ def test_an_artifact_that_is_delivered_again_is_there_once(begun, read, tmp_path
 # --- the machine ---------------------------------------------------------------------------------
 
 
-def test_system_metrics_are_measured_beside_the_training(
-    make_line, batches, read, database, monkeypatch
-):
+def test_system_metrics_are_measured_beside_the_training(batches, read, database, monkeypatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     trainer = Trainer(plugins=[MLflow(database, system_metrics=True)])
     trainer.on("train_batch_end")(lambda run: time.sleep(0.2))
-    trainer.fit(make_line(), batches * 3)
+    trainer.fit(Line(), batches * 3)
     remote = read(database)
     system = [name for name in remote.names if name.startswith("system/")]
     assert len(system) >= 7

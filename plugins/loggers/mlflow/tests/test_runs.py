@@ -12,13 +12,14 @@ import pytest
 from trainbus import PluginError, StopRun, Trainer
 from trainbus.builtin.journal import Journal
 from trainbus.cli import main
+from trainbus.testing import Line
 from trainbus_mlflow import MLflow
 from trainbus_mlflow.remote import limited
 
 CLOSED = "http://127.0.0.1:1"
 
 
-def test_every_metric_is_there_once_at_its_step_and_time(make_line, batches, read, database):
+def test_every_metric_is_there_once_at_its_step_and_time(batches, read, database):
     started = time.time()
     trainer = Trainer(epochs=2, plugins=[MLflow(database)])
     told = {}
@@ -28,7 +29,7 @@ def test_every_metric_is_there_once_at_its_step_and_time(make_line, batches, rea
         for name, value in metrics.items():
             told.setdefault(name, []).append((step, value))
 
-    run = trainer.fit(make_line(), batches, batches)
+    run = trainer.fit(Line(), batches, batches)
     remote = read(database)
     assert [step for step, _ in told["train/loss"]] == list(range(1, 11))
     assert {name: remote.series(name) for name in remote.names} == told
@@ -37,10 +38,8 @@ def test_every_metric_is_there_once_at_its_step_and_time(make_line, batches, rea
     assert run.errors == []
 
 
-def test_a_run_is_named_after_its_directory_in_the_experiment_of_its_task(
-    make_line, batches, read, database
-):
-    run = Trainer(plugins=[MLflow(database)]).fit(make_line(width=4), batches)
+def test_a_run_is_named_after_its_directory_in_the_experiment_of_its_task(batches, read, database):
+    run = Trainer(plugins=[MLflow(database)]).fit(Line(width=4), batches)
     remote = read(database)
     assert remote.client.get_experiment(remote.info.experiment_id).name == "Line"
     assert remote.info.run_name == run.dir.name == remote.tags["trainbus.run"]
@@ -51,31 +50,29 @@ def test_a_run_is_named_after_its_directory_in_the_experiment_of_its_task(
     assert run.header["mlflow"] == f"mlflow ui --backend-store-uri {database}"
 
 
-def test_options_name_the_experiment_the_run_and_its_tags(make_line, batches, read, database):
+def test_options_name_the_experiment_the_run_and_its_tags(batches, read, database):
     plugin = MLflow(database, experiment="digits", run_name="first", tags={"team": "vision"})
     trainer = Trainer(plugins=[plugin])
     trainer.on("fit_start")(lambda run: run.log_tags({"kind": "größe", "empty": ""}))
-    trainer.fit(make_line(), batches)
+    trainer.fit(Line(), batches)
     remote = read(database)
     assert remote.client.get_experiment(remote.info.experiment_id).name == "digits"
     assert remote.info.run_name == "first"
     assert {"team": "vision", "kind": "größe", "empty": ""}.items() <= remote.tags.items()
 
 
-def test_the_environment_names_the_store_and_the_experiment(
-    make_line, batches, read, database, monkeypatch
-):
+def test_the_environment_names_the_store_and_the_experiment(batches, read, database, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "from outside")
-    Trainer(plugins=["mlflow"]).fit(make_line(), batches)
+    Trainer(plugins=["mlflow"]).fit(Line(), batches)
     remote = read(database)
     assert remote.client.get_experiment(remote.info.experiment_id).name == "from outside"
 
 
 def test_without_a_uri_it_is_the_store_that_mlflow_itself_would_use(
-    make_line, batches, read, database, tmp_path
+    batches, read, database, tmp_path
 ):
-    run = Trainer(plugins=["mlflow"]).fit(make_line(), batches)
+    run = Trainer(plugins=["mlflow"]).fit(Line(), batches)
     where = run.header["mlflow"].removeprefix("mlflow ui --backend-store-uri ")
     assert unquote(where) == database  # ./mlflow.db, which the fixture made
     assert read(database).info.status == "FINISHED"
@@ -87,7 +84,7 @@ def test_without_a_uri_it_is_the_store_that_mlflow_itself_would_use(
      (KeyboardInterrupt(), "KILLED")],
     ids=["completed", "stopped", "failed", "interrupted"],
 )  # fmt: skip
-def test_the_status_says_how_it_ended(make_line, batches, read, database, error, status):
+def test_the_status_says_how_it_ended(batches, read, database, error, status):
     trainer = Trainer(plugins=[MLflow(database)])
 
     @trainer.on("train_batch_end")
@@ -97,18 +94,18 @@ def test_the_status_says_how_it_ended(make_line, batches, read, database, error,
 
     if isinstance(error, (ValueError, KeyboardInterrupt)):
         with pytest.raises(type(error)):
-            trainer.fit(make_line(), batches)
+            trainer.fit(Line(), batches)
     else:
-        trainer.fit(make_line(), batches)
+        trainer.fit(Line(), batches)
     remote = read(database)
     assert remote.info.status == status
     assert [step for step, _ in remote.series("train/loss")][:3] == [1, 2, 3]
 
 
-def test_a_resumed_run_goes_on_as_the_same_run(make_line, batches, read, database):
+def test_a_resumed_run_goes_on_as_the_same_run(batches, read, database):
     def train(epochs, **hparams):
         trainer = Trainer(epochs=epochs, plugins=[MLflow(database), "checkpoint"])
-        return trainer.fit(make_line(**hparams), batches, resume="auto")
+        return trainer.fit(Line(**hparams), batches, resume="auto")
 
     first = train(1, width=4, note="a")
     id = read(database).id
@@ -134,9 +131,9 @@ def test_a_continued_run_is_running_until_its_end(begun, read):
     assert read(case.uri).info.status == "FINISHED"
 
 
-def test_fit_and_test_are_two_runs_of_one_instance(make_line, batches, read, database):
+def test_fit_and_test_are_two_runs_of_one_instance(batches, read, database):
     trainer = Trainer(plugins=[MLflow(database)])
-    task = make_line()
+    task = Line()
     trainer.fit(task, batches)
     fitted = read(database)
     trainer.test(task, batches)
@@ -155,13 +152,13 @@ def test_a_thread_that_comes_back_late_writes_to_its_own_run(begun, info, read):
         assert read(case.uri, run.state["run_id"]).tags["of"] == of
 
 
-def test_a_dry_run_leaves_nothing(make_line, batches, read, database):
-    Trainer(plugins=[MLflow(database)], dry_run=2).fit(make_line(), batches)
+def test_a_dry_run_leaves_nothing(batches, read, database):
+    Trainer(plugins=[MLflow(database)], dry_run=2).fit(Line(), batches)
     with pytest.raises(ValueError, match="not enough values"):
         read(database)
 
 
-def test_nothing_of_mlflows_global_state_is_touched(make_line, batches, database):
+def test_nothing_of_mlflows_global_state_is_touched(batches, database):
     import mlflow
     from mlflow.environment_variables import (
         MLFLOW_HTTP_REQUEST_MAX_RETRIES,
@@ -172,7 +169,7 @@ def test_nothing_of_mlflows_global_state_is_touched(make_line, batches, database
     seen = []
     trainer = Trainer(plugins=[MLflow(database)])
     trainer.on("fit_end")(lambda: seen.append(mlflow.active_run()))
-    trainer.fit(make_line(), batches)
+    trainer.fit(Line(), batches)
     assert seen == [None]
     assert (dict(os.environ), mlflow.get_tracking_uri()) == before
     with limited(5), limited(10):
@@ -185,19 +182,19 @@ def test_nothing_of_mlflows_global_state_is_touched(make_line, batches, database
 # --- what stops a run before its first step ------------------------------------------------------
 
 
-def refused(trainer, make_line, batches):
+def refused(trainer, batches):
     """The message that stops the run."""
     steps = []
     trainer.on("train_batch_start")(lambda run: steps.append(run.global_step))
     with pytest.raises(PluginError) as caught:
-        trainer.fit(make_line(), batches)
+        trainer.fit(Line(), batches)
     assert steps == []
     return str(caught.value)
 
 
-def test_a_server_that_is_not_there_is_told_at_once(make_line, batches):
+def test_a_server_that_is_not_there_is_told_at_once(batches):
     started = time.monotonic()
-    message = refused(Trainer(plugins=[MLflow(CLOSED)]), make_line, batches)
+    message = refused(Trainer(plugins=[MLflow(CLOSED)]), batches)
     assert message.startswith(
         "plugin 'mlflow': http://127.0.0.1:1 cannot be reached ([Errno 111] Connection refused): "
         "start the server or mend the address"
@@ -221,44 +218,44 @@ def test_a_run_of_another_store_is_not_continued(info, database):
         MLflow(database).on_log_start(run)
 
 
-def test_a_deleted_experiment_is_told(make_line, batches, database):
+def test_a_deleted_experiment_is_told(batches, database):
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=database)
     id = client.create_experiment("Line")
     client.delete_experiment(id)
-    message = refused(Trainer(plugins=[MLflow(database)]), make_line, batches)
+    message = refused(Trainer(plugins=[MLflow(database)]), batches)
     assert f"`mlflow experiments restore --experiment-id {id}` brings it back" in message
 
 
-def test_without_the_sdk_the_run_does_not_start(make_line, batches, monkeypatch):
+def test_without_the_sdk_the_run_does_not_start(batches, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    message = refused(Trainer(plugins=[MLflow(CLOSED)]), make_line, batches)
+    message = refused(Trainer(plugins=[MLflow(CLOSED)]), batches)
     assert "plugin 'mlflow' (trainbus-mlflow) cannot import its SDK" in message
     assert "pip install 'mlflow-skinny>=3.7'" in message
 
 
-def test_too_old_an_sdk_is_told(make_line, batches, monkeypatch):
+def test_too_old_an_sdk_is_told(batches, monkeypatch):
     import mlflow
 
     monkeypatch.setattr(mlflow, "__version__", "3.6.1")
-    message = refused(Trainer(plugins=[MLflow(CLOSED)]), make_line, batches)
+    message = refused(Trainer(plugins=[MLflow(CLOSED)]), batches)
     assert "needs mlflow-skinny 3.7 or newer and found 3.6.1" in message
 
 
 @pytest.mark.parametrize("uri", [None, "postgresql://me:secret@db/mlflow"])
-def test_a_database_without_sqlalchemy_is_told(make_line, batches, monkeypatch, uri):
+def test_a_database_without_sqlalchemy_is_told(batches, monkeypatch, uri):
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
-    message = refused(Trainer(plugins=[MLflow(uri)]), make_line, batches)
+    message = refused(Trainer(plugins=[MLflow(uri)]), batches)
     assert "mlflow-skinny comes without sqlalchemy. Name a server" in message
     assert "pip install 'trainbus-mlflow[sqlite]'" in message
     assert "secret" not in message
 
 
-def test_system_metrics_without_psutil_are_told(make_line, batches, monkeypatch):
+def test_system_metrics_without_psutil_are_told(batches, monkeypatch):
     monkeypatch.setitem(sys.modules, "psutil", None)
     plugin = MLflow(CLOSED, system_metrics=True)
-    message = refused(Trainer(plugins=[plugin]), make_line, batches)
+    message = refused(Trainer(plugins=[plugin]), batches)
     assert "pip install 'trainbus-mlflow[system]'" in message
 
 
@@ -276,9 +273,9 @@ def test_importing_the_plugin_imports_neither_torch_nor_the_sdk():
 # --- offline -------------------------------------------------------------------------------------
 
 
-def test_a_run_without_its_server_is_sent_later(make_line, batches, read, database):
+def test_a_run_without_its_server_is_sent_later(batches, read, database):
     plugins = [MLflow(CLOSED, offline_fallback=True), Journal(finish_seconds=1)]
-    run = Trainer(plugins=plugins).fit(make_line(width=4), batches)
+    run = Trainer(plugins=plugins).fit(Line(width=4), batches)
     assert run.status == "completed"
     assert run.header["mlflow"].startswith("offline: http://127.0.0.1:1 cannot be reached")
     (error,) = run.errors

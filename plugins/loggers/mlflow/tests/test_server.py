@@ -14,6 +14,7 @@ import torch
 
 from trainbus import PluginError, RecordRejected, Trainer
 from trainbus.builtin.journal import Journal
+from trainbus.testing import Line
 from trainbus_mlflow import MLflow, names
 
 
@@ -33,7 +34,7 @@ def only_run(server, experiment, read):
     return read(server.uri, run.info.run_id)
 
 
-def test_a_whole_run_over_http(make_line, batches, read, server, experiment, tmp_path, capsys):
+def test_a_whole_run_over_http(batches, read, server, experiment, tmp_path, capsys):
     trainer = Trainer(plugins=[MLflow(server.uri, experiment)])
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights.bin").write_bytes(bytes(100))
@@ -46,7 +47,7 @@ def test_a_whole_run_over_http(make_line, batches, read, server, experiment, tmp
         run.log_artifact("rows", [{"a": 1.5}], "table")
         run.log_tags({"team": "vision"})
 
-    run = trainer.fit(make_line(width=4, long="x" * 10_000), batches, batches)
+    run = trainer.fit(Line(width=4, long="x" * 10_000), batches, batches)
     assert run.errors == []
     assert "View run" not in capsys.readouterr().out  # the header says it
     remote = only_run(server, experiment, read)
@@ -115,11 +116,11 @@ def refusing(request):
     server.server_close()
 
 
-def test_a_server_that_refuses_stops_the_run_before_its_first_step(make_line, batches, refusing):
+def test_a_server_that_refuses_stops_the_run_before_its_first_step(batches, refusing):
     uri, status = refusing
     started = time.monotonic()
     with pytest.raises(PluginError) as caught:
-        Trainer(plugins=[MLflow(uri.replace("//", "//me:secret@"))]).fit(make_line(), batches)
+        Trainer(plugins=[MLflow(uri.replace("//", "//me:secret@"))]).fit(Line(), batches)
     assert time.monotonic() - started < 10
     message = str(caught.value)
     if status == 503:
@@ -166,7 +167,7 @@ def gate(port):
         link.close()
 
 
-def test_a_server_that_comes_after_the_start_gets_all(make_line, batches, read, server, experiment):
+def test_a_server_that_comes_after_the_start_gets_all(batches, read, server, experiment):
     with gate(server.port) as way:
         uri = f"http://127.0.0.1:{way.port}"
         plugin = MLflow(uri, experiment, offline_fallback=True)
@@ -178,7 +179,7 @@ def test_a_server_that_comes_after_the_start_gets_all(make_line, batches, read, 
                 time.sleep(0.7)  # some deliveries fail
                 way.open = True
 
-        run = trainer.fit(make_line(width=4), batches)
+        run = trainer.fit(Line(width=4), batches)
     assert run.header["mlflow"].startswith(f"offline: {uri} cannot be reached")
     assert run.errors == []
     remote = only_run(server, experiment, read)
@@ -188,9 +189,7 @@ def test_a_server_that_comes_after_the_start_gets_all(make_line, batches, read, 
 
 
 @pytest.mark.slow
-def test_a_server_that_is_killed_and_started_again_has_every_metric_once(
-    make_line, batches, read, own_server
-):
+def test_a_server_that_is_killed_and_started_again_has_every_metric_once(batches, read, own_server):
     """SIGKILL while metrics are sent, several seconds without a server, the same database."""
     trainer = Trainer(plugins=[MLflow(own_server.uri, "killed"), Journal(seconds=0.1)])
     told = {}
@@ -210,7 +209,7 @@ def test_a_server_that_is_killed_and_started_again_has_every_metric_once(
             time.sleep(1)
             own_server.start()
 
-    run = trainer.fit(make_line(width=4), batches * 60)
+    run = trainer.fit(Line(width=4), batches * 60)
     own_server.wait()
     assert run.errors == []
     assert run.global_step == 300

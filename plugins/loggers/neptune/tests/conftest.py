@@ -4,63 +4,27 @@ import threading
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
-from torch.nn import functional
 
-from trainbus import Task
+from trainbus.testing import make_line_loader
+from trainbus.testing.fixtures import clean_environment, own_directory  # noqa: F401
+
+environment = clean_environment("NEPTUNE_", scope="module")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def own_home(tmp_path_factory):
-    """Neptune's client finds no configuration and no token, and writes to an empty place."""
+    """Neptune's client finds no configuration, and writes to an empty place."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("API_TOKEN", "PROJECT", "MODE", "DATA_DIRECTORY", "CUSTOM_RUN_ID"):
-            patch.delenv(f"NEPTUNE_{name}", raising=False)
         home = tmp_path_factory.mktemp("home")
         patch.setenv("HOME", str(home))
         patch.chdir(home)
         yield
 
 
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch):
-    """Each test works in an empty directory, with the same random numbers."""
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-
-
-class Line(Task):
-    """Four numbers to one, by least squares."""
-
-    def __init__(self, **hparams):
-        super().__init__()
-        self.linear = nn.Linear(4, 1)
-        self.hparams = hparams
-
-    def training_step(self, batch, run):
-        loss = functional.mse_loss(self.linear(batch), batch[:, :1])
-        run.log(loss=loss)
-        return loss
-
-    def validation_step(self, batch, run):
-        loss = functional.mse_loss(self.linear(batch), batch[:, :1])
-        run.log(loss=loss)
-
-    def configure_optimizer(self):
-        return torch.optim.SGD(self.parameters(), lr=0.01)
-
-
-@pytest.fixture(scope="session")
-def make_line():
-    """The class `Line`: its arguments are the task's hparams."""
-    return Line
-
-
 @pytest.fixture(scope="session")
 def batches():
     """Five batches of two samples."""
-    return list(torch.randn(5, 2, 4, generator=torch.Generator().manual_seed(1)))
+    return list(make_line_loader())
 
 
 class Offline:

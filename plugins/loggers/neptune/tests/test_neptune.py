@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from trainbus import PluginError, Trainer
+from trainbus.testing import Line
 from trainbus_neptune import Neptune
 
 LONG = "a" * 1500
@@ -20,7 +21,7 @@ PARAMS = {
 
 
 @pytest.fixture(scope="module")
-def logged(make_line, batches, parts, tmp_path_factory):
+def logged(batches, parts, tmp_path_factory):
     """One run that logs all that services choke on, and what its client kept."""
     directory = tmp_path_factory.mktemp("records")
     (directory / "model" / "part").mkdir(parents=True)
@@ -44,7 +45,7 @@ def logged(make_line, batches, parts, tmp_path_factory):
     def go_back(run):
         run.global_step = 2
 
-    run = trainer.fit(make_line(**PARAMS), batches, batches)
+    run = trainer.fit(Line(**PARAMS), batches, batches)
     (offline,) = parts(run.dir / "neptune")
     return run, offline
 
@@ -125,8 +126,8 @@ def test_the_header_says_where_the_files_are_and_that_the_service_is_closed(logg
     assert run.header["neptune"] == f"files in {directory} (the service closed in March 2026)"
 
 
-def test_a_failing_run_says_so(make_line, batches, parts):
-    class Broken(make_line):
+def test_a_failing_run_says_so(batches, parts):
+    class Broken(Line):
         def training_step(self, batch, run):
             if run.global_step == 3:
                 raise ZeroDivisionError("three")
@@ -140,10 +141,10 @@ def test_a_failing_run_says_so(make_line, batches, parts):
     assert [step for step, _ in offline.series("train/loss")] == [1, 2, 3]
 
 
-def test_a_resumed_run_is_a_second_part_with_the_rest(make_line, batches, parts):
+def test_a_resumed_run_is_a_second_part_with_the_rest(batches, parts):
     def fit(epochs, resume=None):
         trainer = Trainer(epochs=epochs, plugins=["checkpoint", "neptune"])
-        return trainer.fit(make_line(), batches, resume=resume)
+        return trainer.fit(Line(), batches, resume=resume)
 
     run = fit(1)
     assert fit(2, "auto").dir == run.dir
@@ -153,37 +154,37 @@ def test_a_resumed_run_is_a_second_part_with_the_rest(make_line, batches, parts)
     assert one.value("trainbus/run") == two.value("trainbus/run") == run.dir.name
 
 
-def test_one_instance_serves_several_runs(make_line, batches, parts):
+def test_one_instance_serves_several_runs(batches, parts):
     trainer = Trainer(epochs=1, plugins=[Neptune(dir="here")])
-    trainer.fit(make_line(width=4), batches)
-    trainer.test(make_line(), batches)
+    trainer.fit(Line(width=4), batches)
+    trainer.test(Line(), batches)
     first, second = parts("here")
     assert "parameters/width" in first.names()
     assert "parameters/width" not in second.names()
     assert len(second.series("test/loss")) == 1
 
 
-def test_debug_goes_through_the_client_and_keeps_nothing(make_line, batches):
-    run = Trainer(epochs=1, plugins=[Neptune(mode="debug")]).fit(make_line(), batches)
+def test_debug_goes_through_the_client_and_keeps_nothing(batches):
+    run = Trainer(epochs=1, plugins=[Neptune(mode="debug")]).fit(Line(), batches)
     assert run.errors == []
     assert run.header["neptune"].startswith("debug mode, nothing is kept")
     assert not [path for path in (run.dir / "neptune").rglob("*") if path.is_file()]
 
 
-def test_system_metrics_are_kept_if_they_are_asked_for(make_line, batches, parts):
-    run = Trainer(epochs=1, plugins=[Neptune(system_metrics=True)]).fit(make_line(), batches)
+def test_system_metrics_are_kept_if_they_are_asked_for(batches, parts):
+    run = Trainer(epochs=1, plugins=[Neptune(system_metrics=True)]).fit(Line(), batches)
     (offline,) = parts(run.dir / "neptune")
     assert any(name.startswith("monitoring/") for name in offline.names())
 
 
-def test_the_client_writes_nothing_to_the_terminal(make_line, batches, capfd):
-    Trainer(epochs=1, plugins=["neptune"]).fit(make_line(), batches)
+def test_the_client_writes_nothing_to_the_terminal(batches, capfd):
+    Trainer(epochs=1, plugins=["neptune"]).fit(Line(), batches)
     captured = capfd.readouterr()
     assert "neptune" not in captured.out + captured.err
 
 
-def test_a_dry_run_leaves_nothing(make_line, batches, tmp_path):
-    Trainer(plugins=[Neptune(dir="here")], dry_run=2).fit(make_line(), batches)
+def test_a_dry_run_leaves_nothing(batches, tmp_path):
+    Trainer(plugins=[Neptune(dir="here")], dry_run=2).fit(Line(), batches)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -198,16 +199,16 @@ def test_an_unknown_mode_is_refused():
         Neptune(mode="online")
 
 
-def test_a_directory_that_cannot_be_made_stops_the_run(make_line, batches):
+def test_a_directory_that_cannot_be_made_stops_the_run(batches):
     Path("file").write_text("in the way")
     with pytest.raises(PluginError, match=r"plugin 'neptune' cannot begin: .*file"):
-        Trainer(plugins=[Neptune(dir="file")]).fit(make_line(), batches)
+        Trainer(plugins=[Neptune(dir="file")]).fit(Line(), batches)
 
 
-def test_without_the_sdk_the_run_does_not_start(make_line, batches, monkeypatch):
+def test_without_the_sdk_the_run_does_not_start(batches, monkeypatch):
     monkeypatch.setitem(sys.modules, "neptune", None)
     with pytest.raises(PluginError, match=r"pip install 'neptune>=1.14'"):
-        Trainer(plugins=["neptune"]).fit(make_line(), batches)
+        Trainer(plugins=["neptune"]).fit(Line(), batches)
 
 
 def test_importing_the_plugin_imports_neither_torch_nor_the_sdk():

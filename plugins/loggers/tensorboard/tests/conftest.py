@@ -3,52 +3,17 @@
 import copy
 
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
-from torch.nn import functional
 
-from trainbus import RunInfo, Task
-
-
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch):
-    """Each test works in an empty directory, with the same random numbers."""
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-
-
-class Line(Task):
-    """Four numbers to one, by least squares."""
-
-    def __init__(self, **hparams):
-        super().__init__()
-        self.linear = nn.Linear(4, 1)
-        self.hparams = hparams
-
-    def training_step(self, batch, run):
-        loss = functional.mse_loss(self.linear(batch), batch[:, :1])
-        run.log(loss=loss)
-        return loss
-
-    def validation_step(self, batch, run):
-        loss = functional.mse_loss(self.linear(batch), batch[:, :1])
-        run.log(loss=loss)
-
-    def configure_optimizer(self):
-        return torch.optim.SGD(self.parameters(), lr=0.01)
-
-
-@pytest.fixture
-def make_line():
-    """The class `Line`: its arguments are the task's hparams."""
-    return Line
+from trainbus import RunInfo
+from trainbus.testing import make_line_loader
+from trainbus.testing.fixtures import own_directory  # noqa: F401
 
 
 @pytest.fixture
 def batches():
     """Five batches of two samples."""
-    return list(torch.randn(5, 2, 4))
+    return list(make_line_loader())
 
 
 class Reader(EventAccumulator):

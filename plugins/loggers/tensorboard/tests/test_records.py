@@ -10,17 +10,18 @@ from PIL import Image
 from tensorboard.plugins.hparams import api_pb2, metadata
 
 from trainbus import Trainer
+from trainbus.testing import Line
 from trainbus_tensorboard import TensorBoard
 
 
 @pytest.fixture
-def log(make_line, batches, read):
+def log(batches, read):
     """Fit for two steps with one call on the run in between; returns what can be read back."""
 
     def fit(call, **hparams):
         trainer = Trainer(plugins=[TensorBoard()], max_steps=2)
         trainer.on("train_batch_end", once=True)(call)
-        run = trainer.fit(make_line(**hparams), batches)
+        run = trainer.fit(Line(**hparams), batches)
         assert run.errors == []
         return read(run.dir / "tensorboard")
 
@@ -79,7 +80,7 @@ def test_parameters_told_before_the_first_metric_are_in_the_row(batches, read):
         run.log_params({"lr": 0.1})
         run.log_params({"batch": 2})
         for batch in run.batches(batches, epochs=1):
-            loss = model(batch).square().mean()
+            loss = model(batch[0]).square().mean()
             run.log(loss=loss)
             run.step(loss)
     events = read(run.dir / "tensorboard")
@@ -87,10 +88,10 @@ def test_parameters_told_before_the_first_metric_are_in_the_row(batches, read):
     assert "| batch | 2 |" in events.text("params")[-1]
 
 
-def test_parameters_without_any_metric_are_in_the_row(make_line, batches, read):
-    class Silent(make_line):
+def test_parameters_without_any_metric_are_in_the_row(batches, read):
+    class Silent(Line):
         def training_step(self, batch, run):
-            return self.linear(batch).mean()
+            return self(batch[0]).mean()
 
     run = Trainer(plugins=[TensorBoard()]).fit(Silent(lr=0.1), batches)
     assert set(started(read(run.dir / "tensorboard")).hparams) == {"lr"}
@@ -100,7 +101,7 @@ def test_the_row_says_how_the_run_ended(log):
     assert ended(log(lambda run: None, lr=0.1)).status == api_pb2.STATUS_SUCCESS
 
 
-def test_the_row_of_a_failed_run_says_so(make_line, batches, read):
+def test_the_row_of_a_failed_run_says_so(batches, read):
     trainer = Trainer(plugins=[TensorBoard()])
     paths = []
 
@@ -110,7 +111,7 @@ def test_the_row_of_a_failed_run_says_so(make_line, batches, read):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        trainer.fit(make_line(lr=0.1), batches)
+        trainer.fit(Line(lr=0.1), batches)
     events = read(paths[0])
     assert ended(events).status == api_pb2.STATUS_FAILURE
     assert [step for step, _ in events.series("train/loss")] == [1]

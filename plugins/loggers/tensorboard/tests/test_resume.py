@@ -4,6 +4,7 @@ import pytest
 from tensorboard.plugins.hparams import api_pb2, metadata
 
 from trainbus import Trainer
+from trainbus.testing import Line
 from trainbus_tensorboard import TensorBoard
 
 
@@ -12,10 +13,10 @@ def status(events):
     return metadata.parse_session_end_info_plugin_data(content).status
 
 
-def test_a_fit_that_goes_on_is_one_run_with_one_row(make_line, batches, read):
+def test_a_fit_that_goes_on_is_one_run_with_one_row(batches, read):
     plugins = ["checkpoint", TensorBoard()]
-    first = Trainer(epochs=1, plugins=plugins).fit(make_line(lr=0.1), batches)
-    run = Trainer(epochs=2, plugins=plugins).fit(make_line(lr=0.1), batches, resume="auto")
+    first = Trainer(epochs=1, plugins=plugins).fit(Line(lr=0.1), batches)
+    run = Trainer(epochs=2, plugins=plugins).fit(Line(lr=0.1), batches, resume="auto")
     assert run.dir == first.dir
     events = read(run.dir / "tensorboard")
     assert [step for step, _ in events.series("train/loss")] == list(range(1, 11))

@@ -10,10 +10,11 @@ import pytest
 import tensorboard
 
 from trainbus import PluginError, Trainer
+from trainbus.testing import Line
 from trainbus_tensorboard import TensorBoard
 
 
-def test_every_metric_is_written_at_its_step_and_its_time(make_line, batches, read):
+def test_every_metric_is_written_at_its_step_and_its_time(batches, read):
     trainer = Trainer(epochs=2, plugins=["tensorboard"])
     told, times = {}, []
 
@@ -23,7 +24,7 @@ def test_every_metric_is_written_at_its_step_and_its_time(make_line, batches, re
         for name, value in metrics.items():
             told.setdefault(name, []).append((step, pytest.approx(value, rel=1e-6)))
 
-    run = trainer.fit(make_line(), batches, batches)
+    run = trainer.fit(Line(), batches, batches)
     events = read(run.dir / "tensorboard")
     assert [step for step, _ in told["train/loss"]] == list(range(1, 11))
     assert events.points() == told
@@ -31,7 +32,7 @@ def test_every_metric_is_written_at_its_step_and_its_time(make_line, batches, re
     assert run.errors == []
 
 
-def test_not_a_number_infinity_and_any_name_are_written(make_line, batches, read):
+def test_not_a_number_infinity_and_any_name_are_written(batches, read):
     trainer = Trainer(plugins=[TensorBoard()], limit_batches=1)
     long = "n" * 5000
 
@@ -40,7 +41,7 @@ def test_not_a_number_infinity_and_any_name_are_written(make_line, batches, read
         run.log({"nan": math.nan, "inf": -math.inf, "größe, in µm": 1, "日本/損失 (raw)": 2})
         run.log({"huge": 1e300, long: 3})
 
-    events = read(trainer.fit(make_line(), batches).dir / "tensorboard")
+    events = read(trainer.fit(Line(), batches).dir / "tensorboard")
     assert math.isnan(events.series("train/nan")[0][1])
     assert events.series("train/inf") == [(1, -math.inf)]
     assert events.series("train/größe, in µm") == [(1, 1.0)]
@@ -49,19 +50,19 @@ def test_not_a_number_infinity_and_any_name_are_written(make_line, batches, read
     assert events.series(f"train/{long}") == [(1, 3.0)]
 
 
-def test_a_step_that_goes_back_loses_nothing(make_line, batches, read):
+def test_a_step_that_goes_back_loses_nothing(batches, read):
     trainer = Trainer(epochs=2, plugins=[TensorBoard()])
 
     @trainer.on("train_epoch_end")
     def go_back(run):
         run.global_step = 2
 
-    events = read(trainer.fit(make_line(), batches).dir / "tensorboard")
+    events = read(trainer.fit(Line(), batches).dir / "tensorboard")
     steps = [step for step, _ in events.series("train/loss")]
     assert steps == [1, 2, 3, 4, 5, 3, 4, 5, 6, 7]
 
 
-def test_what_was_logged_a_second_ago_is_on_the_disk(make_line, batches, read):
+def test_what_was_logged_a_second_ago_is_on_the_disk(batches, read):
     trainer = Trainer(plugins=[TensorBoard()])
 
     @trainer.on("train_epoch_end")
@@ -72,12 +73,12 @@ def test_what_was_logged_a_second_ago_is_on_the_disk(make_line, batches, read):
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
-    trainer.fit(make_line(), batches)
+    trainer.fit(Line(), batches)
 
 
-def test_a_test_is_a_run_with_a_directory_of_its_own(make_line, batches, read, tmp_path):
+def test_a_test_is_a_run_with_a_directory_of_its_own(batches, read, tmp_path):
     trainer = Trainer(plugins=[TensorBoard()])
-    task = make_line()
+    task = Line()
     fitted = trainer.fit(task, batches).dir.resolve()
     metrics = trainer.test(task, batches)
     (tested,) = set((tmp_path / "runs").iterdir()) - {fitted}
@@ -87,79 +88,75 @@ def test_a_test_is_a_run_with_a_directory_of_its_own(make_line, batches, read, t
     assert "test/loss" not in read(fitted / "tensorboard").names()
 
 
-def test_a_run_that_logs_nothing_makes_no_directory(make_line, batches, tmp_path):
+def test_a_run_that_logs_nothing_makes_no_directory(batches, tmp_path):
     trainer = Trainer(plugins=[TensorBoard()])
-    task = make_line()
-    task.forward = lambda batch: batch
-    assert len(list(trainer.predict(task, batches))) == 5
+    assert len(list(trainer.predict(Line(), batches))) == 5
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_fit_that_logs_nothing_has_no_event_file(make_line, batches):
-    class Silent(make_line):
+def test_a_fit_that_logs_nothing_has_no_event_file(batches):
+    class Silent(Line):
         def training_step(self, batch, run):
-            return self.linear(batch).mean()
+            return self(batch[0]).mean()
 
     run = Trainer(plugins=[TensorBoard()]).fit(Silent(), batches)
     assert list((run.dir / "tensorboard").iterdir()) == []
 
 
 @pytest.mark.parametrize("directory", [None, "logs"])
-def test_a_dry_run_leaves_nothing(make_line, batches, tmp_path, directory):
-    Trainer(plugins=[TensorBoard(directory)], dry_run=2).fit(make_line(), batches, batches)
+def test_a_dry_run_leaves_nothing(batches, tmp_path, directory):
+    Trainer(plugins=[TensorBoard(directory)], dry_run=2).fit(Line(), batches, batches)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_instance_serves_several_fits(make_line, batches, read):
+def test_one_instance_serves_several_fits(batches, read):
     trainer = Trainer(plugins=[TensorBoard()])
-    first = trainer.fit(make_line(width=1), batches).dir
-    second = trainer.fit(make_line(depth=2), batches[:2]).dir
+    first = trainer.fit(Line(width=1), batches).dir
+    second = trainer.fit(Line(depth=2), batches[:2]).dir
     assert len(read(first / "tensorboard").series("train/loss")) == 5
     assert len(read(second / "tensorboard").series("train/loss")) == 2
     assert "width" not in read(second / "tensorboard").text("params")[0]
 
 
-def test_the_header_says_how_to_look_at_it(make_line, batches):
+def test_the_header_says_how_to_look_at_it(batches):
     trainer = Trainer(plugins=[TensorBoard()], run_dir="my runs")
     seen = []
     trainer.on("fit_start", tryfirst=True)(lambda run: seen.append(run.header["tensorboard"]))
-    trainer.fit(make_line(), batches)
+    trainer.fit(Line(), batches)
     assert seen == ["tensorboard --logdir 'my runs'"]
 
 
-def test_the_header_gives_a_directory_elsewhere_in_full(make_line, batches, tmp_path_factory):
+def test_the_header_gives_a_directory_elsewhere_in_full(batches, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    run = Trainer(plugins=[TensorBoard(elsewhere)]).fit(make_line(), batches)
+    run = Trainer(plugins=[TensorBoard(elsewhere)]).fit(Line(), batches)
     assert run.header["tensorboard"] == f"tensorboard --logdir {elsewhere}"
 
 
-def test_dir_gets_one_directory_for_each_run(make_line, batches, read):
+def test_dir_gets_one_directory_for_each_run(batches, read):
     trainer = Trainer(plugins=[TensorBoard(dir="logs")])
-    run = trainer.fit(make_line(), batches)
+    run = trainer.fit(Line(), batches)
     assert read(f"logs/{run.dir.name}").names() == ["train/loss", "train/loss_epoch"]
     assert run.header["tensorboard"] == "tensorboard --logdir logs"
     assert not (run.dir / "tensorboard").exists()
 
 
-def test_other_processes_than_the_first_write_nothing(make_line, batches):
+def test_other_processes_than_the_first_write_nothing(batches):
     trainer = Trainer(plugins=[TensorBoard()])
 
     @trainer.on("run_start", tryfirst=True)
     def second_process(run):
         run.rank = 1
 
-    assert not (trainer.fit(make_line(), batches).dir / "tensorboard").exists()
+    assert not (trainer.fit(Line(), batches).dir / "tensorboard").exists()
 
 
-def test_a_directory_that_cannot_be_made_stops_the_run_before_its_first_step(
-    make_line, batches, tmp_path
-):
+def test_a_directory_that_cannot_be_made_stops_the_run_before_its_first_step(batches, tmp_path):
     (tmp_path / "file").write_text("in the way")
     trainer = Trainer(plugins=[TensorBoard("file")])
     steps = []
     trainer.on("train_batch_start")(lambda run: steps.append(run.global_step))
     with pytest.raises(PluginError, match=r"'tensorboard' cannot write to .*/file/"):
-        trainer.fit(make_line(), batches)
+        trainer.fit(Line(), batches)
     assert steps == []
 
 
@@ -184,10 +181,10 @@ def test_a_disk_that_was_full_for_a_while_loses_and_doubles_nothing(info, read):
     }  # fmt: skip
 
 
-def test_without_the_sdk_the_run_does_not_start(make_line, batches, monkeypatch):
+def test_without_the_sdk_the_run_does_not_start(batches, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(PluginError, match=r"pip install 'tensorboard>=2.17'"):
-        Trainer(plugins=[TensorBoard()]).fit(make_line(), batches)
+        Trainer(plugins=[TensorBoard()]).fit(Line(), batches)
 
 
 def test_an_old_sdk_is_named(info, monkeypatch):

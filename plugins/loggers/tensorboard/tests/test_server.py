@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from trainbus import Trainer
+from trainbus.testing import Line
 from trainbus_tensorboard import TensorBoard
 
 
@@ -56,7 +57,7 @@ def wait_for(condition, seconds=60):
     raise TimeoutError
 
 
-def test_scalars_images_texts_and_the_hparams_page_are_served(make_line, batches):
+def test_scalars_images_texts_and_the_hparams_page_are_served(batches):
     trainer = Trainer(plugins=[TensorBoard()])
 
     @trainer.on("train_epoch_end")
@@ -64,10 +65,10 @@ def test_scalars_images_texts_and_the_hparams_page_are_served(make_line, batches
         run.log_artifact("a picture", torch.zeros(3, 4, 6), "image")
         run.log_artifact("a text", "it is *fine*", "text")
 
-    task = make_line(width=4, name="größe")
+    task = Line(width=4, name="größe")
     first = trainer.fit(task, batches, batches)
     trainer.test(task, batches)
-    second = trainer.fit(make_line(width=8, depth=2), batches)
+    second = trainer.fit(Line(width=8, depth=2), batches)
     run = f"{first.dir.name}/tensorboard"
     last = {f"{run.dir.name}/tensorboard": run.metrics for run in (first, second)}
     with served(first.dir.parent) as ask:

@@ -8,11 +8,10 @@ import subprocess
 import sys
 
 import pytest
-import torch
-from torch import nn
-from torch.nn import functional
 
-from trainbus import RunInfo, Task
+from trainbus import RunInfo
+from trainbus.testing import make_line_loader
+from trainbus.testing.fixtures import own_directory  # noqa: F401
 
 _NUMBERS = itertools.count()
 #: Nobody is logged in, and nothing may reach out.
@@ -20,7 +19,7 @@ _ALONE = {"HF_HUB_OFFLINE": "1", "BROWSER": "true"}
 _UNSET = ["HF_TOKEN", "TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def place(tmp_path_factory):
     """Where Trackio has its projects; it reads that once, when it is imported."""
     home = tmp_path_factory.mktemp("home")
@@ -36,50 +35,16 @@ def place(tmp_path_factory):
         yield home / "trackio"
 
 
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch, place):
-    """Each test works in an empty directory, with the same random numbers."""
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def project():
     """The name of a project that no other test has."""
     return f"project {next(_NUMBERS)}"
 
 
-class Line(Task):
-    """Four numbers to one, by least squares."""
-
-    def __init__(self, **hparams):
-        super().__init__()
-        self.linear = nn.Linear(4, 1)
-        self.hparams = hparams
-
-    def training_step(self, batch, run):
-        loss = functional.mse_loss(self.linear(batch), batch[:, :1])
-        run.log(loss=loss)
-        return loss
-
-    def validation_step(self, batch, run):
-        loss = functional.mse_loss(self.linear(batch), batch[:, :1])
-        run.log(loss=loss)
-
-    def configure_optimizer(self):
-        return torch.optim.SGD(self.parameters(), lr=0.01)
-
-
-@pytest.fixture(scope="session")
-def make_line():
-    """The class `Line`: its arguments are the task's hparams."""
-    return Line
-
-
 @pytest.fixture(scope="session")
 def batches():
     """Five batches of two samples."""
-    return list(torch.randn(5, 2, 4))
+    return list(make_line_loader())
 
 
 @pytest.fixture
@@ -95,7 +60,7 @@ def info(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def cli(place):
+def cli():
     """A function that calls the `trackio` command and returns the JSON that it prints."""
 
     def call(*arguments):
@@ -134,6 +99,6 @@ class Reader:
 
 
 @pytest.fixture
-def read(place):
+def read():
     """Read a project."""
     return Reader

@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 from trainbus import Trainer
+from trainbus.testing import Line
 from trainbus_trackio import Trackio
 
 PROJECT, LONG = "größe of things", "n" * 5000
@@ -20,7 +21,7 @@ TABLE = [{"class": "a|b", "f1": 0.5}, {"class": "größe", "f1": math.nan, "more
 
 
 @pytest.fixture(scope="module")
-def fitted(place, tmp_path_factory, make_line, batches):
+def fitted(place, tmp_path_factory, batches):
     """A fit that logs something of each kind; the run, what was told to others, its directory."""
     directory = tmp_path_factory.mktemp("fit")
     told = []
@@ -50,7 +51,7 @@ def fitted(place, tmp_path_factory, make_line, batches):
             run.log_artifact("weights", "weights.pt", "file")
             run.log_artifact("the größe", "export", "model")
 
-        run = trainer.fit(make_line(**HPARAMS), batches)
+        run = trainer.fit(Line(**HPARAMS), batches)
         assert run.errors == []
     return run, told, directory / run.dir
 
@@ -184,10 +185,10 @@ def test_rows_look_like_those_of_trackios_own_client(fitted, read):
 
 
 @pytest.mark.slow
-def test_a_hundred_megabytes_are_kept(make_line, batches, project, cli):
+def test_a_hundred_megabytes_are_kept(batches, project, cli):
     Path("big.bin").write_bytes(bytes(100_000_000))
     trainer = Trainer(plugins=[Trackio(project)])
     trainer.on("fit_start")(lambda run: run.log_artifact("big", "big.bin"))
-    assert trainer.fit(make_line(), batches).errors == []
+    assert trainer.fit(Line(), batches).errors == []
     found = cli("get", "artifact", "--project", project, "--name", "big")
     assert found["manifest"][0]["size"] == 100_000_000

@@ -12,19 +12,20 @@ import pytest
 
 from trainbus import PluginError, RecordRejected, Trainer
 from trainbus.records.artifacts import Artifact
+from trainbus.testing import Line
 from trainbus_trackio import Trackio, client
 
 
-def test_project_and_run_have_the_names_of_the_task_and_the_directory(make_line, batches, read):
-    class Lonely(make_line):
+def test_project_and_run_have_the_names_of_the_task_and_the_directory(batches, read):
+    class Lonely(Line):
         pass
 
     run = Trainer(plugins=["trackio"]).fit(Lonely(), batches)
     assert read("Lonely").run.name == run.dir.name
 
 
-def test_a_failed_run_says_so_and_keeps_what_it_logged(make_line, batches, project, read):
-    class Broken(make_line):
+def test_a_failed_run_says_so_and_keeps_what_it_logged(batches, project, read):
+    class Broken(Line):
         def training_step(self, batch, run):
             if run.global_step == 3:
                 raise ZeroDivisionError("three")
@@ -36,11 +37,11 @@ def test_a_failed_run_says_so_and_keeps_what_it_logged(make_line, batches, proje
     assert [step for step, _ in read(project).series("train/loss")] == [1, 2, 3]
 
 
-def test_a_fit_that_goes_on_is_the_same_run(make_line, batches, project, read):
+def test_a_fit_that_goes_on_is_the_same_run(batches, project, read):
     plugins = ["checkpoint", Trackio(project)]
-    Trainer(epochs=1, plugins=plugins).fit(make_line(lr=0.1, old=1), batches)
+    Trainer(epochs=1, plugins=plugins).fit(Line(lr=0.1, old=1), batches)
     plugins[1] = Trackio(project, name="another name, which comes too late")
-    run = Trainer(epochs=2, plugins=plugins).fit(make_line(lr=0.2), batches, resume="auto")
+    run = Trainer(epochs=2, plugins=plugins).fit(Line(lr=0.2), batches, resume="auto")
     assert run.errors == []
     assert read(project).run.name == run.dir.name
     assert [step for step, _ in read(project).series("train/loss")] == list(range(1, 11))
@@ -48,9 +49,9 @@ def test_a_fit_that_goes_on_is_the_same_run(make_line, batches, project, read):
     assert (config["lr"], config["old"], config["run/status"]) == (0.2, 1, "completed")
 
 
-def test_a_test_is_a_run_of_its_own(make_line, batches, project, read):
+def test_a_test_is_a_run_of_its_own(batches, project, read):
     trainer = Trainer(plugins=[Trackio(project)])
-    task = make_line(width=1)
+    task = Line(width=1)
     trainer.fit(task, batches)
     metrics = trainer.test(task, batches)
     fitted, tested = read(project).runs
@@ -59,20 +60,20 @@ def test_a_test_is_a_run_of_its_own(make_line, batches, project, read):
     assert len(read(project).series("train/loss", fitted)) == 5
 
 
-def test_a_step_that_goes_back_loses_nothing(make_line, batches, project, read):
+def test_a_step_that_goes_back_loses_nothing(batches, project, read):
     trainer = Trainer(epochs=2, plugins=[Trackio(project)])
 
     @trainer.on("train_epoch_end")
     def go_back(run):
         run.global_step = 2
 
-    trainer.fit(make_line(), batches)
+    trainer.fit(Line(), batches)
     steps = [step for step, _ in read(project).series("train/loss")]
     assert steps == [1, 2, 3, 4, 5, 3, 4, 5, 6, 7]
 
 
-def test_a_dry_run_leaves_nothing(make_line, batches, tmp_path, project, read):
-    Trainer(plugins=[Trackio(project)], dry_run=2).fit(make_line(), batches)
+def test_a_dry_run_leaves_nothing(batches, tmp_path, project, read):
+    Trainer(plugins=[Trackio(project)], dry_run=2).fit(Line(), batches)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="does not exist"):
         read(project)
@@ -223,46 +224,46 @@ def refused(trainer, task, batches, match):
     assert steps == []
 
 
-def test_without_the_sdk_the_run_does_not_start(make_line, batches, monkeypatch):
+def test_without_the_sdk_the_run_does_not_start(batches, monkeypatch):
     monkeypatch.setitem(sys.modules, "trackio", None)
-    refused(Trainer(plugins=["trackio"]), make_line(), batches, r"pip install 'trackio>=0.39'")
+    refused(Trainer(plugins=["trackio"]), Line(), batches, r"pip install 'trackio>=0.39'")
 
 
-def test_an_old_sdk_is_named(make_line, batches, monkeypatch):
+def test_an_old_sdk_is_named(batches, monkeypatch):
     import trackio
 
     monkeypatch.setattr(trackio, "__version__", "0.2.9")
     match = r"plugin 'trackio' .* finds trackio 0.2.9: pip install"
-    refused(Trainer(plugins=["trackio"]), make_line(), batches, match)
+    refused(Trainer(plugins=["trackio"]), Line(), batches, match)
 
 
-def test_a_directory_that_cannot_be_written_is_named(make_line, batches, place, project):
+def test_a_directory_that_cannot_be_written_is_named(batches, place, project):
     in_the_way = place / f"{project.replace(' ', '')}.db"
     in_the_way.mkdir(parents=True)
     match = rf"cannot write project '{project}' in {place}: unable to open database"
     try:
-        refused(Trainer(plugins=[Trackio(project)]), make_line(), batches, match)
+        refused(Trainer(plugins=[Trackio(project)]), Line(), batches, match)
     finally:
         in_the_way.rmdir()
 
 
-def test_a_project_that_trackio_does_not_allow_is_named(make_line, batches):
+def test_a_project_that_trackio_does_not_allow_is_named(batches):
     match = "cannot write project 'registry-x' .* reserved"
-    refused(Trainer(plugins=[Trackio("registry-x")]), make_line(), batches, match)
+    refused(Trainer(plugins=[Trackio("registry-x")]), Line(), batches, match)
 
 
 @pytest.mark.parametrize("variable", ["TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"])
-def test_a_wish_to_send_it_elsewhere_is_not_passed_over(make_line, batches, monkeypatch, variable):
+def test_a_wish_to_send_it_elsewhere_is_not_passed_over(batches, monkeypatch, variable):
     monkeypatch.setenv(variable, "me/there")
     match = rf"{variable} is set: unset it, and send the project later with `trackio sync`"
-    refused(Trainer(plugins=["trackio"]), make_line(), batches, match)
+    refused(Trainer(plugins=["trackio"]), Line(), batches, match)
 
 
-def test_another_directory_than_that_of_an_imported_trackio_is_refused(make_line, batches, place):
+def test_another_directory_than_that_of_an_imported_trackio_is_refused(batches, place):
     match = (
         rf"cannot use dir='.*logs': trackio was imported before, with {place}. Set .*logs instead"
     )
-    refused(Trainer(plugins=[Trackio(dir="logs")]), make_line(), batches, match)
+    refused(Trainer(plugins=[Trackio(dir="logs")]), Line(), batches, match)
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a//b", " "])

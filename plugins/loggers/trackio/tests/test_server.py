@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import torch
 
 from trainbus import Trainer
+from trainbus.testing import Line
 from trainbus_trackio import Trackio
 
 SHOW = "import sys; from trackio.cli import main; sys.argv = ['trackio', *sys.argv[1:]]; main()"
@@ -54,14 +55,14 @@ def get(url, body=None):
             time.sleep(0.1)
 
 
-def test_the_dashboard_shows_the_run(make_line, batches, project, place, tmp_path):
+def test_the_dashboard_shows_the_run(batches, project, place, tmp_path):
     trainer = Trainer(plugins=[Trackio(project, group="all")])
 
     @trainer.on("train_epoch_end")
     def show(run):
         run.log_artifact("a picture", torch.zeros(3, 4, 6), "image")
 
-    run = trainer.fit(make_line(lr=0.1), batches)
+    run = trainer.fit(Line(lr=0.1), batches)
     with shown(project, tmp_path / "server.log") as url:
 
         def ask(name, **arguments):

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import struct
 import threading
 import time
@@ -10,29 +9,27 @@ import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-import torch
 import wandb
-from torch import nn
-from torch.nn import functional
 from wandb.proto.wandb_internal_pb2 import Record
 
-from trainbus import Task
+from trainbus.testing import make_line_loader
+from trainbus.testing.fixtures import clean_environment, own_directory  # noqa: F401
 
 KEY = "0123456789" * 4
 
 
+clean = clean_environment(
+    "WANDB_", scope="module", WANDB_MODE="offline", WANDB_ERROR_REPORTING="false"
+)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def own_client(tmp_path_factory):
+def own_client(tmp_path_factory, clean):
     """A client that knows nothing of this machine, and writes nothing to its home."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        for name in os.environ:
-            if name.startswith("WANDB_"):
-                patch.delenv(name)
         patch.setenv("HOME", str(home))
         patch.setenv("NETRC", str(home / "netrc"))
-        patch.setenv("WANDB_MODE", "offline")
-        patch.setenv("WANDB_ERROR_REPORTING", "false")
         for name in ("DATA", "CACHE", "CONFIG"):
             patch.setenv(f"WANDB_{name}_DIR", str(home / name.lower()))
         wandb.teardown()
@@ -53,46 +50,10 @@ def environment(monkeypatch):
     wandb.teardown()
 
 
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch):
-    """Each test works in an empty directory, with the same random numbers."""
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-
-
-class Line(Task):
-    """Four numbers to one, by least squares."""
-
-    def __init__(self, **hparams):
-        super().__init__()
-        self.linear = nn.Linear(4, 1)
-        self.hparams = hparams
-
-    def training_step(self, batch, run):
-        loss = functional.mse_loss(self.linear(batch), batch[:, :1])
-        run.log(loss=loss, size=len(batch))
-        return loss
-
-    def validation_step(self, batch, run):
-        run.log(loss=functional.mse_loss(self.linear(batch), batch[:, :1]))
-
-    def test_step(self, batch, run):
-        run.log(loss=functional.mse_loss(self.linear(batch), batch[:, :1]))
-
-    def configure_optimizer(self):
-        return torch.optim.SGD(self.parameters(), lr=0.01)
-
-
-@pytest.fixture(scope="session")
-def make_line():
-    """The class `Line`: its arguments are the task's hparams."""
-    return Line
-
-
 @pytest.fixture(scope="session")
 def batches():
     """Five batches of two samples."""
-    return list(torch.randn(5, 2, 4, generator=torch.Generator().manual_seed(0)))
+    return list(make_line_loader())
 
 
 class Reader:

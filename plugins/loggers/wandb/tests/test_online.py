@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from trainbus import PluginError, Trainer
+from trainbus.testing import Line
 from trainbus_wandb import Wandb
 
 # The client's threads find it gone, when a test puts an end to it.
@@ -40,9 +41,9 @@ def started(trainer):
     return steps
 
 
-def test_a_run_is_sent_whole_and_its_address_is_in_the_header(server, make_line, batches):
+def test_a_run_is_sent_whole_and_its_address_is_in_the_header(server, batches):
     trainer = Trainer(epochs=2, plugins=[Wandb(project="lines")])
-    run = trainer.fit(make_line(), batches, batches)
+    run = trainer.fit(Line(), batches, batches)
     (name,) = {each["name"] for each in server.runs}
     assert run.header["wandb"] == f"{server.url}/me/lines/runs/{name}"
     steps = [row["trainer/global_step"] for row in server.rows if "train/loss" in row]
@@ -52,12 +53,12 @@ def test_a_run_is_sent_whole_and_its_address_is_in_the_header(server, make_line,
     assert server.runs[0]["displayName"] == run.dir.name
 
 
-def test_a_resumed_run_goes_on_in_the_same_run(server, make_line, batches):
-    first = Trainer(epochs=1, plugins=[Wandb(), "checkpoint"]).fit(make_line(), batches)
+def test_a_resumed_run_goes_on_in_the_same_run(server, batches):
+    first = Trainer(epochs=1, plugins=[Wandb(), "checkpoint"]).fit(Line(), batches)
     server.rows[-1]["_step"] += 1  # the server had one more record than the journal knows of
     sent = len(server.rows)
     trainer = Trainer(epochs=2, plugins=[Wandb(), "checkpoint"])
-    run = trainer.fit(make_line(), batches, resume="auto")
+    run = trainer.fit(Line(), batches, resume="auto")
     assert len({each["name"] for each in server.runs}) == 1
     numbers = [row["_step"] for row in server.rows]
     assert numbers == sorted(set(numbers))
@@ -66,20 +67,20 @@ def test_a_resumed_run_goes_on_in_the_same_run(server, make_line, batches):
     assert steps[-1] == 10
 
 
-def test_what_the_server_lacks_is_sent_when_the_run_goes_on(server, make_line, batches):
+def test_what_the_server_lacks_is_sent_when_the_run_goes_on(server, batches):
     """As after a kill: the client had taken more than it had uploaded."""
-    Trainer(epochs=1, plugins=[Wandb(), "checkpoint"]).fit(make_line(), batches)
+    Trainer(epochs=1, plugins=[Wandb(), "checkpoint"]).fit(Line(), batches)
     del server.rows[3:]
-    Trainer(epochs=2, plugins=[Wandb(), "checkpoint"]).fit(make_line(), batches, resume="auto")
+    Trainer(epochs=2, plugins=[Wandb(), "checkpoint"]).fit(Line(), batches, resume="auto")
     steps = [row["trainer/global_step"] for row in server.rows if "train/loss" in row]
     assert steps == list(range(1, 11))
     numbers = [row["_step"] for row in server.rows]
     assert numbers == sorted(set(numbers))
 
 
-def test_uploads_that_do_not_end_are_left_to_wandb_sync(server, make_line, batches, caplog, read):
+def test_uploads_that_do_not_end_are_left_to_wandb_sync(server, batches, caplog, read):
     server.busy = True
-    run = Trainer(plugins=[Wandb(finish_timeout=1)]).fit(make_line(), batches)
+    run = Trainer(plugins=[Wandb(finish_timeout=1)]).fit(Line(), batches)
     (message,) = [each for each in caplog.messages if "could not upload" in each]
     (file,) = read(run.dir.absolute())
     assert message.endswith(f"in 1 s; send the rest with: wandb sync --include-online "
@@ -88,9 +89,9 @@ def test_uploads_that_do_not_end_are_left_to_wandb_sync(server, make_line, batch
 
 
 @pytest.mark.slow
-def test_the_command_in_a_message_sends_what_was_not_uploaded(server, make_line, batches, caplog):
+def test_the_command_in_a_message_sends_what_was_not_uploaded(server, batches, caplog):
     server.busy = True
-    Trainer(plugins=[Wandb(finish_timeout=1)]).fit(make_line(), batches)
+    Trainer(plugins=[Wandb(finish_timeout=1)]).fit(Line(), batches)
     server.busy = False
     (message,) = [each for each in caplog.messages if "could not upload" in each]
     run_command(message.partition("send the rest with: ")[2])
@@ -99,10 +100,10 @@ def test_the_command_in_a_message_sends_what_was_not_uploaded(server, make_line,
 
 
 @pytest.mark.slow
-def test_the_command_in_the_header_sends_all_parts_of_an_offline_run(server, make_line, batches):
+def test_the_command_in_the_header_sends_all_parts_of_an_offline_run(server, batches):
     for epochs in (1, 2):
         trainer = Trainer(epochs=epochs, plugins=[Wandb(mode="offline"), "checkpoint"])
-        run = trainer.fit(make_line(), batches, resume="auto")
+        run = trainer.fit(Line(), batches, resume="auto")
     assert not server.rows
     run_command(run.header["wandb"].partition("; later: ")[2])
     steps = [row["trainer/global_step"] for row in server.rows if "train/loss" in row]
@@ -110,26 +111,24 @@ def test_the_command_in_the_header_sends_all_parts_of_an_offline_run(server, mak
     assert len({each["name"] for each in server.runs}) == 1
 
 
-def test_a_key_that_the_server_refuses_stops_the_run_before_its_first_step(
-    server, make_line, batches
-):
+def test_a_key_that_the_server_refuses_stops_the_run_before_its_first_step(server, batches):
     server.status = 401
     trainer = Trainer(plugins=[Wandb()])
     steps = started(trainer)
     with pytest.raises(PluginError) as caught:
-        trainer.fit(make_line(), batches)
+        trainer.fit(Line(), batches)
     message = str(caught.value)
     assert f"plugin 'wandb' cannot begin a run at {server.url}: user is not logged in" in message
     assert "`wandb login`" in message
     assert not steps
 
 
-def test_without_credentials_the_run_stops_and_names_what_mends_it(environment, make_line, batches):
+def test_without_credentials_the_run_stops_and_names_what_mends_it(environment, batches):
     environment(MODE="online")
     trainer = Trainer(plugins=[Wandb()])
     steps = started(trainer)
     with pytest.raises(PluginError) as caught:
-        trainer.fit(make_line(), batches)
+        trainer.fit(Line(), batches)
     message = str(caught.value)
     assert "no API key is configured" in message
     for line in ("`wandb login`", "WANDB_API_KEY", "-o wandb.mode=offline",
@@ -138,11 +137,9 @@ def test_without_credentials_the_run_stops_and_names_what_mends_it(environment, 
     assert not steps
 
 
-def test_without_credentials_the_fallback_works_offline(
-    environment, make_line, batches, read, caplog
-):
+def test_without_credentials_the_fallback_works_offline(environment, batches, read, caplog):
     environment(MODE="online")
-    run = Trainer(plugins=[Wandb(offline_fallback=True)]).fit(make_line(), batches)
+    run = Trainer(plugins=[Wandb(offline_fallback=True)]).fit(Line(), batches)
     (file,) = read(run.dir)
     assert len(file.series("train/loss")) == 5
     (message,) = [each for each in caplog.messages if "works offline" in each]
@@ -152,24 +149,22 @@ def test_without_credentials_the_fallback_works_offline(
 
 @pytest.mark.parametrize("fallback", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_server_that_is_not_there_is_not_waited_for_long(
-    environment, closed_port, make_line, batches, read, fallback
+    environment, closed_port, batches, read, fallback
 ):
     environment(MODE="online", BASE_URL=closed_port, API_KEY="0123456789" * 4)
     trainer = Trainer(plugins=[Wandb(init_timeout=1, offline_fallback=fallback)])
     begun = time.monotonic()
     if fallback:
-        run = trainer.fit(make_line(), batches)
+        run = trainer.fit(Line(), batches)
         assert len(read(run.dir)[0].series("train/loss")) == 5
     else:
         with pytest.raises(PluginError, match=f"at {closed_port}: .*connection refused"):
-            trainer.fit(make_line(), batches)
+            trainer.fit(Line(), batches)
     assert time.monotonic() - begun < 60  # the client alone waits for 90 s
 
 
-def test_a_name_that_wandb_does_not_take_is_an_error_also_with_the_fallback(
-    make_line, batches, caplog
-):
+def test_a_name_that_wandb_does_not_take_is_an_error_also_with_the_fallback(batches, caplog):
     caplog.set_level(logging.WARNING)
     trainer = Trainer(plugins=[Wandb(project="a/b", offline_fallback=True)])
     with pytest.raises(PluginError, match="cannot begin a run: Invalid project name 'a/b'"):
-        trainer.fit(make_line(), batches)
+        trainer.fit(Line(), batches)

@@ -12,6 +12,7 @@ import wandb
 from matplotlib.figure import Figure
 
 from trainbus import Trainer
+from trainbus.testing import Line
 from trainbus_wandb import Wandb
 
 LONG = "long" * 300
@@ -20,8 +21,14 @@ PARAMETERS = {f"p{i}": i / 7 for i in range(10_000)}
 ROWS = [{"a": 1, "b": "x"}, {"a": float("nan"), "c": [1, {"d": None}]}]
 
 
+class Sized(Line):
+    def training_step(self, batch, run):
+        run.log(size=len(batch[0]))
+        return super().training_step(batch, run)
+
+
 @pytest.fixture(scope="module")
-def logged(tmp_path_factory, make_line, batches, read):
+def logged(tmp_path_factory, batches, read):
     """A fit with everything in it: the run, and the reader of its file."""
     place = tmp_path_factory.mktemp("logged")
     trainer = Trainer(
@@ -54,7 +61,7 @@ def logged(tmp_path_factory, make_line, batches, read):
         run.log_artifact("best größe", weights, "model")
 
     hparams = {"optimizer": {"name": "sgd", "betas": [0.9, None]}, "start": float("nan"), ODD: True}
-    run = trainer.fit(make_line(**PARAMETERS, **hparams), batches, batches)
+    run = trainer.fit(Sized(**PARAMETERS, **hparams), batches, batches)
     assert not run.errors
     (file,) = read(run.dir.absolute())
     return run, file
@@ -192,14 +199,14 @@ def test_wandb_itself_reads_the_same_from_the_file(logged):
     assert len(read) == len(file.rows)
 
 
-def test_a_big_file_is_copied_before_the_run_goes_on(tmp_path, make_line, batches, read):
+def test_a_big_file_is_copied_before_the_run_goes_on(tmp_path, batches, read):
     big = tmp_path / "big.bin"
     with big.open("wb") as file:
         for i in range(100):
             file.write(bytes([i]) * 1_000_000)
     trainer = Trainer(plugins=[Wandb()])
     trainer.on("train_batch_end", once=True)(lambda run: run.log_artifact("big", big, "file"))
-    run = trainer.fit(make_line(), batches)
+    run = trainer.fit(Line(), batches)
     big.unlink()
     (artifact,) = read(run.dir)[0].of("artifact")
     copy = Path(artifact.manifest.contents[0].local_path)
@@ -207,14 +214,14 @@ def test_a_big_file_is_copied_before_the_run_goes_on(tmp_path, make_line, batche
     copy.unlink()
 
 
-def test_a_picture_that_is_none_is_left_out_and_the_rest_goes_on(make_line, batches, read, caplog):
+def test_a_picture_that_is_none_is_left_out_and_the_rest_goes_on(batches, read, caplog):
     class Broken:
         def savefig(self, file, format):
             file.write(b"no picture")
 
     trainer = Trainer(plugins=[Wandb()])
     trainer.on("train_batch_end", once=True)(lambda run: run.log_artifact("a", Broken(), "figure"))
-    run = trainer.fit(make_line(), batches)
+    run = trainer.fit(Line(), batches)
     (message,) = [each for each in caplog.messages if "leaves something out" in each]
     assert "figure 'a': cannot identify image file" in message
     assert len(read(run.dir)[0].series("train/loss")) == 5

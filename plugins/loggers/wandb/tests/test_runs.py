@@ -12,16 +12,17 @@ import wandb
 
 from trainbus import JournalFile, PluginError, Trainer, hookimpl
 from trainbus.builtin.checkpoint import Checkpoint
+from trainbus.testing import Line
 from trainbus_wandb import Wandb
 
 
-def test_a_completed_run_is_finished(make_line, batches, read):
-    run = Trainer(plugins=[Wandb()]).fit(make_line(), batches)
+def test_a_completed_run_is_finished(batches, read):
+    run = Trainer(plugins=[Wandb()]).fit(Line(), batches)
     assert read(run.dir)[0].exit_code == 0
 
 
 @pytest.mark.parametrize(("error", "code"), [(ZeroDivisionError, 1), (KeyboardInterrupt, 255)])
-def test_a_run_that_fails_or_is_interrupted_says_so(make_line, batches, read, error, code):
+def test_a_run_that_fails_or_is_interrupted_says_so(batches, read, error, code):
     trainer = Trainer(plugins=[Wandb()])
     runs = []
 
@@ -31,14 +32,14 @@ def test_a_run_that_fails_or_is_interrupted_says_so(make_line, batches, read, er
         raise error
 
     with pytest.raises(error):
-        trainer.fit(make_line(), batches)
+        trainer.fit(Line(), batches)
     (file,) = read(runs[0].dir)
     assert file.exit_code == code
     assert len(file.series("train/loss")) == 1
 
 
-def test_the_header_has_the_command_that_sends_the_run(make_line, batches, read):
-    run = Trainer(plugins=[Wandb()]).fit(make_line(), batches)
+def test_the_header_has_the_command_that_sends_the_run(batches, read):
+    run = Trainer(plugins=[Wandb()]).fit(Line(), batches)
     path = read(run.dir.absolute())[0].path.parent
     kind, _, command = run.header["wandb"].partition("; later: ")
     assert kind == "offline"
@@ -46,8 +47,8 @@ def test_the_header_has_the_command_that_sends_the_run(make_line, batches, read)
     assert list(Path("/").glob(pattern.lstrip("/"))) == [path]
 
 
-def test_fit_and_test_with_one_plugin_are_two_runs(make_line, batches, read):
-    trainer, task = Trainer(plugins=[Wandb()]), make_line()
+def test_fit_and_test_with_one_plugin_are_two_runs(batches, read):
+    trainer, task = Trainer(plugins=[Wandb()]), Line()
     trained = trainer.fit(task, batches)
     trainer.test(task, batches)
     files = [file for path in sorted(trained.dir.parent.iterdir()) for file in read(path)]
@@ -55,10 +56,10 @@ def test_fit_and_test_with_one_plugin_are_two_runs(make_line, batches, read):
     assert sorted(len(file.series("test/loss")) for file in files) == [0, 1]
 
 
-def test_a_run_of_the_users_own_goes_on_beside_it(make_line, batches, read, tmp_path):
+def test_a_run_of_the_users_own_goes_on_beside_it(batches, read, tmp_path):
     mine = wandb.init(project="mine", dir=str(tmp_path))
     try:
-        run = Trainer(plugins=[Wandb()]).fit(make_line(), batches)
+        run = Trainer(plugins=[Wandb()]).fit(Line(), batches)
         assert wandb.run is mine
         mine.log({"x": 1})
     finally:
@@ -67,12 +68,12 @@ def test_a_run_of_the_users_own_goes_on_beside_it(make_line, batches, read, tmp_
     assert len(read(run.dir)[0].series("train/loss")) == 5
 
 
-def test_steps_that_go_back_are_all_kept(make_line, batches, read):
+def test_steps_that_go_back_are_all_kept(batches, read):
     checkpoint = Checkpoint(keep_last=2)
-    first = Trainer(epochs=2, plugins=[Wandb(), checkpoint]).fit(make_line(), batches)
-    other = [batch + 1 for batch in batches]
+    first = Trainer(epochs=2, plugins=[Wandb(), checkpoint]).fit(Line(), batches)
+    other = [(inputs + 1, target) for inputs, target in batches]
     trainer = Trainer(epochs=2, plugins=[Wandb(), checkpoint])
-    trainer.fit(make_line(), other, resume=first.dir / "checkpoints" / "step-00000005")
+    trainer.fit(Line(), other, resume=first.dir / "checkpoints" / "step-00000005")
     files = read(first.dir)
     steps = [step for file in files for step, _ in file.series("train/loss")]
     assert steps == [*range(1, 11), *range(6, 11)]
@@ -93,9 +94,9 @@ class Failing(Wandb):
         super().on_log_flush(run)
 
 
-def test_what_is_delivered_again_is_there_once(make_line, batches, read):
+def test_what_is_delivered_again_is_there_once(batches, read):
     plugin = Failing()
-    run = Trainer(epochs=2, plugins=[plugin]).fit(make_line(), batches, batches)
+    run = Trainer(epochs=2, plugins=[plugin]).fit(Line(), batches, batches)
     assert plugin.failed
     (file,) = read(run.dir)
     assert [step for step, _ in file.series("train/loss")] == list(range(1, 11))
@@ -104,22 +105,9 @@ def test_what_is_delivered_again_is_there_once(make_line, batches, read):
 
 SCRIPT = """
     import os, signal, time
-    import torch
-    from trainbus import Task, Trainer
+    from trainbus import Trainer
+    from trainbus.testing import Line, make_line_loader
     from trainbus_wandb import Wandb
-
-    class Line(Task):
-        def __init__(self):
-            super().__init__()
-            self.linear = torch.nn.Linear(4, 1)
-
-        def training_step(self, batch, run):
-            loss = self.linear(batch).square().mean()
-            run.log(loss=loss)
-            return loss
-
-        def configure_optimizer(self):
-            return torch.optim.SGD(self.parameters(), lr=0.01)
 
     trainer = Trainer(epochs=3, plugins=[Wandb(console=True), "checkpoint"])
 
@@ -130,7 +118,7 @@ SCRIPT = """
             time.sleep(1.5)  # the logger gets all that was logged so far
             os.kill(os.getpid(), signal.SIGKILL)
 
-    trainer.fit(Line(), list(torch.randn(5, 2, 4)))
+    trainer.fit(Line(), make_line_loader())
 """
 
 
@@ -145,14 +133,14 @@ def killed(tmp_path):
     return path
 
 
-def test_a_killed_run_loses_nothing_and_goes_on_as_the_same_run(killed, make_line, batches, read):
+def test_a_killed_run_loses_nothing_and_goes_on_as_the_same_run(killed, batches, read):
     with JournalFile.open(killed / "journal.db") as journal:
         position = journal.logger("wandb").position
     (before,) = read(killed, ended=False)
     assert position >= before.rows[-1]["_step"] > 0
     assert any("what is printed" in each.line for each in before.of("output_raw"))
     trainer = Trainer(epochs=3, plugins=[Wandb(), "checkpoint"])
-    assert trainer.fit(make_line(), batches, resume="auto").dir.samefile(killed)
+    assert trainer.fit(Line(), batches, resume="auto").dir.samefile(killed)
     first, second = read(killed)
     assert first.of("run")[0].run_id == second.of("run")[0].run_id
     steps = [step for file in (first, second) for step, _ in file.series("train/loss")]
@@ -177,20 +165,20 @@ def test_an_option_that_cannot_be_is_an_error(options, message):
         Wandb(**options)
 
 
-def test_without_its_sdk_the_run_stops_and_names_what_to_install(monkeypatch, make_line, batches):
+def test_without_its_sdk_the_run_stops_and_names_what_to_install(monkeypatch, batches):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(PluginError) as caught:
-        Trainer(plugins=[Wandb()]).fit(make_line(), batches)
+        Trainer(plugins=[Wandb()]).fit(Line(), batches)
     assert "plugin 'wandb' cannot import its SDK" in str(caught.value)
     assert "pip install 'wandb>=0.31' 'pillow>=10.1'" in str(caught.value)
 
 
-def test_an_sdk_that_is_too_old_is_named(monkeypatch, tmp_path, make_line, batches):
+def test_an_sdk_that_is_too_old_is_named(monkeypatch, tmp_path, batches):
     (tmp_path / "wandb-0.16.0.dist-info").mkdir()
     (tmp_path / "wandb-0.16.0.dist-info" / "METADATA").write_text("Name: wandb\nVersion: 0.16.0\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(PluginError, match=r"needs wandb 0\.31 or newer, not 0\.16\.0: pip install"):
-        Trainer(plugins=[Wandb()]).fit(make_line(), batches)
+        Trainer(plugins=[Wandb()]).fit(Line(), batches)
 
 
 def test_the_sdk_is_not_imported_before_a_run_starts():
@@ -198,33 +186,33 @@ def test_the_sdk_is_not_imported_before_a_run_starts():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_shared_run_is_an_error(environment, make_line, batches):
+def test_a_shared_run_is_an_error(environment, batches):
     environment(MODE="shared")
     with pytest.raises(PluginError, match="WANDB_MODE is 'shared'"):
-        Trainer(plugins=[Wandb()]).fit(make_line(), batches)
+        Trainer(plugins=[Wandb()]).fit(Line(), batches)
 
 
-def test_a_disabled_client_writes_nothing(environment, make_line, batches):
+def test_a_disabled_client_writes_nothing(environment, batches):
     environment(MODE="disabled")
     trainer = Trainer(plugins=[Wandb()])
     trainer.on("train_batch_end", once=True)(lambda run: run.log_tags({"a": "b"}))
-    run = trainer.fit(make_line(lr=0.1), batches)
+    run = trainer.fit(Line(lr=0.1), batches)
     assert not list(run.dir.rglob("*.wandb"))
     assert not run.errors
     assert run.header["wandb"] == "disabled by WANDB_MODE"
 
 
-def test_a_dry_run_leaves_nothing(make_line, batches, tmp_path):
-    Trainer(plugins=[Wandb()], dry_run=1).fit(make_line(), batches)
+def test_a_dry_run_leaves_nothing(batches, tmp_path):
+    Trainer(plugins=[Wandb()], dry_run=1).fit(Line(), batches)
     assert not list(tmp_path.rglob("*wandb*"))
 
 
-def test_the_files_can_be_elsewhere(make_line, batches, tmp_path, read):
-    run = Trainer(plugins=[Wandb(dir=tmp_path / "a" / "b")]).fit(make_line(), batches)
+def test_the_files_can_be_elsewhere(batches, tmp_path, read):
+    run = Trainer(plugins=[Wandb(dir=tmp_path / "a" / "b")]).fit(Line(), batches)
     assert len(read(tmp_path / "a" / "b")) == 1 and not (run.dir / "wandb").exists()
 
 
 @pytest.mark.parametrize("on", [False, True])
-def test_system_metrics_are_an_option(make_line, batches, read, on):
-    run = Trainer(plugins=[Wandb(system_metrics=on)]).fit(make_line(), batches)
+def test_system_metrics_are_an_option(batches, read, on):
+    run = Trainer(plugins=[Wandb(system_metrics=on)]).fit(Line(), batches)
     assert bool(read(run.dir)[0].of("stats")) is on

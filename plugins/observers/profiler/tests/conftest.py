@@ -8,13 +8,12 @@ from torch import nn
 from torch.nn import functional
 
 from trainbus import Task, hookimpl
+from trainbus.testing.fixtures import own_directory  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch):
-    """Each test works in an empty directory."""
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
+def nothing_slept():
+    """Each test has its own sleeps."""
     SLEPT.clear()
 
 

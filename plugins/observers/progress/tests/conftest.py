@@ -9,45 +9,27 @@ from threading import Thread
 from time import monotonic, sleep
 
 import pytest
-import torch
 from rich.console import Console
-from torch import nn
-from torch.nn import functional
 
-from trainbus import Task
+from trainbus import testing
+from trainbus.testing.fixtures import own_directory  # noqa: F401
 from trainbus_progress import Progress
 
 
 @pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch):
-    """Each test works in an empty directory, and rich is told nothing by the environment."""
-    monkeypatch.chdir(tmp_path)
+def no_colour(monkeypatch):
+    """Rich is told nothing by the environment."""
     for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
-    torch.manual_seed(0)
 
 
-class Line(Task):
-    """Four numbers to one, by least squares."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(4, 1)
-
-    def forward(self, batch):
-        return self.linear(batch)
-
-    def training_step(self, batch, run):
-        loss = functional.mse_loss(self.linear(batch), batch[:, :1])
-        run.log(loss=loss)
-        return loss
+class Line(testing.Line):
+    """A line whose validation has an accuracy."""
 
     def validation_step(self, batch, run):
-        loss = functional.mse_loss(self.linear(batch), batch[:, :1])
-        run.log(loss=loss, accuracy=0.5)
-
-    def configure_optimizer(self):
-        return torch.optim.SGD(self.parameters(), lr=0.01)
+        loss = super().validation_step(batch, run)
+        run.log(accuracy=0.5)
+        return loss
 
 
 @pytest.fixture
@@ -65,7 +47,7 @@ def make_line():
 @pytest.fixture
 def batches():
     """Four batches of two samples."""
-    return list(torch.randn(4, 2, 4))
+    return list(testing.make_line_loader(4))
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ def test_two_optimizers_in_one_step(plain, make_line, batches):
 
         def training_step(self, batch, run):
             for name, optimizer in zip("ab", run.optimizers, strict=True):
-                loss = self(batch).square().mean()
+                loss = self(batch[0]).square().mean()
                 run.backward(loss, optimizer)
                 run.optimizer_step(optimizer)
                 run.log({name: loss})

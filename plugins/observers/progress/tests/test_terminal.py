@@ -15,6 +15,7 @@ from rich.console import Console
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainbus import Run, Trainer
+from trainbus.testing import make_line_loader
 from trainbus_progress import Progress
 
 
@@ -186,7 +187,7 @@ def test_no_number_is_fetched_to_be_shown(terminal, line, batches, monkeypatch):
 
     monkeypatch.setattr(Run, "metrics", property(metrics))
     trainer = Trainer(epochs=2, plugins=[terminal.progress(), "-nonfinite"])
-    batches = [batch.as_subclass(Away) for batch in batches]
+    batches = [[part.as_subclass(Away) for part in batch] for batch in batches]
     with Waits():
         run = trainer.fit(line, batches, batches)
     assert run.errors == []
@@ -196,29 +197,21 @@ def test_no_number_is_fetched_to_be_shown(terminal, line, batches, monkeypatch):
 def test_at_the_usual_rate_few_batches_are_drawn(terminal, line):
     progress = terminal.progress()
     progress.refresh = Progress().refresh
-    Trainer(plugins=[progress]).fit(line, [torch.randn(2, 4)] * 200)
+    Trainer(plugins=[progress]).fit(line, make_line_loader(200))
     assert terminal.output.count("it/s") < 100
 
 
 SCRIPT = """
     import sys
-    import torch
-    from trainbus import Task, Trainer
+    from trainbus import Trainer, testing
 
-    class Line(Task):
-        def __init__(self):
-            super().__init__()
-            self.linear = torch.nn.Linear(1, 1)
-
-        def forward(self, batch):
-            return self.linear(batch)
-
+    class Line(testing.Line):
         def validation_step(self, batch, run):
             if run.batch_index == 2:
                 print("ready")
                 sys.stdin.readline()
 
-    line, batches = Line(), [torch.ones(1, 1)] * 5
+    line, batches = Line(), testing.make_line_loader()
     trainer = Trainer(plugins=["progress"])
 """
 
