@@ -140,7 +140,7 @@ def test_a_name_that_cannot_be_is_refused(name, says, trainbus, tmp_path):
 
 
 def test_a_plugin_of_this_project_that_is_not_installed_keeps_its_name(monkeypatch):
-    monkeypatch.setattr(new_plugin, "discover", lambda *group: {})
+    monkeypatch.setattr(new_plugin.Installed, "group", lambda *group: {})
     with pytest.raises(UsageError, match="pip install trainbus-tensorboard"):
         new_plugin.check_name("tensorboard")
 
