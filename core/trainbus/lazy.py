@@ -1,4 +1,4 @@
-"""The face of a package: its public names, each imported when it is first used."""
+"""The public names of a package, each imported when it is first used."""
 
 from __future__ import annotations
 

@@ -328,9 +328,8 @@ def test_a_failure_in_the_middle_names_reason_and_remedy(trainbus, fit, monkeypa
     monkeypatch.setenv("DOWN_AFTER", "6")
     done = trainbus("replay", "latest", *TO, "--patience", "0.3", status=1)
     (message,) = done.stderr.splitlines()
-    assert message.startswith(
-        "error: plugin 'lines' (loggers:Lines): ConnectionError: the service is down"
-    )
+    said = "error: plugin 'lines' (loggers:Lines): ConnectionError: the service is down"
+    assert message.startswith(said)
     assert f"trainbus replay {directory.resolve()} --to lines" in message
     shown = trainbus("runs", "show", "latest").stdout
     assert f"lacks 6 of 14 records: trainbus replay {directory} --to lines" in shown

@@ -106,7 +106,7 @@ def train(run_dir: str, seed: int, epochs: int = 20) -> None:
     @trainer.on("fit_end")
     def test_the_best(run: Run) -> None:
         path = best.best_path(run)
-        if path is None:  # interrupted before the first validation
+        if path is None or run.interruption is not None:
             return
         run.load_weights(path)
         predicted = list(run.evaluation_batches(testing, "test", run.bus.validation_step))

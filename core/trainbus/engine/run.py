@@ -121,6 +121,12 @@ class Run:
         self._first_times: set[str] = set()
         self._claims: dict[str, str] = {}
 
+    def __repr__(self) -> str:
+        return f"<Run {self.name}: {self.status}, epoch {self.epoch}, step {self.global_step}>"
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a run has no attribute {name!r}", name=name, obj=self)
+
     # --- what it is and where it writes --------------------------------------------------------
 
     @property

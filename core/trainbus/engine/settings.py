@@ -77,6 +77,10 @@ class Settings:
         )
 
 
+# In messages about its arguments: nobody makes settings but by a trainer.
+Settings.__init__.__qualname__ = "Trainer"
+
+
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 

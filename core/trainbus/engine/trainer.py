@@ -323,8 +323,9 @@ class Trainer(Settings):
             )
         if run.task.hparams:
             run.log_params(run.task.hparams)
-        for topic, text in run.header.items():
-            logger.info("%s: %s", topic, text)
+        if not any(getattr(each, "shows_header", False) for each in bus.plugins.values()):
+            for topic, text in run.header.items():
+                logger.info("%s: %s", topic, text)
 
     def _validate(self, run: Loop, valid: Iterable[Any] | None) -> None:
         if valid is not None and not run.stopping:

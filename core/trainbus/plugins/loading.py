@@ -259,11 +259,8 @@ def given_options(
             raise PluginError(f"-o {text.partition('=')[0]}: write -o PLUGIN.OPTION=VALUE")
         name, key, value = match.groups()
         if name not in selection.active:
-            raise PluginError(
-                f"-o {name}.{key}: plugin {name!r} is not active"
-                f"{nearest(name, selection.active)} "
-                f"Switch it on with -p {name}"
-            )
+            mend = f"; switch it on with -p {name}" if name in names else nearest(name, names)
+            raise PluginError(f"-o {name}.{key}: plugin {name!r} is not active{mend}")
         given.setdefault(name, {})[key] = Given(value, f"-o {name}.{key}", text=True)
     return given
 

@@ -51,7 +51,7 @@ def train(run_dir: str, seed: int, epochs: int = 6) -> None:
         data, arch="resnet18", seed=seed, run_dir=run_dir, plugins=["tensorboard"]
     )
     rates = learner.find_lr()
-    print(f"learning rate found: {rates.suggestion:.2g}")
+    print(f"find_lr suggests {rates.suggestion:.2g}, with care; the default of fine_tune is taken")
     # The run's header says what was chosen; the reasons are in learner.summary().
     run = learner.fine_tune(epochs)
     found = learner.interpret()

@@ -37,6 +37,8 @@ class Progress:
     """
 
     observer = True
+    #: The log does without the header of a run.
+    shows_header = True
 
     #: Where to show it; None for the standard output. No option: set it on the object.
     console: Console | None = None
@@ -69,9 +71,8 @@ class Progress:
             topics["dry run"] = "a few batches of everything; loggers and checkpoints are off"
         elif run.has_dir:
             topics["directory"] = str(run.dir)
-        # With `-v` the log has the header already, as the run began.
-        if self.verbose or not logger.isEnabledFor(logging.INFO):
-            self._show.header(topics, None if self.verbose else HEADER_LINES)
+        verbose = self.verbose or logger.isEnabledFor(logging.INFO)
+        self._show.header(topics, None if verbose else HEADER_LINES)
 
     def _begin(self, run: Run) -> None:
         from trainbus_progress.display import choose
