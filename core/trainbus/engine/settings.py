@@ -34,6 +34,10 @@ class Settings:
     dry_run: int | None = None
     overfit: int | None = None
 
+    def __init_subclass__(cls) -> None:
+        # In messages about its arguments: nobody makes settings but by a trainer.
+        cls.__init__.__qualname__ = cls.__name__
+
     def __post_init__(self) -> None:
         for name in ("epochs", "max_steps", "accumulate", "log_every", "dry_run", "overfit"):
             count = getattr(self, name)
@@ -75,10 +79,6 @@ class Settings:
             f"devices={self.devices!r}: give 'auto', 1, or a list with one index; several devices "
             "need a plugin that starts one process for each, and none is active"
         )
-
-
-# In messages about its arguments: nobody makes settings but by a trainer.
-Settings.__init__.__qualname__ = "Trainer"
 
 
 def _is_whole(value: object) -> bool:
