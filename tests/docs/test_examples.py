@@ -131,7 +131,7 @@ class Reader:
             ),
         }
         done = subprocess.run(
-            command, shell=True, env=environment, capture_output=True, text=True, timeout=120
+            command, shell=True, env=environment, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, f"{where}\n{done.stdout}{done.stderr}"
 
@@ -140,7 +140,7 @@ class Reader:
         subprocess.run(
             [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check",
              "--no-build-isolation", "--no-deps", "--no-index", "--target", self.site, folder],
-            check=True, timeout=120,
+            check=True, timeout=600,
         )  # fmt: skip
         self.monkeypatch.syspath_prepend(str(self.site))
 
