@@ -1,15 +1,69 @@
-"""Who may listen: a plugin's listeners are checked before anything is registered."""
+"""What may be registered: hooks, plugins and their listeners, checked before anything changes."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict
+from types import ModuleType
 from typing import Any
 
 from trainbus.errors import PluginError, nearest
 from trainbus.events.compiler import Hook
-from trainbus.events.markers import impl_options
+from trainbus.events.markers import impl_options, spec_options
 from trainbus.events.plugin import Plugin, marker
+
+
+def declared_by(namespace: object, by: str, taken: Collection[str]) -> dict[str, Hook]:
+    """The hooks that a class or module declares with `@hookspec`, by name.
+
+    Args:
+        namespace: the class or module.
+        by: who declares them, for messages.
+        taken: names that no hook may have.
+
+    Raises:
+        PluginError: it is neither a class nor a module, declares nothing, or a name that is taken.
+    """
+    if not isinstance(namespace, (ModuleType, type)):
+        raise PluginError(f"{by}: register_hookspecs returns a class or module, not {namespace!r}")
+    found = {}
+    for name, declaration in vars(namespace).items():
+        if not hasattr(declaration, "trainbus_spec_options"):
+            continue
+        if name in taken:
+            raise PluginError(f"{by} declares the hook {name!r}, which exists already")
+        arguments = tuple(inspect.signature(declaration).parameters)
+        if isinstance(namespace, type) and arguments[:1] == ("self",):
+            arguments = arguments[1:]
+        options = asdict(spec_options(declaration))
+        found[name] = Hook(name=name, arguments=arguments, **options)
+    if not found:
+        raise PluginError(
+            f"{by}, register_hookspecs: {namespace!r} declares no hook; mark them @hookspec"
+        )
+    return found
+
+
+def namespace_of(plugin: Plugin) -> object:
+    """What a plugin's `register_hookspecs` returns. Raises `PluginError` where it fails."""
+    try:
+        return plugin.object.register_hookspecs()  # type: ignore[attr-defined]
+    except Exception as error:
+        raise PluginError(
+            f"{plugin}, register_hookspecs: {type(error).__name__}: {error}"
+        ) from error
+
+
+def check_identity(plugin: Plugin, known: Mapping[str, Plugin]) -> None:
+    """Refuse a class, a name that is taken, and an object that is registered already."""
+    if isinstance(plugin.object, type):
+        raise PluginError(f"{plugin} is the class {plugin.object.__name__}; did you forget `()`?")
+    if other := known.get(plugin.name):
+        raise PluginError(f"two plugins are named {plugin.name!r}: {other} and {plugin}")
+    for other in known.values():
+        if other.object is plugin.object:
+            raise PluginError(f"{plugin} is already registered as {other.name!r}")
 
 
 def listeners_of(plugin: Plugin, hooks: Mapping[str, Hook]) -> dict[str, Callable[..., Any]]:

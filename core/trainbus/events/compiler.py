@@ -94,12 +94,18 @@ class Compiled:
         self.wrappers = [listener for listener in listeners if listener.wrapper]
         self._failed = failed
         self._timings = timings
-        #: Calls the listeners in order; None when there are none. An action returns its first
-        #: result that is not None, a contribution the list of all results, the others nothing.
-        self.call: Callable[..., Any] | None = None
-        if self.plain or self.wrappers:
-            flat = self._alone() or self._flat()
-            self.call = self._around(flat) if self.wrappers else flat
+
+    @cached_property
+    def call(self) -> Callable[..., Any] | None:
+        """Calls the listeners in order; None when there are none.
+
+        An action returns its first result that is not None, a contribution the list of all
+        results, the others nothing.
+        """
+        if not (self.plain or self.wrappers):
+            return None
+        flat = self._alone() or self._flat()
+        return self._around(flat) if self.wrappers else flat
 
     # --- listeners that are no wrappers --------------------------------------------------------
 

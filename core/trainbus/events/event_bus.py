@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict
-from types import ModuleType
 from typing import Any
 
 import pluggy
 
 from trainbus.errors import Control, PluginError, nearest, together
-from trainbus.events.checks import listeners_of
+from trainbus.events.checks import check_identity, declared_by, listeners_of, namespace_of
 from trainbus.events.compiler import Compiled, Hook, Listener, Opened
-from trainbus.events.markers import Kind, impl_options, spec_options
+from trainbus.events.markers import Kind, impl_options
 from trainbus.events.order import in_order
 from trainbus.events.plugin import Plugin, marker
 from trainbus.events.timing import Timing, Timings
@@ -87,7 +84,7 @@ class EventBus:
         Raises:
             PluginError: it declares no hook, or one that exists already.
         """
-        hooks = self._declared(namespace, by or repr(namespace), self._hooks)
+        hooks = self._new_hooks(namespace, by or repr(namespace), self._hooks)
         self._add_hooks([namespace], self._hooks | hooks)
 
     def register(self, plugin: object, name: str, origin: str = "") -> None:
@@ -99,11 +96,11 @@ class EventBus:
         fresh, known, hooks = list(plugins), dict(self._plugins), dict(self._hooks)
         namespaces: list[object] = []
         for plugin in fresh:
-            _check_identity(plugin, known)
+            check_identity(plugin, known)
             known[plugin.name] = plugin
             if marker(plugin.object, "register_hookspecs") is not None:
-                namespaces.append(_asked(plugin))
-                hooks |= self._declared(namespaces[-1], str(plugin), hooks)
+                namespaces.append(namespace_of(plugin))
+                hooks |= self._new_hooks(namespaces[-1], str(plugin), hooks)
         added, failures = {}, []
         for plugin in fresh:
             try:
@@ -186,30 +183,11 @@ class EventBus:
 
     # --- registration, step by step ------------------------------------------------------------
 
-    def _declared(self, namespace: object, by: str, known: Mapping[str, Hook]) -> dict[str, Hook]:
+    def _new_hooks(self, namespace: object, by: str, known: Mapping[str, Hook]) -> dict[str, Hook]:
         """The hooks that a namespace declares beside the known ones; none if it is known itself."""
-        if not isinstance(namespace, (ModuleType, type)):
-            raise PluginError(
-                f"{by}: register_hookspecs returns a class or module, not {namespace!r}"
-            )
-        if namespace in self._namespaces:
+        if any(namespace is each for each in self._namespaces):
             return {}  # a plugin comes back; its hooks stayed, since others may listen to them
-        found = {}
-        for name, declaration in vars(namespace).items():
-            if not hasattr(declaration, "trainbus_spec_options"):
-                continue
-            if name in known or hasattr(type(self), name):
-                raise PluginError(f"{by} declares the hook {name!r}, which exists already")
-            arguments = tuple(inspect.signature(declaration).parameters)
-            if isinstance(namespace, type) and arguments[:1] == ("self",):
-                arguments = arguments[1:]
-            options = asdict(spec_options(declaration))
-            found[name] = Hook(name=name, arguments=arguments, **options)
-        if not found:
-            raise PluginError(
-                f"{by}, register_hookspecs: {namespace!r} declares no hook; mark them @hookspec"
-            )
-        return found
+        return declared_by(namespace, by, {*known, *dir(type(self))})
 
     def _add_hooks(self, namespaces: Iterable[Any], hooks: dict[str, Hook]) -> None:
         for namespace in namespaces:
@@ -397,23 +375,3 @@ class EventBus:
     def timings(self) -> list[Timing]:
         """Calls and seconds per plugin and hook, the most expensive first; empty when off."""
         return self._timings.sorted() if self._timings.users else []
-
-
-def _check_identity(plugin: Plugin, known: Mapping[str, Plugin]) -> None:
-    if isinstance(plugin.object, type):
-        raise PluginError(f"{plugin} is the class {plugin.object.__name__}; did you forget `()`?")
-    if other := known.get(plugin.name):
-        raise PluginError(f"two plugins are named {plugin.name!r}: {other} and {plugin}")
-    for other in known.values():
-        if other.object is plugin.object:
-            raise PluginError(f"{plugin} is already registered as {other.name!r}")
-
-
-def _asked(plugin: Plugin) -> object:
-    """The namespace of the hooks that a plugin declares."""
-    try:
-        return plugin.object.register_hookspecs()  # type: ignore[attr-defined]
-    except Exception as error:
-        raise PluginError(
-            f"{plugin}, register_hookspecs: {type(error).__name__}: {error}"
-        ) from error

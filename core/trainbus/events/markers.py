@@ -26,7 +26,6 @@ class SpecOptions:
     """What `@hookspec` says of a hook."""
 
     #: What becomes of the listeners' results, and of their failures.
-
     kind: Kind = "event"
     #: What `@hookimpl(every=n)` counts.
     cadence: Cadence | None = None
