@@ -91,25 +91,31 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Look among the core's verbs first, so that they work whatever a plugin does."""
-        return super().get_command(ctx, cmd_name) or self._of_plugins().get_command(ctx, cmd_name)
+        return super().get_command(ctx, cmd_name) or self._of_plugins(ctx).get_command(
+            ctx, cmd_name
+        )
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All verbs; those of plugins are left out when the plugins cannot be loaded."""
         names = super().list_commands(ctx)
         try:
-            return [*names, *self._of_plugins().list_commands(ctx)]
+            return [*names, *self._of_plugins(ctx).list_commands(ctx)]
         except Exception as error:  # the core's verbs work whatever a plugin does
             text = ", ".join([str(error), *getattr(error, "__notes__", ())])
             click.echo(f"warning: verbs of plugins are missing: {text}", err=True)
             return names
 
-    def _of_plugins(self) -> click.Group:
-        added = click.Group()
-        # The core's own plugins have no verbs.
-        loaded = loading.load(but=DEFAULTS)
-        if loaded and (register := loading.bus_of(loaded).register_commands):
-            register(added)
-        return added
+    def _of_plugins(self, ctx: click.Context) -> click.Group:
+        """The verbs of plugins, loaded once for a command line."""
+        if __name__ not in ctx.meta:
+            added = click.Group()
+            # The core's own plugins have no verbs.
+            loaded = loading.load(but=DEFAULTS)
+            if loaded and (register := loading.bus_of(loaded).register_commands):
+                register(added)
+            ctx.meta[__name__] = added
+        group: click.Group = ctx.meta[__name__]
+        return group
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

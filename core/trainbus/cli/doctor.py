@@ -28,11 +28,11 @@ def report() -> int:
     click.echo("\nplugins")
     installed = Installed()
     for name, found in sorted(installed.every.items()):
-        problem = _broken(found, installed)
+        problem = _broken(found)
         problems += problem is not None
         click.echo(f"  {'broken' if problem else 'ok':8} {name:14} {problem or found.origin}")
     try:
-        loading.bus_of(loading.load())
+        loading.bus_of(loading.load(installed=installed))
     except PluginError as error:
         problems += 1
         click.echo(f"\nwhat is switched on cannot be loaded:\n{error}")
@@ -61,10 +61,10 @@ def _project() -> int:
     return 0
 
 
-def _broken(found: Found, installed: Installed) -> str | None:
+def _broken(found: Found) -> str | None:
     if found.rivals:
         return f"also provided by {', '.join(found.rivals)}; uninstall one"
-    if problems := installed.unmet(found):
+    if problems := found.distribution.unmet:
         return "; ".join(problems)
     try:
         found.load()

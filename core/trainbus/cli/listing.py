@@ -26,7 +26,7 @@ def show_plugins(as_json: bool) -> None:
             status, note = "off", f"by {selection.blocked[name]}"
         if found.rivals:
             status, note = "broken", f"also provided by {', '.join(found.rivals)}; uninstall one"
-        elif problems := installed.unmet(found):
+        elif problems := found.distribution.unmet:
             status, note = "broken", "; ".join(problems)
         rows.append([name, status, found.version, found.dist_name, note])
     for name, request in selection.active.items():

@@ -85,9 +85,10 @@ class Step(Run):
     def step_optimizers(self) -> None:
         """Step all of them with the gradients of a window, which ends here."""
         window = self.window
-        if window.size != 1 or window.begun or window.gathered != 1:
+        if window.size == window.gathered == 1 and not window.begun:
+            window.gathered = 0  # the usual one, without a call
+        else:
             window.close(self.optimizers)
-        window.gathered = 0
         self.accumulating = False
         if not self.optimizers:
             self.optimizer_step()  # raises the UsageError that explains it

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,9 +136,13 @@ class Config:
                     text = f'data.{name}: write a table, {name} = {{class = "module:function"}}'
                     yield UsageError(f"{self._calls.where(value)}: {text}")
 
+    @cached_property
+    def _installed(self) -> Installed:
+        return Installed()
+
     def _wrong_plugins(self) -> list[PluginError]:
         """Plugins that are not there, and options that they do not have, as sources tell it."""
-        installed = Installed()
+        installed = self._installed
         try:
             project = loading.project_in_use()
             selection = select((), project, installed)
@@ -148,18 +153,13 @@ class Config:
         problems = []
         for name, request in selection.active.items():
             try:
-                self._check_plugin(name, request, given.get(name, {}), sources, installed)
+                self._check_plugin(name, request, given.get(name, {}), sources)
             except PluginError as error:
                 problems.append(error)
         return problems
 
     def _check_plugin(
-        self,
-        name: str,
-        request: Request,
-        given: Mapping[str, Given],
-        sources: Sources,
-        installed: Installed,
+        self, name: str, request: Request, given: Mapping[str, Given], sources: Sources
     ) -> None:
         item = str(request.item)
         who = name
@@ -167,9 +167,9 @@ class Config:
             loading.check_file(Path(item))
             return
         if ":" not in item or item.startswith(f"{AUTOLOAD_GROUP}:"):
-            found = installed.every.get(name)
+            found = self._installed.every.get(name)
             if found is None:
-                raise PluginError(f"{request.why}: {loading.unknown(name, installed)}")
+                raise PluginError(f"{request.why}: {loading.unknown(name, self._installed)}")
             item, who = found.target, f"{name} ({found.origin})"
         try:
             signature = sources.read(item) if ":" in item else None
@@ -280,7 +280,7 @@ class Config:
         self, from_there: Any, loaded: Sequence[Plugin]
     ) -> tuple[list[str], dict[str, Any]]:
         """The wishes that are left of all that were said, and the options with their values."""
-        installed = Installed()
+        installed = self._installed
         if command_line.get().disabled:
             return [f"-{name}" for name in (*installed.autoload, *DEFAULTS)], {}
         project = loading.project_in_use()

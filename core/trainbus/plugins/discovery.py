@@ -19,8 +19,9 @@ AUTOLOAD_GROUP = "trainbus.autoload"
 class Distribution:
     """A distribution that offers something; its metadata are read and parsed once."""
 
-    def __init__(self, files: metadata.Distribution) -> None:
+    def __init__(self, files: metadata.Distribution, installed: Installed) -> None:
         self.files = files
+        self._installed = installed
 
     @cached_property
     def about(self) -> Any:
@@ -39,18 +40,17 @@ class Distribution:
             return f"{url}@{revision}"
         return f"{url} (editable)" if origin.get("dir_info", {}).get("editable") else url
 
-    def unmet(self, installed: Installed) -> list[str]:
+    @cached_property
+    def unmet(self) -> list[str]:
         """Its requirements that this environment does not meet."""
         from packaging.requirements import Requirement
 
         problems = []
         for text in self.about.get_all("Requires-Dist") or ():
-            if "extra ==" in text:
-                continue
             requirement = Requirement(text)
             if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
                 continue
-            present = installed.version(requirement.name)
+            present = self._installed.version(requirement.name)
             if present is not None and requirement.specifier.contains(present, prereleases=True):
                 continue
             wanted = f"{requirement.name}{requirement.specifier}"
@@ -105,7 +105,6 @@ class Installed:
 
     def __init__(self) -> None:
         self._versions: dict[str, str | None] = {}
-        self._unmet: dict[Distribution, list[str]] = {}
 
     @cached_property
     def plugins(self) -> dict[str, Found]:
@@ -141,13 +140,6 @@ class Installed:
                 self._versions[distribution] = None
         return self._versions[distribution]
 
-    def unmet(self, found: Found) -> list[str]:
-        """Requirements of a plugin's distribution that this environment does not meet."""
-        distribution = found.distribution
-        if distribution not in self._unmet:
-            self._unmet[distribution] = distribution.unmet(self)
-        return self._unmet[distribution]
-
     @cached_property
     def _offers(self) -> list[tuple[Distribution, list[metadata.EntryPoint]]]:
         """Distributions with entry points of trainbus; of the others only the text is read."""
@@ -155,7 +147,7 @@ class Installed:
         for files in metadata.distributions():
             text = files.read_text("entry_points.txt")
             if text and "trainbus." in text:
-                found.append((Distribution(files), list(files.entry_points)))
+                found.append((Distribution(files, self), list(files.entry_points)))
         return found
 
 

@@ -145,7 +145,7 @@ def _load(name: str, request: Request, given: Mapping[str, Given], installed: In
             f"two distributions provide a plugin {name!r}: {found.dist_name} and "
             f"{', '.join(found.rivals)}; uninstall one"
         )
-    if problems := installed.unmet(found):
+    if problems := found.distribution.unmet:
         raise PluginError(f"{who} " + "; ".join(problems))
     target = found.load()
     made, options = build(
@@ -259,7 +259,7 @@ def given_options(
             raise PluginError(f"-o {text.partition('=')[0]}: write -o PLUGIN.OPTION=VALUE")
         name, key, value = match.groups()
         if name not in selection.active:
-            mend = f"; switch it on with -p {name}" if name in names else nearest(name, names)
+            mend = f". Switch it on with -p {name}" if name in names else nearest(name, names)
             raise PluginError(f"-o {name}.{key}: plugin {name!r} is not active{mend}")
         given.setdefault(name, {})[key] = Given(value, f"-o {name}.{key}", text=True)
     return given
