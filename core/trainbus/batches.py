@@ -145,6 +145,16 @@ def batch_size(batch: Any) -> int:
     return 1
 
 
+def is_record(value: Any) -> bool:
+    """Whether it is an instance of a dataclass."""
+    return is_dataclass(value) and not isinstance(value, type)
+
+
+def is_rebuilt(value: Any) -> bool:
+    """Whether `rebuilt` looks inside of it: a tuple, list, mapping or instance of a dataclass."""
+    return isinstance(value, (tuple, list, MutableMapping)) or is_record(value)
+
+
 def leaves(batch: Any, whole: Callable[[Any], bool] | None = None) -> Iterator[Any]:
     """What a nested batch is made of, in order: all that is no sequence, mapping or dataclass.
 
@@ -159,7 +169,7 @@ def leaves(batch: Any, whole: Callable[[Any], bool] | None = None) -> Iterator[A
         values: Iterable[Any] = batch.values()
     elif isinstance(batch, Sequence) and not isinstance(batch, (str, bytes)):
         values = batch
-    elif is_dataclass(batch) and not isinstance(batch, type):
+    elif is_record(batch):
         values = [getattr(batch, field.name) for field in fields(batch)]
     else:
         yield batch
@@ -198,7 +208,7 @@ def rebuilt(batch: Any, change: Callable[[Any], Any]) -> Any:
         for key, value in batch.items():
             made[key] = rebuilt(value, change)
         return made
-    if is_dataclass(batch) and not isinstance(batch, type):
+    if is_record(batch):
         made = copy(batch)
         for field in fields(batch):
             # Around a frozen dataclass's own way, which refuses, and a property's.

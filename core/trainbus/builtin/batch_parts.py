@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from copy import copy
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
 
+from trainbus.batches import is_record
 from trainbus.errors import UsageError
 
 
@@ -38,7 +39,7 @@ def split(batch: Any, parts: int) -> list[Any]:
 def _values(batch: Any) -> list[Any]:
     if isinstance(batch, Mapping):
         return list(batch.values())
-    if is_dataclass(batch):
+    if is_record(batch):
         return [getattr(batch, field.name) for field in fields(batch)]
     return list(batch) if isinstance(batch, (tuple, list)) else [batch]
 
@@ -51,7 +52,7 @@ def _part(value: Any, part: slice, samples: int, top: bool = False) -> Any:
         for key, item in value.items():
             cut[key] = _part(item, part, samples)
         return cut
-    if is_dataclass(value) and not isinstance(value, type):
+    if is_record(value):
         made: Any = copy(value)
         for field in fields(value):
             item = _part(getattr(value, field.name), part, samples)

@@ -121,15 +121,20 @@ class Supervised(Task):
         inputs, target = batch
         output = self.model(inputs)
         run.log(loss=self.loss(output, target))
-        for name, metric in self.metrics.items():
-            if hasattr(metric, "update"):
-                if isinstance(metric, nn.Module):
-                    metric.to(run.device)
-                metric.update(output, target)
-                run.log({name: metric})
-            else:
-                run.log({name: metric(output, target)})
+        for name in self.metrics:
+            self.log_metric(name, output, target, run)
         return output
+
+    def log_metric(self, name: str, output: Any, target: Any, run: Run) -> None:
+        """Log one of the metrics for a batch: a number, or an object that gives it later."""
+        metric = self.metrics[name]
+        if hasattr(metric, "update"):
+            if isinstance(metric, nn.Module):
+                metric.to(run.device)
+            metric.update(output, target)
+            run.log({name: metric})
+        else:
+            run.log({name: metric(output, target)})
 
     def configure_optimizer(self) -> Optimizers:
         """The optimizer that was given, or AdamW."""

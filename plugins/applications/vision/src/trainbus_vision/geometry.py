@@ -33,7 +33,21 @@ def _rows(raw: Any, width: int, what: str) -> Tensor:
     return values
 
 
-class Points(Block):
+class _InPicture(Block):
+    """What lies in the picture of the input: it is there and right, or says what is wrong."""
+
+    in_picture = True
+
+    def problem(self, raw: Any) -> str | None:
+        """Why it cannot be encoded: missing, or not in the numbers and the order it has to have."""
+        try:
+            self.encode(raw)
+        except (DataError, TypeError, ValueError) as error:
+            return str(error)
+        return None
+
+
+class Points(_InPicture):
     """Points of an image: (K, 2) float32 as (x, y) in pixels, in a batch N x K x 2.
 
     A missing point is NaN (or None); it counts neither in the loss nor in the metric. A model
@@ -46,7 +60,6 @@ class Points(Block):
     """
 
     kind = "points"
-    in_picture = True
 
     def __init__(self, count: int | None = None, size: Sequence[int] | None = None) -> None:
         self.count = count
@@ -65,14 +78,6 @@ class Points(Block):
         if self.size is None and "image" in kinds:
             height, width = parts[kinds.index("image")].shape[-2:]
             self.size = (height, width)
-
-    def problem(self, raw: Any) -> str | None:
-        """No points, or another number of them."""
-        try:
-            self.encode(raw)
-        except (DataError, TypeError, ValueError) as error:
-            return str(error)
-        return None
 
     def encode(self, raw: Any) -> Tensor:
         """K x 2 float32."""
@@ -152,7 +157,7 @@ class PointLoss:
         return f"PointLoss(size={self.size})"
 
 
-class Boxes(Block):
+class Boxes(_InPicture):
     """Boxes in an image: (K, 4) float32 as (x1, y1, x2, y2) in pixels, in a batch N x K x 4.
 
     Where an image has fewer boxes than others of its batch, NaN follows. Their labels are a block
@@ -160,15 +165,6 @@ class Boxes(Block):
     """
 
     kind = "boxes"
-    in_picture = True
-
-    def problem(self, raw: Any) -> str | None:
-        """No boxes, or not four numbers each, or corners in the wrong order."""
-        try:
-            self.encode(raw)
-        except (DataError, TypeError, ValueError) as error:
-            return str(error)
-        return None
 
     def encode(self, raw: Any) -> Tensor:
         """K x 4 float32."""

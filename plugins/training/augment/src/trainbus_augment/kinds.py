@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from trainbus import UsageError
@@ -29,7 +29,8 @@ def leaves(batch: Any) -> list[Any]:
     """The parts of a batch in order: the values of mappings, dataclasses and sequences."""
     from trainbus import batches  # it imports torch
 
-    return list(batches.leaves(batch, whole=_is_part))
+    # Parts are what can be put back.
+    return list(batches.leaves(batch, whole=lambda value: not batches.is_rebuilt(value)))
 
 
 def rebuilt(batch: Any, parts: Iterable[Any]) -> Any:
@@ -37,24 +38,16 @@ def rebuilt(batch: Any, parts: Iterable[Any]) -> Any:
     from trainbus import batches
 
     rest = iter(parts)
-    return batches.rebuilt(batch, lambda value: next(rest) if _is_part(value) else None)
-
-
-def _is_part(value: Any) -> bool:
-    """Whether it is a part itself, and nothing that parts are taken out of and put back into."""
-    return not isinstance(value, (tuple, list, MutableMapping)) and not is_instance(value)
-
-
-def is_instance(batch: Any) -> bool:
-    """Whether it is an instance of a dataclass."""
-    return is_dataclass(batch) and not isinstance(batch, type)
+    return batches.rebuilt(batch, lambda value: None if batches.is_rebuilt(value) else next(rest))
 
 
 def kinds_of(batch: Any, named: Mapping[str, str]) -> list[str]:
     """The kinds of the parts of a mapping or a dataclass, by name; those not named are "other"."""
+    from trainbus.batches import is_record
+
     if isinstance(batch, Mapping):
         values: dict[Any, Any] = dict(batch)
-    elif is_instance(batch):
+    elif is_record(batch):
         values = {field.name: getattr(batch, field.name) for field in fields(batch)}
     else:
         raise UsageError(

@@ -6,8 +6,6 @@ import copy
 import hashlib
 import inspect
 import json
-import os
-import shutil
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trainbus.errors import nearest
+from trainbus.storage.files import replacing
 from trainbus_learner.errors import ExportError
 from trainbus_learner.fitter import Fitter
 from trainbus_learner.snapshots import evaluating, kept
@@ -49,29 +48,23 @@ def write(learner: Fitter, path: Path, format: str, overwrite: bool) -> Path:
     model = copy.deepcopy(learner.model).cpu()
     exported = model if scales_bytes(model) else BytesToFloats(model)
     description = _describe(learner, format, inputs)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
-        file = temporary / FILES[format]
-        with evaluating(exported):
-            output = exported(*inputs)
-            description["outputs"] = [_shape_of(output)]
-            if format == "weights":
-                _write_weights(model, file)
-            else:
-                writer = _write_program if format == "torch.export" else _write_onnx
-                description["dynamic"] = _with_dynamic_sizes(writer, exported, inputs, file)
-        description["files"] = {each.name: sha256(each) for each in sorted(temporary.iterdir())}
-        text = json.dumps(description, indent=2, ensure_ascii=False)
-        (temporary / DESCRIPTION).write_text(text, "utf-8")
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
+        with replacing(path) as beside:
+            beside.mkdir(parents=True)
+            file = beside / FILES[format]
+            with evaluating(exported):
+                output = exported(*inputs)
+                description["outputs"] = [_shape_of(output)]
+                if format == "weights":
+                    _write_weights(model, file)
+                else:
+                    writer = _write_program if format == "torch.export" else _write_onnx
+                    description["dynamic"] = _with_dynamic_sizes(writer, exported, inputs, file)
+            description["files"] = {each.name: sha256(each) for each in sorted(beside.iterdir())}
+            text = json.dumps(description, indent=2, ensure_ascii=False)
+            (beside / DESCRIPTION).write_text(text, "utf-8")
     except OSError as error:
         raise ExportError(f"export: cannot write {str(path)!r}: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return path
 
 

@@ -42,8 +42,8 @@ def rehearsing(
     trainer = Trainer(plugins=plugins, **{**options, **_OWN, **changed})
     bus = trainer.bus
     # An accelerator that a plugin provides is used here as well.
-    computing = {*bus.computing(), *bus.order().get("provide_accelerator", ())}
     heard = bus.order()
+    computing = {*bus.computing(), *heard.get("provide_accelerator", ())}
     news = _NEWS | {name for name, hook in bus.hooks.items() if hook.kind == "record"}
     for name, plugin in bus.plugins.items():
         if name == "core":

@@ -11,24 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from trainbus import Accelerator
-from trainbus.batches import innermost
-
-
-@contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Afterwards every module is in training or in evaluation mode, as it was before."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+from trainbus.batches import innermost, parts
+from trainbus.engine.snapshot import same_modes
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients; afterwards every module has its mode again."""
-    with modes_kept(model), torch.no_grad():
+    with same_modes(model), torch.no_grad():
         for module in model.modules():
             module.training = False
         yield
@@ -71,7 +61,7 @@ def kept(
     ]
     for parameter in model.parameters():  # those that are here belong to the caller
         parameter.grad = None
-    with modes_kept(model), random_states_kept():
+    with same_modes(model), random_states_kept():
         try:
             yield
         finally:
@@ -94,16 +84,8 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _parts(loader: Any) -> list[Any]:
     """A loader, its samplers, and what they hold their order in."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    found = [
-        loader,
-        getattr(loader, "sampler", None),
-        batch_sampler,
-        getattr(loader, "order", None),
-    ]
-    found.append(getattr(batch_sampler, "sampler", None))
-    unique = {id(part): part for part in found if hasattr(part, "__dict__")}
-    return list(unique.values())
+    found = [*parts(loader), getattr(loader, "order", None)]
+    return list({id(part): part for part in found if hasattr(part, "__dict__")}.values())
 
 
 def _position(part: Any) -> tuple[Any, dict[str, Any], Tensor | None]:

@@ -82,15 +82,9 @@ class LearnerTask(Supervised):
         inputs, target = self._source.split(batch)
         output = self.forward(*inputs) if self._answer is None else self._answer(inputs)
         run.log(loss=self._loss(output, target))
-        for name, metric in self.metrics.items():
+        for name in self.metrics:
             try:
-                if hasattr(metric, "update"):
-                    if isinstance(metric, nn.Module):
-                        metric.to(run.device)
-                    metric.update(output, target)
-                    run.log({name: metric})
-                else:
-                    run.log({name: metric(output, target)})
+                self.log_metric(name, output, target, run)
             except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
                 error.add_note(f"in the metric {name!r}, {_shapes(output, target)}")
                 raise
