@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import fields, is_dataclass
 from itertools import islice
@@ -10,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trainbus.errors import UsageError
 
@@ -87,29 +91,34 @@ def set_epoch(loader: Iterable[Any], epoch: int) -> None:
             tell(epoch)
 
 
-def generators(loader: Iterable[Any]) -> list[torch.Generator]:
-    """The random generators that a loader, those it wraps and their samplers were given."""
-    found: list[torch.Generator] = []
-    for part in parts(loader):
-        generator = getattr(part, "generator", None)
-        if isinstance(generator, torch.Generator) and generator not in found:
-            found.append(generator)
-    return found
-
-
 def parts(loader: object) -> list[Any]:
-    """A loader, what it keeps as `loader`, and the samplers of both, each once."""
+    """A loader, what it wraps, and samplers and datasets at any depth, each once."""
     found: dict[int, Any] = {}
 
     def walk(part: object) -> None:
         if part is None or id(part) in found:
             return
         found[id(part)] = part
-        for name in ("loader", "sampler", "batch_sampler"):
+        for name in ("loader", "dataset", "sampler", "batch_sampler"):
             walk(getattr(part, name, None))
+        for value in attributes(part):
+            several = value[:100] if isinstance(value, (list, tuple)) else (value,)
+            for each in several:
+                if isinstance(each, (*_PARTS, Wrapped)) or callable(
+                    getattr(each, "set_epoch", None)
+                ):
+                    walk(each)
 
     walk(loader)
     return list(found.values())
+
+
+_PARTS = (DataLoader, Dataset, Sampler)
+
+
+def attributes(part: object) -> list[Any]:
+    """What an object keeps."""
+    return list(vars(part).values()) if hasattr(part, "__dict__") else []
 
 
 def describe(loader: Iterable[Any]) -> str:
@@ -119,6 +128,26 @@ def describe(loader: Iterable[Any]) -> str:
     total = None if dataset is None else size(dataset)
     kind = type(loader).__name__
     return kind if total is None else f"{kind} over {total} samples"
+
+
+def check(loader: object, stage: str) -> None:
+    """Raise `UsageError` for what is no iterable of batches."""
+    several: Sequence[object] = ()
+    if isinstance(loader, Mapping):
+        several = list(loader.values())
+    elif isinstance(loader, (list, tuple)):
+        several = loader
+    elif not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
+        raise UsageError(f"the {stage} loader is {loader!r:.80}; give an iterable of batches")
+    if isinstance(loader, Mapping) or any(
+        isinstance(each, (DataLoader, Wrapped)) for each in several
+    ):
+        raise UsageError(
+            f"the {stage} loader is a {type(loader).__name__} of {len(several)} loaders; give one "
+            "iterable of batches. Several data sets are joined by torch's ConcatDataset, loaders "
+            "side by side by an object whose __iter__ zips them; others are validated by "
+            "run.evaluation_batches in a listener of on_validation_end"
+        )
 
 
 def is_empty(loader: Iterable[Any], stage: str) -> UsageError:
@@ -132,17 +161,91 @@ def is_empty(loader: Iterable[Any], stage: str) -> UsageError:
     return UsageError(f"the {stage} loader gave no batch{again}: {describe(loader)}")
 
 
+def samples(batch: Any) -> tuple[int, bool]:
+    """How many samples a batch holds, and whether that is sure, or a guess.
+
+    It is sure where all fields tell the same, as the first dimension of a tensor or the length of a
+    list, or where the batch itself tells it (`num_graphs` of torch_geometric, packed sequences).
+    """
+    graphs = getattr(batch, "num_graphs", None)
+    if isinstance(graphs, int):
+        return graphs, True
+    if isinstance(batch, PackedSequence):
+        return int(batch.batch_sizes[0]), True
+    if isinstance(batch, Tensor):
+        return (batch.shape[0], True) if batch.ndim else (1, False)
+    if isinstance(batch, Mapping):
+        fields_of: list[Any] = list(batch.values())
+    elif is_record(batch):
+        fields_of = [getattr(batch, field.name) for field in fields(batch)]
+    elif isinstance(batch, Sequence) and not isinstance(batch, (str, bytes)):
+        if batch and all(isinstance(each, (Mapping, str)) for each in batch):
+            return len(batch), True  # a list of samples that nobody put together
+        if batch and isinstance(batch, list) and all(map(_like_an_image, batch)):
+            return len(batch), False
+        fields_of = list(batch)
+    else:
+        return 1, False
+    counts = [count for each in fields_of if (count := _count(each, fields_of)) is not None]
+    return (counts[0], len(set(counts)) == 1) if counts else (1, False)
+
+
+def _count(field: Any, others: Sequence[Any]) -> int | None:
+    """The samples that one field of a batch tells of; None: it tells nothing."""
+    if isinstance(field, Tensor):
+        return field.shape[0] if field.ndim else None
+    if isinstance(field, (list, tuple)) and field and not hasattr(field, "_fields"):
+        tensors_in = [each for each in field if isinstance(each, Tensor) and each.ndim]
+        lengths = {each.shape[0] for each in tensors_in}
+        whole = {each.shape[0] for each in others if isinstance(each, Tensor) and each.ndim}
+        if len(tensors_in) == len(field) and len(lengths) == 1 and lengths <= whole:
+            return lengths.pop()  # several tensors of the same samples
+        if all(isinstance(each, (Tensor, Mapping, str, int, float)) for each in field):
+            return len(field)
+    if isinstance(field, (str, bytes, int, float, bool)) or field is None:
+        return None
+    count, sure = samples(field)
+    return count if sure else None
+
+
+def _like_an_image(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 3 and value.shape[0] in (1, 3, 4)
+
+
 def batch_size(batch: Any) -> int:
-    """Samples in a batch: the length of the first tensor with a dimension in it, else 1."""
-    first = batch
-    if type(batch) in (tuple, list, dict) and batch:  # the usual cases, without a walk
-        first = next(iter(batch.values() if type(batch) is dict else batch))
-    if type(first) is Tensor and first.ndim:
-        return first.size(0)
-    for tensor in tensors(batch):
-        if tensor.ndim:
-            return tensor.shape[0]
-    return 1
+    """Samples in a batch, guessed where it does not tell; see `samples`."""
+    return samples(batch)[0]
+
+
+def fingerprint(batch: Any) -> list[str]:
+    """A short text for each leaf of a batch; equal batches have equal ones."""
+    return [_digest(leaf) for leaf in leaves(batch)]
+
+
+def differ(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two fingerprints are of different batches.
+
+    Numbers with a fraction may have been changed in place, by an augmentation, or be random: they
+    count where there is nothing else.
+    """
+    if len(one) != len(other):
+        return True
+    exact = [i for i, each in enumerate(one) if not each.startswith("~")] or range(len(one))
+    return any(one[i] != other[i] for i in exact)
+
+
+def _digest(leaf: Any) -> str:
+    if hasattr(leaf, "__array__") and getattr(leaf, "dtype", None) is not None:  # NumPy's
+        with suppress(TypeError, ValueError):
+            leaf = torch.as_tensor(leaf)
+    if not isinstance(leaf, Tensor):
+        return hashlib.sha256(repr(leaf)[:10_000].encode(errors="replace")).hexdigest()[:16]
+    if leaf.layout is not torch.strided or leaf.is_quantized or leaf.is_nested:
+        return f"~{tuple(leaf.shape) if not leaf.is_nested else 'nested'}"
+    values = leaf.detach().cpu().contiguous()
+    data = values.view(-1).view(torch.uint8).numpy().tobytes() if values.numel() else b""
+    mark = "~" if leaf.is_floating_point() or leaf.is_complex() else ""
+    return mark + hashlib.sha256(str(tuple(leaf.shape)).encode() + data).hexdigest()[:16]
 
 
 def is_record(value: Any) -> bool:

@@ -41,6 +41,9 @@ class RecordRejected(Exception):
 class Control(Exception):
     """Base of what a listener raises to direct the loop; never a failure."""
 
+    #: The plugin that raised it, for messages.
+    by = ""
+
 
 class SkipBatch(Control):
     """Leave this batch alone; its `*_batch_end` still fires.

@@ -178,7 +178,17 @@ def on_validation_end(run: Run) -> None:
 
 @hookspec(cadence="epoch")
 def on_epoch_end(run: Run) -> None:
-    """The epoch is over, validation included: the place to save and to decide."""
+    """The epoch is over, validation included: the place to decide."""
+
+
+@hookspec(cadence="step_end")
+def on_savepoint(run: Run, after: str) -> None:
+    """A state that is saved here resumes exactly: all who listen to what is over are done.
+
+    `after` is what is over: "train_batch" (at the end of a window of accumulated batches),
+    "validation", "epoch", or "train_epoch" in two cases: the validation that follows was not made
+    since the run is stopping, or it is made only because the run ends here.
+    """
 
 
 @hookspec
@@ -271,6 +281,11 @@ def on_artifact(run: Run, artifact: Artifact) -> None:
 @hookspec(kind="record")
 def on_tags(run: Run, tags: Mapping[str, str]) -> None:
     """Short labels to find the run by."""
+
+
+@hookspec(kind="record")
+def on_log_return(run: RunInfo, step: int) -> None:
+    """The run went back, and goes another way: what was logged for `step` and later is void."""
 
 
 @hookspec(kind="record")

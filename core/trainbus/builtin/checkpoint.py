@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-import os
 import shutil
-import signal
-import threading
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
+from trainbus.builtin import states, usr1
 from trainbus.builtin.background import Background
 from trainbus.builtin.monitor import Monitor
 from trainbus.errors import CheckpointError, PluginError
 from trainbus.events.markers import hookimpl
 from trainbus.storage.files import remove_leftovers
+from trainbus.storage.run_dir import file_name
 
 if TYPE_CHECKING:
     from trainbus.engine.loop import Loop
@@ -29,6 +27,8 @@ logger = logging.getLogger("trainbus")
 
 class Checkpoint:
     """Write `checkpoints/step-N` in the run's directory, and `checkpoints/best` for the best.
+
+    Under another name than `checkpoint` it has a directory of its own: `checkpoints/NAME`.
 
     A state is written at the end of an epoch, or of a step; when SIGTERM or Ctrl-C end the run;
     when SIGUSR1 asks for it, and the run goes on; and when the run fails, as `exception-N`. The
@@ -79,13 +79,19 @@ class Checkpoint:
         self.on_error = on_error
         self.background = background
         self._background = Background() if background else None
-        self._signal_handler: Any = None
+        self._monitor = None if monitor is None else Monitor(monitor, mode)
+        #: Ends the answers to SIGUSR1.
+        self._answers: Callable[[], None] | None = None
         self._fitting = False
         self._begin()
 
     def _begin(self) -> None:
-        #: A validation took place in this epoch.
-        self._validated = False
+        if self._monitor is not None:
+            self._monitor.reset()
+        #: What a state holds was looked at.
+        self._checked = False
+        #: The step whose state is kept as it is, whatever follows in its epoch.
+        self._kept_step = -1
         #: The best states so far: value and directory name, the best first.
         self.best: list[tuple[float, str]] = []
         self.last: list[str] = []
@@ -103,26 +109,39 @@ class Checkpoint:
     def best_path(self, run: Run) -> Path | None:
         """The directory of the best state, or None when there is none yet."""
         self._deliver(run, wait=True)
-        return run.dir / "checkpoints" / self.best[0][1] if self.best else None
+        return self.directory(run) / self.best[0][1] if self.best else None
 
     # --- when to save --------------------------------------------------------------------------
 
+    @hookimpl(tryfirst=True)
+    def on_run_start(self, run: Run) -> None:
+        """Start without a best, unless a checkpoint brings one, before anybody can validate."""
+        if run.stage == "train":
+            self._begin()
+            self._fitting = True
+
     @hookimpl
     def on_fit_start(self, run: Run) -> None:
-        """Start without a best, unless a checkpoint brings one; listen to SIGUSR1."""
-        self._begin()
-        self._fitting = True
-        self._saved_step = run.global_step
-        # Python allows handlers in the main thread only, and some systems have no such signal.
-        if hasattr(signal, "SIGUSR1") and threading.current_thread() is threading.main_thread():
-            self._signal_handler = signal.signal(signal.SIGUSR1, self._ask) or signal.SIG_DFL
+        """Listen to SIGUSR1."""
+        self._answers = usr1.listen(self._ask)
 
     @hookimpl
-    def on_checkpoint_loaded(self, run: Run) -> None:
-        """What was loaded need not be saved again."""
-        self._saved_step = run.global_step
+    def on_epoch_start(self, run: Loop) -> None:
+        """Refuse, before anything is trained, what could not be saved after it."""
+        if not self._checked and not run.dry_run:
+            from trainbus.engine import state
 
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+            state.check(run)
+            self._checked = True
+
+    @hookimpl
+    def on_checkpoint_loaded(self, run: Run, path: Path) -> None:
+        """Go on with the states that are on the disk; what was loaded need not be saved again."""
+        self._saved_step = run.global_step
+        if self._fitting:
+            self._go_on(run, path)
+
+    def _ask(self) -> None:
         self._asked = True
 
     @hookimpl(trylast=True)
@@ -135,44 +154,39 @@ class Checkpoint:
         """The weights are whole again."""
         self._stepping = False
 
-    @hookimpl(trylast=True, rank_zero=True)
-    def on_train_batch_end(self, run: Run) -> None:
-        """Save inside an epoch, when it is due or asked for, or a signal ends the run."""
-        self._stepping = False
+    @hookimpl(rank_zero=True)
+    def on_savepoint(self, run: Run, after: str) -> None:
+        """Compare, and save what is due, asked for, or the last before the run ends."""
+        if after == "train_batch":
+            self._stepping = False
         if self._background is not None:
             self._deliver(run)
-        if run.accumulating or run.dry_run:
+        if run.dry_run or not self._fitting:
             return
-        due = run.stepped and (
-            self.every_steps is not None and run.global_step % self.every_steps == 0
-        )
-        if self.every_minutes is not None:
-            due = due or monotonic() - self._saved_at >= 60 * self.every_minutes
-        if due or run.stopping or self._asked:
+        if after == "epoch" or (after == "validation" and self._compares_validation):
+            self._save_best(run)
+        if run.stopping or self._asked or getattr(self, f"_is_due_after_{after}")(run):
             self._save_last(run)
 
-    @hookimpl
-    def on_epoch_start(self) -> None:
-        """No validation yet."""
-        self._validated = False
+    def _is_due_after_train_batch(self, run: Run) -> bool:
+        if self.every_steps is not None and run.stepped and not run.global_step % self.every_steps:
+            return True
+        if self.every_minutes is not None and monotonic() - self._saved_at >= (
+            60 * self.every_minutes
+        ):
+            return True
+        # In the last batch of an epoch more of it follows, and then another savepoint.
+        return run.finished and run.batches_done != run.batches_in_pass
 
-    @hookimpl(trylast=True, rank_zero=True)
-    def on_validation_end(self, run: Run) -> None:
-        """Compare, unless the pass was broken off."""
-        if not (run.dry_run or run.stopping) and self._compares_validation:
-            self._validated = True
-            self._save_best(run)
+    def _is_due_after_train_epoch(self, run: Run) -> bool:
+        self._kept_step = run.global_step  # what follows is no part of a longer run
+        return True
 
-    @hookimpl(trylast=True, rank_zero=True, after=["early_stopping"])
-    def on_epoch_end(self, run: Run) -> None:
-        """Compare what is not a validation's, then save."""
-        if run.dry_run or run.batches_done:  # the epoch was cut short
-            return
-        due = run.trainer.validate_every <= 1 and not run.stopping
-        if not self._compares_validation or (due and not self._validated):
-            self._save_best(run)
-        if (run.epoch + 1) % self.every_epochs == 0:
-            self._save_last(run)
+    def _is_due_after_validation(self, run: Run) -> bool:
+        return False
+
+    def _is_due_after_epoch(self, run: Run) -> bool:
+        return (run.epoch + 1) % self.every_epochs == 0 and self._kept_step != run.global_step
 
     @hookimpl(tryfirst=True, rank_zero=True)
     def on_fit_end(self, run: Run) -> None:
@@ -203,9 +217,9 @@ class Checkpoint:
     @hookimpl
     def on_run_end(self, run: Run) -> None:
         """Wait for what is being written, and leave SIGUSR1 to who had it before."""
-        if self._signal_handler is not None:
-            signal.signal(signal.SIGUSR1, self._signal_handler)
-            self._signal_handler = None
+        if self._answers is not None:
+            self._answers()
+            self._answers = None
         self._fitting = False
         self._deliver(run, wait=True)
 
@@ -236,16 +250,60 @@ class Checkpoint:
     def on_checkpoint_saved(self, run: Run, path: Path) -> None:
         """Let `best` lead to the best, and remove what is superseded."""
 
-        directory = run.dir / "checkpoints"
-        if path.parent != directory:  # one of the user's own
+        directory = self.directory(run)
+        if path.parent != directory:  # one of the user's own, or of another plugin of this kind
             return
         if self.best:
-            _point(directory / "best", self.best[0][1])
+            states.point(directory / "best", self.best[0][1])
         kept = {*self.last, *(name for _, name in self.best)}
         for name in set(self._superseded) - kept:
             shutil.rmtree(directory / name, ignore_errors=True)
         self._superseded = []
         remove_leftovers(directory)
+
+    def _go_on(self, run: Run, path: Path) -> None:
+        """Keep of the lists what is on the disk, and let go what nobody lists.
+
+        A run may go on from an earlier state of its own: then what was kept in the future that it
+        leaves goes with the next state, and a best that is gone is the state that it goes on from.
+        """
+        directory = self.directory(run) if run.has_dir else None
+        here = states.found(directory)
+        here_too = path.name in here and path.parent == directory
+        lost = [each for each in self.best if each[1] not in here]
+        self.best = [each for each in self.best if each[1] in here]
+        self.last = [name for name in self.last if name in here]
+        for value, name in lost:
+            if here_too and states.step_of(name) == run.global_step and name != path.name:
+                self.best.append((value, path.name))
+                lost = []
+        self.best.sort(key=lambda each: each[0], reverse=self.mode == "max")
+        if lost and not self.best:
+            logger.warning(
+                "%s: the best so far (%s of %.6g) is not on the disk here; the best is looked for "
+                "anew", self._name(run), self.monitor, lost[0][0],
+            )  # fmt: skip
+        kept = {*self.last, *(name for _, name in self.best)}
+        others = sorted(here - kept - {*self._superseded, path.name})
+        if others:
+            logger.warning(
+                "%s: the run goes on from %s; %s, which it leaves behind, %s removed when the next "
+                "state is on the disk", self._name(run), path, ", ".join(others),
+                "is" if len(others) == 1 else "are",
+            )  # fmt: skip
+        self._superseded = sorted({*self._superseded, *here} - kept)
+        if directory is not None and here:
+            states.point(directory / "best", self.best[0][1] if self.best else None)
+
+    def directory(self, run: Run) -> Path:
+        """Where it keeps its states: each plugin of this kind in a directory of its own."""
+        name = self._name(run)
+        directory = run.dir / "checkpoints"
+        return directory if name == "checkpoint" else directory / file_name(name)
+
+    def _name(self, run: Run) -> str:
+        plugins = run.bus.plugins.items()
+        return next((name for name, plugin in plugins if plugin is self), "checkpoint")
 
     def _failed(self, run: Run, error: CheckpointError) -> None:
         """Go back to the states of before; they are all still there."""
@@ -258,7 +316,7 @@ class Checkpoint:
 
     def _save(self, run: Run, name: str) -> None:
         try:
-            run.save_checkpoint(run.dir / "checkpoints" / name)
+            run.save_checkpoint(self.directory(run) / name)
         except CheckpointError as error:
             self._failed(run, error)
 
@@ -279,12 +337,12 @@ class Checkpoint:
         self._save(run, name)
 
     def _save_best(self, run: Run) -> None:
-        if self.monitor is None:
+        if self._monitor is None or not self._monitor.due(run):
             return
-        value = Monitor(self.monitor, self.mode).value(run, "checkpoint")
+        value = self._monitor.value(run, self._name(run))
         worse = -value if self.mode == "max" else value
         kept = [-v if self.mode == "max" else v for v, _ in self.best]
-        if math.isnan(value) or (len(kept) >= self.keep_best and worse >= kept[-1]):
+        if not math.isfinite(value) or (len(kept) >= self.keep_best and worse >= kept[-1]):
             return
         self._deliver(run, wait=True)
         self._before = (self.best, self.last, self._superseded)
@@ -297,25 +355,27 @@ class Checkpoint:
     def state_dict(self) -> dict[str, Any]:
         """What the best and the last states are, to go on with them."""
         return {
+            "monitor": None if self._monitor is None else self._monitor.state_dict(),
             "best": [list(each) for each in self.best],
             "last": list(self.last),
             "superseded": list(self._superseded),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the states of before."""
-        self.best = [(value, name) for value, name in state["best"]]
+        """Go on with the states of before; with the best, if it is the best of the same metric."""
+        before = state["monitor"] or {"metric": None, "mode": None}
+        self.best = []
+        if (before["metric"], before["mode"]) == (self.monitor, self.mode):
+            self.best = [(value, name) for value, name in state["best"]]
+        elif state["best"] and self.monitor is not None:
+            logger.warning(
+                "checkpoint: the best so far was that of %s; that of %s (%s) is looked for anew",
+                before["metric"], self.monitor, self.mode,
+            )  # fmt: skip
+        if self._monitor is not None and state["monitor"] is not None:
+            self._monitor.load_state_dict(state["monitor"])
         self.last = list(state["last"])
         self._superseded = list(state["superseded"])
-
-
-def _point(link: Path, target: str) -> None:
-    """Make `best` lead to another directory, in one move."""
-    temporary = link.with_name(f".{link.name}.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
-    temporary.symlink_to(target, target_is_directory=True)
-    temporary.replace(link)
 
 
 def _finite(run: Run) -> bool:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class EarlyStopping:
     """Stop the run when a metric has not become better for `patience` epochs.
 
-    Epochs without a value of the metric (`validate_every`) do not count.
+    Epochs without a new value of the metric do not count.
 
     Args:
         monitor: the metric, as it is logged.
@@ -62,13 +62,8 @@ class EarlyStopping:
             self.waited = 0
 
     @hookimpl
-    def on_validation_end(self, run: Run) -> None:
-        """Note that there is a new value."""
-        self._monitor.saw_validation(run)
-
-    @hookimpl(before=["checkpoint"])
     def on_epoch_end(self, run: Run) -> None:
-        """Decide, before the checkpoint of this epoch is written."""
+        """Decide."""
         if not self._monitor.due(run):
             return
         value = self._monitor.value(run, "early_stopping")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-from trainbus.errors import CheckpointError, Control, PluginError
+from trainbus.errors import CheckpointError, Control, PluginError, UsageError
 from trainbus.events.markers import hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from trainbus.engine.run import Run
+
+
+logger = logging.getLogger("trainbus")
 
 
 class EMA:
@@ -64,6 +68,8 @@ class EMA:
         self._parameters: dict[str, Tensor] = {}
         self._step = 0
         self._loaded = False
+        #: Steps of this epoch whose weights were not finite, on the device.
+        self._left_out: Any = None
         #: The average is in the model, and the model's weights are kept aside.
         self._swapped = False
         self._aside: dict[str, Tensor] = {}
@@ -71,13 +77,31 @@ class EMA:
     # --- averaging -----------------------------------------------------------------------------
 
     @hookimpl(tryfirst=True)
-    def on_fit_start(self, run: Run) -> None:
+    def on_run_start(self, run: Run) -> None:
         """Begin again; a checkpoint may bring an average after this."""
-        self._model = run.task
+        if run.stage != "train":
+            return
         self.updates, self.average, self._parameters = 0, {}, {}
-        self._step = run.global_step
         self._swapped = self._loaded = False
         self._aside = {}
+        self._left_out = None
+        name = next((n for n, plugin in run.bus.plugins.items() if plugin is self), "ema")
+        # Two that exchanged weights around the same pass would put back each other's.
+        for role, wanted in (("validates", self.validate), ("is left in the model", self.final)):
+            if wanted and (other := run.claim(f"average that {role}")) not in (None, name):
+                option = "validate" if role == "validates" else "final"
+                raise UsageError(
+                    f"the plugins {other!r} and {name!r} each keep an average, and only one can be "
+                    f"that which {role}; give {option}=False to the other"
+                )
+            if wanted:
+                run.claim(f"average that {role}", name)
+
+    @hookimpl(tryfirst=True)
+    def on_fit_start(self, run: Run) -> None:
+        """Look at the model, which is placed by now."""
+        self._model = run.task
+        self._step = run.global_step
 
     @hookimpl(tryfirst=True)
     def on_train_epoch_start(self) -> None:
@@ -86,8 +110,7 @@ class EMA:
             return
         self._put_back()
         self._find_parameters(self._model)
-        if not self.average:
-            self._begin()
+        self._begin()
 
     @hookimpl(tryfirst=True)
     def on_train_batch_start(self) -> None:
@@ -106,6 +129,12 @@ class EMA:
         """Average after a step that was made when the pass ended inside a window of batches."""
         if run.global_step != self._step:
             self._update(run.global_step)
+        if self._left_out is not None and (steps := int(self._left_out)):
+            self._left_out = None
+            logger.warning(
+                "ema: the weights were not finite after %d steps of epoch %d; these are no part of "
+                "the average", steps, run.epoch,
+            )  # fmt: skip
 
     def _find_parameters(self, model: nn.Module) -> None:
         self._parameters = {
@@ -115,12 +144,17 @@ class EMA:
         }
 
     def _begin(self) -> None:
+        """Begin the average of each parameter that has none: at the start all, later new ones."""
+        before = self.average
         self.average = {
-            name: parameter.detach().to(_averaged_type(parameter), copy=True)
+            name: before[name]
+            if name in before
+            else parameter.detach().to(_averaged_type(parameter), copy=True)
             for name, parameter in self._parameters.items()
         }
 
     def _update(self, step: int) -> None:
+        import torch
         from torch.optim.swa_utils import get_ema_multi_avg_fn
 
         self._step = step
@@ -134,6 +168,19 @@ class EMA:
             parameter.detach().to(average.dtype)  # itself, unless it has 16 bits
             for parameter, average in zip(self._parameters.values(), averages, strict=True)
         ]
+        # Of one weight that is not a number the average would not recover. Nobody waits for the
+        # device: what is left out is decided there.
+        largest = torch._foreach_norm(parameters, float("inf"))
+        device = largest[0].device
+        finite = torch.stack([each.to(device) for each in largest]).isfinite().all()
+        self._left_out = (0 if self._left_out is None else self._left_out) + (~finite).int()
+        if finite.is_cpu and not finite:
+            return
+        if not finite.is_cpu:
+            pairs = zip(parameters, averages, strict=True)
+            parameters = [
+                torch.where(finite.to(weight.device), weight, average) for weight, average in pairs
+            ]
         average_all = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         average_all(averages, parameters, 0)
         self.updates += 1

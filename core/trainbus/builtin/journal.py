@@ -39,6 +39,7 @@ class Journal:
         records: and after so many records, if that is sooner.
         finish_seconds: how long loggers may take to finish when the run ends.
         patience: seconds for which a logger may fail before it is set aside.
+        start_seconds: how long the run waits for a logger to start.
     """
 
     def __init__(
@@ -47,18 +48,21 @@ class Journal:
         records: int = 1000,
         finish_seconds: float = 60.0,
         patience: float = 120.0,
+        start_seconds: float = 60.0,
     ) -> None:
         if seconds <= 0:
             raise PluginError(f"seconds={seconds}: give a number greater than 0")
         if records < 1:
             raise PluginError(f"records={records}: give a whole number of at least 1")
-        for name, value in {"finish_seconds": finish_seconds, "patience": patience}.items():
+        times = {"finish_seconds": finish_seconds, "patience": patience}
+        for name, value in {**times, "start_seconds": start_seconds}.items():
             if value < 0:
                 raise PluginError(f"{name}={value}: give a number of at least 0")
         self.seconds = seconds
         self.records = records
         self.finish_seconds = finish_seconds
         self.patience = patience
+        self.start_seconds = start_seconds
         self._writer: Writer | None = None
         self._wanted = False
         self._deliveries: list[delivery.Delivery] = []
@@ -121,7 +125,7 @@ class Journal:
             each.start()
         for each in self._deliveries:
             try:
-                each.wait_until_open()
+                each.wait_until_open(self.start_seconds, lambda: run.interruption is not None)
             except BaseException as error:
                 failures.append(error)
             run.header.update(each.info.header)

@@ -31,23 +31,22 @@ class Monitor:
         self.mode = mode
         self.min_delta = min_delta
         self.best: float | None = None
-        self._validated: int | None = None
+        #: How often it had been measured when it was looked at.
+        self._seen = 0
 
     def reset(self) -> None:
         """Forget the best."""
-        self.best = self._validated = None
-
-    def saw_validation(self, run: Run) -> None:
-        """Note that this epoch has a validation pass; for `on_validation_end`."""
-        self._validated = run.epoch
+        self.best, self._seen = None, 0
 
     def due(self, run: Run) -> bool:
-        """Whether the end of this epoch brings a value.
+        """Whether there is a value that was not looked at; or none, where one should be.
 
-        A metric of validation has none in an epoch that was not validated: since `validate_every`
-        left it out, or the run was stopped before.
+        A metric of validation has none in an epoch that was not validated, since `validate_every`
+        left it out or the run was stopped before; and it need not be logged in each validation.
         """
-        if not self.metric.startswith("valid/") or self._validated == run.epoch:
+        if measured := run.metrics.measured.get(self.metric, 0):
+            return measured != self._seen
+        if not self.metric.startswith("valid/"):
             return True
         every = run.trainer.validate_every
         return not run.stopping and (every < 1 or (run.epoch + 1) % every == 0)
@@ -65,6 +64,7 @@ class Monitor:
                 f"{who} monitors {self.metric!r}, which was not logged"
                 f"{nearest(self.metric, metrics)} Logged were: {logged}"
             )
+        self._seen = metrics.measured.get(self.metric, 0)
         return metrics[self.metric]
 
     def improved(self, value: float) -> bool:
@@ -80,9 +80,11 @@ class Monitor:
 
     def state_dict(self) -> dict[str, Any]:
         """The best, and of what."""
-        return {"metric": self.metric, "mode": self.mode, "best": self.best}
+        same = {"metric": self.metric, "mode": self.mode}
+        return {**same, "best": self.best, "seen": self._seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on comparing with a best of before, unless it was that of another metric."""
         same = (state["metric"], state["mode"]) == (self.metric, self.mode)
         self.best = state["best"] if same else None
+        self._seen = state["seen"] if same else 0

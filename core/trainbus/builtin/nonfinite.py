@@ -18,7 +18,6 @@ logger = logging.getLogger("trainbus")
 
 MODES = ("warn", "stop", "skip", "restore")
 
-_WARNING = ("on_metrics",)
 _GUARDING = ("on_before_optimizer_step", "on_train_batch_end")
 
 
@@ -56,13 +55,13 @@ class Nonfinite:
         #: A failure to warn ends no run; one to guard the weights does.
         self.observer = mode == "warn"
         # What a mode does not need is not there, and costs a step nothing.
-        hidden = _GUARDING if mode == "warn" else _WARNING
-        for hook in hidden:
-            setattr(self, hook, None)
+        if mode == "warn":
+            for hook in _GUARDING:
+                setattr(self, hook, None)
         self._begin(0)
 
     def _begin(self, step: int) -> None:
-        self._warned = False
+        self._warned = self._warned_of_validation = False
         #: Bad steps in a row, by optimizer.
         self._in_a_row: dict[int, int] = {}
         self._told_at: int | None = None
@@ -87,12 +86,17 @@ class Nonfinite:
     @hookimpl
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Look at what was fetched for the loggers."""
-        if self._warned:
-            return
-        for name in metrics:
-            if not math.isfinite(metrics[name]) and name.startswith("train/"):
-                self._warn(name, metrics[name], f"at step {step}")
-                return
+        for name, value in metrics.items():
+            if math.isfinite(value):
+                continue
+            if name.startswith("train/") and self.mode == "warn" and not self._warned:
+                self._warn(name, value, f"at step {step}")
+            elif name.startswith("valid/") and not self._warned_of_validation:
+                self._warned_of_validation = True
+                logger.warning(
+                    "%s is %s at step %d: by it no state is the best, and nothing is compared",
+                    name, value, step,
+                )  # fmt: skip
 
     @hookimpl
     def on_train_epoch_end(self, run: Run) -> None:

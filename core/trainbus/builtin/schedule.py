@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainbus.builtin.accumulate import Accumulate
 from trainbus.builtin.monitor import Monitor
+from trainbus.checkpoints import given
 from trainbus.errors import CheckpointError, PluginError, UsageError
 from trainbus.events.markers import hookimpl
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from trainbus.engine.run import Run
+
+logger = logging.getLogger("trainbus")
 
 _DIV, _FINAL_DIV, _MOMENTUM = 25.0, 1e5, (0.95, 0.85, 0.95)
 #: The part of the run in which the learning rate rises, by the name of the schedule.
@@ -111,6 +114,8 @@ class Schedule:
         self._moved: list[bool] = []
         self._last: list[int] = []
         self._saved: dict[str, Any] | None = None
+        #: The state of each as it was made.
+        self._given: list[Any] = []
         self._monitor.reset()
 
     # --- listening -----------------------------------------------------------------------------
@@ -127,7 +132,7 @@ class Schedule:
         if not self.schedulers:
             self._make_all(run)
 
-    @hookimpl(before=["checkpoint"])
+    @hookimpl
     def on_after_optimizer_step(self, run: Run) -> None:
         """Log the learning rates that were used, and go on to the next.
 
@@ -144,15 +149,12 @@ class Schedule:
                     _advance(scheduler)
 
     @hookimpl
-    def on_validation_end(self, run: Run) -> None:
-        """Note that there is a new value of the monitored metric."""
-        self._monitor.saw_validation(run)
-
-    @hookimpl(before=["checkpoint"])
     def on_epoch_end(self, run: Run) -> None:
         """Go on with what counts epochs; an epoch that was cut short is not over."""
         if run.epochs_done <= run.epoch:
             return
+        if not self.schedulers:  # a checkpoint stood behind the training pass
+            self._make_all(run)
         for scheduler, per, moved in zip(self.schedulers, self._per, self._moved, strict=True):
             if moved and per == "epoch":
                 _advance(scheduler)
@@ -167,6 +169,7 @@ class Schedule:
         values = [_values(optimizer) for optimizer in optimizers]
         total = 0 if self.name is None else self._planned(run)
         self.schedulers = [self._made(optimizer, total) for optimizer in optimizers]
+        self._given = [given.plain(each.state_dict()) for each in self.schedulers]
         self._per = ["metric" if _needs_metric(each) else self.per for each in self.schedulers]
         self._names = _names(optimizers)
         self._moved = [False] * len(optimizers)
@@ -222,7 +225,8 @@ class Schedule:
             return self._saved or {}
         return {
             "kinds": [type(scheduler).__name__ for scheduler in self.schedulers],
-            "schedulers": [_plain(scheduler.state_dict()) for scheduler in self.schedulers],
+            "schedulers": [given.plain(scheduler.state_dict()) for scheduler in self.schedulers],
+            "given": self._given,
             "moved": list(self._moved),
         }
 
@@ -242,8 +246,12 @@ class Schedule:
                 f"the checkpoint has the schedulers {state['kinds']}, this run {kinds}; give the "
                 "schedule that it was written with"
             )
-        for scheduler, saved in zip(self.schedulers, state["schedulers"], strict=True):
-            scheduler.load_state_dict(_like(scheduler.state_dict(), saved))
+        pairs = zip(self.schedulers, state["schedulers"], state["given"], strict=True)
+        for scheduler, saved, before in pairs:
+            values, changes = given.merged(scheduler.state_dict(), before, saved)
+            scheduler.load_state_dict(values)
+            for sentence in given.told(f"schedule: {type(scheduler).__name__}", changes):
+                logger.warning("%s", sentence)
         self._moved = list(state["moved"])
         self._last = [-1] * len(self.schedulers)
 
@@ -298,23 +306,3 @@ def _values(optimizer: Optimizer) -> list[dict[str, Any]]:
         }
         for group in optimizer.param_groups
     ]
-
-
-def _plain(value: Any) -> Any:
-    """A state without functions, which the next scheduler brings, in plain containers."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if not callable(item)}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _like(fresh: Any, saved: Any) -> Any:
-    """A saved state with the containers that a scheduler of the kind has."""
-    if isinstance(fresh, Counter):
-        return Counter(saved)
-    if isinstance(fresh, dict) and isinstance(saved, dict):
-        return {key: _like(fresh.get(key), value) for key, value in saved.items()}
-    if isinstance(fresh, list) and isinstance(saved, list) and len(fresh) == len(saved):
-        return [_like(a, b) for a, b in zip(fresh, saved, strict=True)]
-    return saved

@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
@@ -132,7 +133,8 @@ def newest_valid(directory: Path) -> Path | None:
     process left that was killed while it put a checkpoint in its place is looked at, too.
     """
     found = []
-    for manifest_path in directory.glob(f"*/{_MANIFEST}"):
+    places = (directory.glob(f"*/{_MANIFEST}"), directory.glob(f"*/*/{_MANIFEST}"))
+    for manifest_path in chain(*places):
         try:
             written = str(json.loads(manifest_path.read_text("utf-8"))["written"])
             found.append((written, manifest_path.parent))

@@ -13,6 +13,9 @@ from trainbus.storage.run_dir import file_name
 
 logger = logging.getLogger("trainbus")
 
+#: How the name of a run's directory begins.
+_TIME = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d"
+
 
 def resume_from(
     parent: Path, resume: str | Path, name: str
@@ -26,13 +29,14 @@ def resume_from(
         CheckpointError: there is no such checkpoint, or it is damaged.
     """
     path = _find(parent, resume, name)
-    if path is None or path.parent.name != "checkpoints":
+    directory = None if path is None else _run_directory(path)
+    if path is None or directory is None:
         return path, None
-    held = lock(path.parent.parent)
+    held = lock(directory)
     if held is None:
         logger.warning(
             "another process is at work in %s: this run %s in a directory of its own",
-            path.parent.parent, "begins again" if resume == "auto" else "goes on",
+            directory, "begins again" if resume == "auto" else "goes on",
         )  # fmt: skip
         if resume == "auto":
             path = None
@@ -44,17 +48,35 @@ def resume_from(
     return path, held
 
 
+def _run_directory(path: Path) -> Path | None:
+    """The directory of the run that keeps a checkpoint, or None: it lies elsewhere."""
+    for kept in (path.parent, path.parent.parent):
+        if kept.name == "checkpoints":
+            return kept.parent
+    return None
+
+
 def _find(parent: Path, resume: str | Path, name: str) -> Path | None:
     if resume not in ("auto", "best"):
         archive.check(resume)
         return Path(resume).resolve()  # `best` is a link to it
-    of_this_name = re.compile(rf".*_{re.escape(file_name(name))}(_\d+)?")
+    of_this_name = re.compile(rf"{_TIME}_{re.escape(file_name(name))}(_\d+)?")
     for directory in sorted(parent.glob("*/checkpoints"), reverse=True):
         if not of_this_name.fullmatch(directory.parent.name):
             continue
-        path = directory / "best" if resume == "best" else archive.newest_valid(directory)
-        if path is not None and path.exists():
+        path = _best(directory) if resume == "best" else archive.newest_valid(directory)
+        if path is not None and archive.about(path).get("run") == name:
             return path
     if resume == "best":
         raise CheckpointError(f"resume='best': no run in {parent} kept a best checkpoint")
     return None
+
+
+def _best(directory: Path) -> Path | None:
+    """The best checkpoint; of several plugins that keep one, the user says which."""
+    found = [each for each in (directory / "best", *directory.glob("*/best")) if each.exists()]
+    if len(found) > 1:
+        raise CheckpointError(
+            f"resume='best': there are several, {', '.join(map(str, found))}; give the path of one"
+        )
+    return found[0].resolve() if found else None  # it is a link

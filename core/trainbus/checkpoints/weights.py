@@ -50,9 +50,24 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         CheckpointError: it is missing, damaged, holds code, or does not fit; the message names
             the keys and shapes that differ.
     """
-    weights = read_weights(path)
+    weights = _with_tied(model, read_weights(path))
     check_fit(model, weights, str(path))
     model.load_state_dict(weights)
+
+
+def _with_tied(model: nn.Module, weights: dict[str, Any]) -> dict[str, Any]:
+    """The weights, with those that the model has under several names and the file under one."""
+    names: dict[tuple[Any, ...], list[str]] = {}
+    for name, value in _tensors(model.state_dict()):
+        if value.numel() and value.data_ptr():
+            names.setdefault((value.data_ptr(), value.shape, value.stride()), []).append(name)
+    tied = {
+        name: weights[known]
+        for same in names.values()
+        for name in same
+        if name not in weights and (known := next((n for n in same if n in weights), None))
+    }
+    return {**weights, **tied}
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 
 from torch.optim import Optimizer
 
 
 class Window:
-    """The batches whose gradients make one optimizer step; without accumulation just one."""
+    """The batches whose gradients make one optimizer step; without accumulation just one.
 
-    __slots__ = ("begun", "gathered", "size")
+    The gradient of a window is the mean of those of its batches, weighted as the values that they
+    log are: by `run.batch_size`.
+    """
+
+    __slots__ = ("begun", "first_weight", "gathered", "size", "total_weight")
 
     def __init__(self) -> None:
-        #: Batches in it. Each loss is divided by this number.
+        #: Batches in it.
         self.size = 1
         #: Batches that were begun, until the last one is.
         self.begun = 0
         #: Batches whose gradients are there.
         self.gathered = 0
+        self.first_weight = self.total_weight = 1
 
     def begin_batch(self, wanted: int, left: int | None) -> bool:
         """Count a batch in; True while more are to come before the step.
@@ -29,17 +35,28 @@ class Window:
                 window may be short.
         """
         if self.begun == 0:
-            self.size = wanted if left is None else max(1, min(wanted, left))
+            self.size = wanted if left is None or left < 1 else min(wanted, left)
         self.begun += 1
         if self.begun < self.size:
             return True
         self.begun = 0
         return False
 
+    def divisor(self, weight: int) -> float:
+        """What the loss of the next batch is divided by, if it weighs so much.
+
+        It is right at once where all weigh the same; `close` does the rest for others, so that
+        no loss grows with its weight (16 bits overflow soon).
+        """
+        if self.gathered == 0:
+            self.first_weight, self.total_weight = weight or 1, 0
+        self.total_weight += weight
+        return self.first_weight * self.size / weight if weight else inf
+
     def close(self, optimizers: Iterable[Optimizer]) -> None:
-        """Make gradients of a window that ended early their mean, and begin a new one."""
-        if self.gathered != self.size:  # each loss was divided by too much
-            factor = self.size / self.gathered
+        """Make the gradients their weighted mean, and begin a new window."""
+        factor = self.size * self.first_weight / (self.total_weight or 1)
+        if factor != 1.0:  # they differ in weight, or are fewer than was planned
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     for parameter in group["params"]:

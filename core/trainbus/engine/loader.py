@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, get_worker_info
 
+from trainbus.devices import generators
 from trainbus.devices.random_state import put_back, seed_host, take
 
 _CPU = torch.device("cpu")
@@ -42,16 +43,24 @@ class Loader(DataLoader[Any]):
         seed_samples: bool = True,
         **options: Any,
     ) -> None:
+        self._told, self._passes = False, 0
         self.order = _Order(len(dataset), shuffle, seed)  # type: ignore[arg-type]
-        batches = _Batches(self.order, batch_size, drop_last)
+        grouped = _Batches(self.order, batch_size, drop_last)
         source = _Samples(dataset, seed, seed_samples)
         # A generator of its own: torch would draw the workers' seeds from that of training.
         options.setdefault("generator", torch.Generator().manual_seed(seed))
-        super().__init__(source, batch_sampler=batches, **options)
+        super().__init__(source, batch_sampler=grouped, **options)
 
     def set_epoch(self, epoch: int) -> None:
         """Take the order and the seeds of this epoch."""
+        self._told = True
         self.order.epoch = epoch
+
+    def __iter__(self) -> Any:
+        # In a loop of one's own nobody may tell the epoch: each pass is one then.
+        if self.order.shuffle and not self._told:
+            self.order.epoch, self._passes = self._passes, self._passes + 1
+        return super().__iter__()
 
     def start_at(self, batch: int) -> None:
         """Leave out the batches before this one, once, without reading them."""
@@ -101,6 +110,8 @@ class _Samples(Dataset[Any]):
         self.dataset = dataset
         self.seed = seed
         self.seeded = seeded
+        #: Of the dataset's own, which workers would have copies of, and repeat each other.
+        self.generators = generators.of(dataset) if seeded else []
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
@@ -110,6 +121,8 @@ class _Samples(Dataset[Any]):
         if not self.seeded:
             return self.dataset[index]
         seed = _mixed(self.seed, epoch, index)
+        for generator in self.generators:
+            generators.seed(generator, seed)
         if get_worker_info() is not None:
             seed_host(seed)
             return self.dataset[index]

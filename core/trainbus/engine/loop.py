@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,9 +23,12 @@ from trainbus.engine.settings import Settings
 from trainbus.engine.snapshot import same_modes
 from trainbus.engine.step import Step
 from trainbus.engine.task import Optimizers, Task
-from trainbus.errors import Control, UsageError
+from trainbus.engine.task_state import TaskState
+from trainbus.errors import Control
 from trainbus.events.plugin import Plugin
 from trainbus.storage.run_dir import RunDirectory
+
+logger = logging.getLogger("trainbus")
 
 _EVENTS: dict[Stage, str] = {"valid": "validation", "test": "test", "predict": "predict"}
 _ACTIONS = {"valid": "validation_step", "test": "validation_step", "predict": "predict_step"}
@@ -51,13 +57,15 @@ class Loop(Step):
         super().__init__(trainer, bus, task, accelerator, loaded, self.buffer, directory)
         #: The optimizers given to `trainer.open`, instead of the task's.
         self.given_optimizers: Optimizers | None = None
-        #: When `max_time` is over, on the monotonic clock.
-        self.deadline: float | None = None
         self.position = Position()
         #: The checkpoint that this run is to begin with.
         self.resume_path: Path | None = None
         #: Sections of a loaded checkpoint whose plugins are not active.
         self.kept_sections: dict[str, Any] = {}
+        #: What was given to each optimizer, by group; and what the task keeps besides modules.
+        self.given_options: list[list[dict[str, Any]]] = []
+        self.task_state: TaskState | None = None
+        #: The epoch is left before its end: it is owed, and no end of it is counted.
         self._cut_short = False
 
     # --- epochs --------------------------------------------------------------------------------
@@ -65,11 +73,11 @@ class Loop(Step):
     def epochs(self, count: int | None = None) -> Iterator[int]:
         count = 1 if self.trainer.dry_run else count or self.trainer.epochs
         self.epochs_planned = count
+        position = self.position
         if self.trainer.max_steps is not None and self.global_step >= self.trainer.max_steps:
             self.finished = True
-        saved = self.position.saved
-        if saved is not None and not saved["batches"]:
-            self.position.restore_random(self)
+        if position.saved is not None and not position.saved["batches"]:
+            position.restore_random(self)
         while not (self.stopping or self.finished) and (count is None or self.epoch < count):
             self.leave("epoch")
             self.ends_pass = self._cut_short = False
@@ -105,10 +113,15 @@ class Loop(Step):
         """Yield each placed batch of one training pass, with the events of the pass around them."""
         bus, buffer, window = self.bus, self.buffer, self.window
         first, rest = self._begin_training(loader)
+        exhausted = False
         for index, batch in enumerate(rest, first):
             self.batch_index, self.batch, self.output = index, batch, None
-            self.has_batch, self.stepped, self.manual = True, False, False
+            self.position.read = batch
+            if self.finished and not self.accumulating:  # a loader that told too short a length
+                break
+            self.has_batch, self.stepped, self.manual, self.vetoed_by = True, False, False, ""
             buffer.weight, buffer.step = None, self.global_step + 1
+            buffer.batch_start = len(buffer.pending)
             if self.accumulate > 1 or window.begun:
                 left = None if self.batches_in_pass is None else self.batches_in_pass - index
                 self.accumulating = window.begin_batch(self.accumulate, left)
@@ -124,12 +137,17 @@ class Loop(Step):
                 len(buffer.pending) >= buffer.max_pending or monotonic() >= buffer.due_time
             ):
                 self.flush()
-            if self.deadline is not None and monotonic() >= self.deadline:
-                self.finished = True
-            # A window of accumulated batches is finished first: its start is where one can resume.
-            if self.ends_pass or ((self.stopping or self.finished) and not self.accumulating):
+            if self.ends_pass:
                 break
-        self._end_training(loader)
+            # A window of accumulated batches is finished first: its start is where one can resume.
+            # A pass whose last batch is done is read to its end, where its sampler may draw again.
+            if (self.stopping and not self.accumulating) or (
+                self.finished and not self.accumulating and index + 1 != self.batches_in_pass
+            ):
+                break
+        else:
+            exhausted = not (self.stopping and self.batch_index < 0)
+        self._end_training(loader, exhausted)
 
     def _begin_training(self, loader: Iterable[Any]) -> tuple[int, Iterable[Any]]:
         """The index of the first batch of a training pass, and the batches from it on."""
@@ -138,28 +156,77 @@ class Loop(Step):
         if self.position.saved is None:
             self.flush()
             self.buffer.begin_pass()
+        batches.set_epoch(loader, self.epoch)  # it may change the length
         self._begin_pass("train", loader)
-        batches.set_epoch(loader, self.epoch)
-        self.enter("train_epoch")
         self.window.begun = 0
-        if self.ends_pass or self.stopping:
+        saved = self.position.saved
+        if saved is not None and saved["over"]:  # neither its start nor its end is once more
+            return self.position.start(self, loader)
+        self.enter("train_epoch")
+        if self.stopping:
             return 0, ()
-        return self.position.start(self, loader)
+        first, rest = self.position.start(self, loader)
+        return first, () if self.ends_pass else self._whole_windows(rest, first)
 
-    def _end_training(self, loader: Iterable[Any]) -> None:
-        if self.batch_index + 1 != self.batches_in_pass:
-            self._cut_short = self.stopping or self.finished
+    def _whole_windows(self, rest: Iterable[Any], first: int) -> Iterable[Any]:
+        """With accumulation look ahead where the loader says that it ends, and may be wrong."""
+        return self._looking_ahead(iter(rest), first) if self.accumulate > 1 else rest
+
+    def _looking_ahead(self, rest: Iterator[Any], first: int) -> Iterator[Any]:
+        for index, batch in enumerate(rest, first):
+            if index + 1 == self.batches_in_pass and (more := list(islice(rest, 1))):
+                self.batches_in_pass = None
+                yield batch
+                yield from chain(more, rest)
+                return
+            yield batch
+
+    def _end_training(self, loader: Iterable[Any], exhausted: bool) -> None:
+        position = self.position
+        if position.over:  # a checkpoint stood behind it
+            self.epochs_done = self.epoch + 1
+            self.batches_done, position.pass_batches = 0, self.batch_index + 1
+            self.buffer.averaging = self.ends_pass = False
+            return
+        self._cut_short = not (exhausted or self.ends_pass)
         if not self._cut_short:
             self.epochs_done = self.epoch + 1
-            self.batches_done, self.position.pass_batches = 0, self.batch_index + 1
+            self.batches_done, position.pass_batches = 0, self.batch_index + 1
+            position.over, position.saved = "train_epoch", None
         if self.window.gathered:  # the pass ended in the middle of a window
             self.step_optimizers()
         self._check_not_empty(loader)
-        self.batch = self.output = None
+        if exhausted and self.batch_index + 1 != (told := batches.size(self.loader)):
+            self._tell_of_length(loader, told)
+        self.batch = self.output = position.read = None
         self.buffer.step = self.global_step
         self.hand_out(self.buffer.end_pass(self.global_step, suffix="_epoch"))
         self.buffer.averaging = self.ends_pass = False
         self.leave("train_epoch")
+
+    def _tell_of_length(self, loader: Iterable[Any], told: int | None) -> None:
+        if told is not None and self.first_time("length of the training loader"):
+            logger.warning(
+                "the training loader (%s) tells a length of %d and gave %d batches; schedules and "
+                "progress count on what it tells",
+                batches.describe(loader), told, self.batch_index + 1,
+            )  # fmt: skip
+
+    def ended(self, event: str) -> None:
+        if event == "epoch" and not (self._cut_short or self.batches_done):
+            self.position.over = "epoch"
+            self.savepoint(event)
+
+    def savepoint(self, after: str) -> None:
+        """Tell those who save states that all who listen at this moment are done."""
+        if "fit" in self.open_events:
+            self.fire("on_savepoint", after)
+
+    def owe_validation(self) -> None:
+        """Leave an epoch that is stopping before its validation, which a resumed run makes."""
+        if not self._cut_short:
+            self._cut_short = True
+            self.savepoint("train_epoch")
 
     # --- validation, test and prediction -------------------------------------------------------
 
@@ -170,7 +237,8 @@ class Loop(Step):
         step: Callable[[Any], Any] | None = None,
     ) -> Iterator[Any]:
         if self.stopping and "epoch" in self.open_events:
-            return  # your own loop, whose epoch is being ended
+            self.owe_validation()
+            return
         bus, event = self.bus, _EVENTS[stage]
         with self._inner_pass(stage):
             self._begin_pass(stage, loader)
@@ -204,12 +272,17 @@ class Loop(Step):
 
     def _end_evaluation(self, loader: Iterable[Any], stage: Stage) -> None:
         self._check_not_empty(loader)
-        if not self.stopping:
+        broken_off = self.stopping
+        if not broken_off:
             self.hand_out(self.buffer.end_pass(self.global_step))
             if stage == "valid":
-                self.position.validated_at = self.batches_done
+                self.position.validated(self.batches_done)
         self.buffer.averaging = False
         self.leave(_EVENTS[stage])
+        if broken_off and "epoch" in self.open_events:
+            self.owe_validation()
+        elif stage == "valid":
+            self.savepoint("validation")
 
     @contextmanager
     def _inner_pass(self, stage: Stage) -> Iterator[None]:
@@ -262,8 +335,7 @@ class Loop(Step):
     def _begin_pass(self, stage: Stage, loader: Iterable[Any]) -> None:
         limit = self.trainer.limit_batches
         self.stage = stage
-        if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
-            raise UsageError(f"the {stage} loader is {loader!r:.80}; give an iterable of batches")
+        batches.check(loader, stage)
         limited = loader if limit is None else batches.Limited(loader, limit)
         self.batches_in_pass = batches.size(limited)
         self.loader = self.accelerator.wrap_loader(limited)
@@ -276,7 +348,12 @@ class Loop(Step):
             raise batches.is_empty(loader, self.stage)
 
     def flush(self) -> None:
-        self.hand_out(self.buffer.fetch())
+        open_step = None  # the step at work, whose values belong together
+        if self.window.begun or self.accumulating:
+            open_step = self.global_step + 1
+        elif self.has_batch and self.stage == "train":
+            open_step = self.buffer.step
+        self.hand_out(self.buffer.fetch(open_step))
 
     def hand_out(self, rows: Sequence[Row]) -> None:
         """Give numbers that were fetched to those who listen."""
@@ -284,7 +361,7 @@ class Loop(Step):
         for step, values, when in rows:
             if bus.on_metrics:
                 try:
-                    bus.on_metrics(self, step, values, when)
+                    bus.on_metrics(self, step, MappingProxyType(values), when)
                 except Control as control:
                     self.obey(control)
 
@@ -297,5 +374,5 @@ class Loop(Step):
         self.fire("on_checkpoint_loaded", Path(path))
         if keep_place:
             self.buffer.load_state_dict(log)
-            self.position.saved = saved
+            self.position.restore(saved)
             self.epoch, self.epochs_done, self.skipped_steps = kept

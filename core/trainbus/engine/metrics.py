@@ -19,6 +19,14 @@ Pending = tuple[str, Any, bool, str, int, int, bool, float]
 Row = tuple[int, dict[str, float], float]
 
 
+class Metrics(dict[str, float]):
+    """The newest value of each metric, and how often it was measured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.measured: dict[str, int] = {}
+
+
 _Pass = tuple[dict[str, list[float]], dict[str, Any]]
 
 
@@ -35,7 +43,7 @@ class MetricBuffer:
 
     def __init__(self, accelerator: Accelerator, every: int) -> None:
         #: The newest value of each metric that was fetched so far.
-        self.latest: dict[str, float] = {}
+        self.latest = Metrics()
         #: What is not fetched yet.
         self.pending: list[Pending] = []
         #: What is logged now belongs to this optimizer step, and has this stage in front.
@@ -46,6 +54,8 @@ class MetricBuffer:
         self.weight: int | None = None
         self._accelerator = accelerator
         self._fetched = 0
+        #: Where what the present batch logged begins in `pending`.
+        self.batch_start = 0
         #: Pending numbers are fetched when there are so many, or the oldest has waited so long.
         self.max_pending = 1000
         self.max_seconds = 1.0
@@ -94,22 +104,41 @@ class MetricBuffer:
         """Forget what was added since a mark, but for what was fetched in between."""
         del self.pending[max(0, mark - self._fetched) :]
 
-    def fetch(self) -> list[Row]:
+    def drop_batch(self) -> None:
+        """Forget what a batch logged that is skipped."""
+        del self.pending[self.batch_start :]
+
+    def drop_step(self) -> None:
+        """Forget what the batches of a step logged that is not made."""
+        step = self.step
+        self.pending = [item for item in self.pending if item[4] != step or item[3] != "train"]
+
+    def fetch(self, open_step: int | None = None) -> list[Row]:
         """Bring all pending values to the host; returns those that are to be handed out, by step.
+
+        Args:
+            open_step: a step that is not complete: its values stay, to make one value with those
+                to come.
 
         The loop below runs once for each value that was ever logged: no call in it.
         """
         if not self.pending:
             return []
         pending, self.pending = self.pending, []
-        self._fetched += len(pending)
         self._accelerator.step_boundary("log")
+        numbers = self._numbers(pending)
+        if open_step is not None:
+            pending, numbers = self._keep(pending, numbers, open_step)
+            if not pending:
+                return []
+        self._fetched += len(pending)
         sums, latest, full_names, every = self._sums, self.latest, self._full_names, self._every
+        measured = latest.measured
         rows: list[Row] = []
         values: dict[str, float] = {}
         weights: dict[str, float] = {}
         present, since = pending[0][4], pending[0][7]
-        for item, number in zip(pending, self._numbers(pending), strict=True):
+        for item, number in zip(pending, numbers, strict=True):
             short, _, _, stage, step, weight, averaged, now = item
             try:
                 name = full_names[short, stage]
@@ -135,10 +164,33 @@ class MetricBuffer:
             else:
                 values[name] = number
                 weights[name] = weight
+                measured[name] = measured.get(name, 0) + 1
             latest[name] = values[name]
         if values:
             rows.append((present, values, since))
         return rows
+
+    def _keep(
+        self, pending: list[Pending], numbers: list[float], step: int
+    ) -> tuple[list[Pending], list[float]]:
+        """Keep the values of an open step, as numbers; returns the others."""
+        totals: dict[str, list[float]] = {}
+        others: list[Pending] = []
+        theirs: list[float] = []
+        before = 0
+        for index, (item, number) in enumerate(zip(pending, numbers, strict=True)):
+            if item[4] != step or item[3] != "train":
+                others.append(item)
+                theirs.append(number)
+                continue
+            before += index < self.batch_start
+            self.pending.append((item[0], number, False, *item[3:]))
+            total = totals.setdefault(_full(item[0], "train"), [0.0, 0])
+            total[0] += number * item[5]
+            total[1] += item[5]
+        self.batch_start = before
+        self.latest.update({name: total / (n or 1) for name, (total, n) in totals.items()})
+        return others, theirs
 
     def _numbers(self, pending: list[Pending]) -> list[float]:
         """The pending values as numbers, with one transfer for each device and type of tensor."""
@@ -173,21 +225,29 @@ class MetricBuffer:
             means[name] = _number(name, meter.compute())
             meter.reset()
         if means:
-            self.latest.update(means)
+            self._set(means)
             rows.append((step, means, time()))
         return rows
+
+    def _set(self, means: dict[str, float]) -> None:
+        self.latest.update(means)
+        measured = self.latest.measured
+        for name in means:
+            measured[name] = measured.get(name, 0) + 1
 
     def state_dict(self) -> dict[str, Any]:
         """What is known of the training pass, and the newest values; nothing may be pending."""
         # In a validation inside an epoch, the means to go on with are those of the epoch.
         present = self._outer[0][0] if self._outer else self._sums
         sums = {name: list(total) for name, total in present.items()}
-        return {"sums": sums, "latest": dict(self.latest)}
+        measured = dict(self.latest.measured)
+        return {"sums": sums, "latest": dict(self.latest), "measured": measured}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the means of a pass that was left."""
         self._sums = {name: list(total) for name, total in state["sums"].items()}
         self.latest.update(state["latest"])
+        self.latest.measured.update(state["measured"])
 
     def begin_pass(self) -> None:
         """Begin the means of a training pass; nothing may be pending."""
@@ -208,6 +268,8 @@ class MetricBuffer:
 
 def _full(name: str, stage: str) -> str:
     """The name with its stage; half a surrogate pair, which no file can hold, becomes `?`."""
+    if not isinstance(name, str):
+        raise UsageError(f"run.log: the name {name!r:.60} is no text")
     full = name if "/" in name else f"{stage}/{name}"
     return full.encode(errors="replace").decode()
 
@@ -218,12 +280,16 @@ def _scalar(name: str, value: Tensor) -> Tensor:
             f"run.log({name}=...): a tensor of shape {tuple(value.shape)}; log one number, its "
             "mean for example"
         )
+    if value.layout is not torch.strided:
+        value = value.to_dense()
     return value.reshape(())
 
 
 def _number(name: str, value: Any) -> float:
     try:
         return float(value)
+    except OverflowError:
+        raise UsageError(f"run.log({name}=...): {str(value)[:30]}... is too large") from None
     except (TypeError, ValueError):
         raise UsageError(
             f"run.log({name}=...): {type(value).__name__} {value!r:.60} is neither a number, nor a "

@@ -8,15 +8,17 @@ and worker processes do again what they did.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
-import torch
+from torch.utils.data import DataLoader
 
 from trainbus import batches
-from trainbus.engine.run import Run
+from trainbus.devices import generators
+from trainbus.engine.step import Step
 from trainbus.errors import CheckpointError
 
 logger = logging.getLogger("trainbus")
@@ -26,22 +28,32 @@ class Position:
     """The place of a run in its training data, also while a validation is made inside an epoch."""
 
     def __init__(self) -> None:
-        #: The loader of the training pass, as it was given.
+        #: The loader of the training pass, as it was given, and the batch that it gave last.
         self.loader: Iterable[Any] = ()
+        self.read: Any = None
         #: Batches of the newest training pass that was complete.
         self.pass_batches = 0
+        #: What of the present epoch is over, the newest last: nothing, its pass over the training
+        #: data, the validation behind that, or all of it.
+        self.over: Literal["", "train_epoch", "validation", "epoch"] = ""
         #: Random states, and those of the loader's generators, at the start of the present pass.
         self.pass_start: dict[str, Any] = {}
         #: Random states of training while a pass inside it has its own.
         self.random: dict[str, Any] | None = None
         #: `run.batches_done` at the newest validation inside the present training pass.
         self.validated_at = 0
+        #: The validation of the epoch is the next one; or a checkpoint stood behind it.
+        self.expects_validation = False
+        self.stood_behind_validation = False
         #: Where a loaded checkpoint stood, until the run stands there.
         self.saved: dict[str, Any] | None = None
+        self._random_is_back = False
 
-    def start(self, run: Run, loader: Iterable[Any]) -> tuple[int, Iterable[Any]]:
+    def start(self, run: Step, loader: Iterable[Any]) -> tuple[int, Iterable[Any]]:
         """Where a training pass begins: the index of its first batch, and the batches from it."""
         self.loader = loader
+        self.over = ""
+        self.stood_behind_validation = False
         saved = self.saved
         if saved is None or not saved["batches"]:
             if saved is not None:
@@ -49,16 +61,27 @@ class Position:
                 _set_generators(loader, saved["generators"])
             self.saved = None
             run.batches_done = self.validated_at = 0
-            states = _generator_states(loader)
-            self.pass_start = {"random": run.accelerator.random_state(), "generators": states}
+            inner = batches.innermost(loader)
+            self.pass_start = {
+                "random": run.accelerator.random_state(),
+                "generators": _generator_states(loader),
+                "workers_stayed": _has_workers_that_stay(inner)
+                and getattr(inner, "_iterator", None) is not None,
+            }
             return 0, run.loader
         done = saved["batches"]
         self.pass_start, self.validated_at = saved["pass_start"], saved["validated_at"]
         run.batch_index, run.batches_done = done - 1, done
         rest: Iterable[Any] = ()
-        if saved["pass_is_over"]:  # nothing of it is to be read
+        self.over = saved["over"]
+        self.stood_behind_validation = self.over == "validation"
+        run.ends_pass = saved["ends_pass"]
+        if self.over or run.ends_pass:  # nothing of it is to be read
             _set_generators(loader, saved["generators"])
         else:
+            inner = batches.innermost(loader)
+            if self.pass_start["workers_stayed"] and getattr(inner, "_iterator", None) is None:
+                iter(inner)  # workers that were there before draw their seeds in another order
             _set_generators(loader, self.pass_start["generators"])
             run.accelerator.set_random_state(self.pass_start["random"])
             started = perf_counter()
@@ -72,45 +95,73 @@ class Position:
         self.saved = None
         return done, rest
 
-    def owes_validation(self, interval: int) -> bool:
-        """Whether a loaded checkpoint stood before a validation that its batch was to bring."""
-        if self.saved is None or not (done := self.saved["batches"]):
-            return False
-        return bool(done % interval == 0 and self.saved["validated_at"] != done)
+    def validated(self, batches_done: int) -> None:
+        """Note that a validation was made."""
+        self.validated_at = batches_done
+        if self.expects_validation:
+            self.expects_validation, self.over = False, "validation"
 
-    def restore_random(self, run: Run) -> None:
+    def restore(self, saved: dict[str, Any] | None) -> None:
+        """Go to where a checkpoint stood, with the next pass over the training data."""
+        self.saved = saved
+        self._random_is_back = False
+
+    def restore_random(self, run: Step) -> None:
         """Put back the random states of the checkpoint, the first time it is asked."""
-        if self.saved is not None and (state := self.saved.pop("random", None)) is not None:
-            run.accelerator.set_random_state(state)
+        if self.saved is not None and not self._random_is_back:
+            self._random_is_back = True
+            run.accelerator.set_random_state(self.saved["random"])
 
-    def state_dict(self, run: Run) -> dict[str, Any]:
-        """Where the run stands now."""
+    def state_dict(self, run: Step) -> dict[str, Any]:
+        """Where the run stands now, and with that what its epoch still owes."""
+        if self.saved is not None:  # it does not stand there yet
+            return self.saved
         inner: Any = batches.innermost(self.loader, one_for_one=True)
-        has_state = run.batches_done and not hasattr(inner, "start_at")
-        # In the validation behind a training pass the end of the epoch is still to come.
-        pass_is_over = "epoch" in run.open_events and run.epochs_done > run.epoch
+        inside = self.over in ("train_epoch", "validation")
         return {
-            "epoch": run.epoch if pass_is_over else run.epochs_done,
-            "batches": self.pass_batches if pass_is_over else run.batches_done,
+            "epoch": run.epoch if inside else run.epochs_done,
+            "batches": self.pass_batches if inside else run.batches_done,
             "validated_at": self.validated_at,
-            "pass_is_over": pass_is_over,
+            "over": self.over if inside else "",
+            "ends_pass": run.ends_pass,
             "random": self.random or run.accelerator.random_state(),
             "generators": _generator_states(self.loader),
             "pass_start": self.pass_start,
-            "loader": inner.state_dict() if has_state and hasattr(inner, "state_dict") else None,
+            "loader": _loader_state(inner) if run.batches_done else None,
+            "last_batch": batches.fingerprint(self.read) if run.batches_done else [],
         }
 
 
-def _generator_states(loader: Iterable[Any]) -> list[torch.Tensor]:
-    return [generator.get_state() for generator in batches.generators(loader)]
+def _generator_states(loader: Iterable[Any]) -> list[Any]:
+    return [generators.state_of(each) for each in generators.of(loader)]
 
 
-def _set_generators(loader: Iterable[Any], states: list[torch.Tensor]) -> None:
-    for generator, state in zip(batches.generators(loader), states, strict=False):
-        generator.set_state(state)
+def _set_generators(loader: Iterable[Any], states: list[Any]) -> None:
+    for generator, state in zip(generators.of(loader), states, strict=False):
+        generators.set_state(generator, state)
 
 
-def _behind(run: Run, loader: Iterable[Any], saved: dict[str, Any]) -> Iterator[Any]:
+def _loader_state(loader: Any) -> dict[str, Any] | None:
+    """The state of a loader that has one and tells all of it; else it is read again."""
+    if hasattr(loader, "start_at") or not hasattr(loader, "state_dict"):
+        return None
+    # Of a stream with a shuffle buffer the state lacks what is in the buffer.
+    streams = getattr(sys.modules.get("datasets"), "IterableDataset", None)
+    if streams is not None and isinstance(loader, streams):
+        return None
+    try:
+        state: dict[str, Any] = loader.state_dict()
+    except Exception as error:  # a wrapper may have the method, and what it asks not
+        logger.debug("%s.state_dict: %s", type(loader).__name__, error)
+        return None
+    return state
+
+
+def _has_workers_that_stay(loader: object) -> bool:
+    return isinstance(loader, DataLoader) and loader.persistent_workers and loader.num_workers > 0
+
+
+def _behind(run: Step, loader: Iterable[Any], saved: dict[str, Any]) -> Iterator[Any]:
     """An iterator over the loader that stands behind the batches that are done."""
     done = saved["batches"]
     inner: Any = batches.innermost(loader, one_for_one=True)
@@ -119,19 +170,27 @@ def _behind(run: Run, loader: Iterable[Any], saved: dict[str, Any]) -> Iterator[
     elif saved["loader"] is not None and hasattr(inner, "load_state_dict"):
         inner.load_state_dict(saved["loader"])
     else:
-        return _read_up_to(iter(run.loader), done)
+        return _read_up_to(iter(run.loader), done, saved["last_batch"])
     if run.trainer.limit_batches is None or run.batches_in_pass is None:
         return iter(run.loader)
     return islice(iter(run.loader), run.batches_in_pass - done)
 
 
-def _read_up_to(iterator: Iterator[Any], done: int) -> Iterator[Any]:
+def _read_up_to(iterator: Iterator[Any], done: int, last_batch: list[str]) -> Iterator[Any]:
+    batch = None
     for index in range(done):
         try:
-            next(iterator)
+            batch = next(iterator)
         except StopIteration:
             raise CheckpointError(
                 f"the checkpoint stands behind batch {done} of its epoch, but the loader gave "
                 f"only {index}; is it another one?"
             ) from None
+    if last_batch and batches.differ(last_batch, batches.fingerprint(batch)):
+        logger.warning(
+            "the loader gives other batches than before: batch %d of this epoch is not the one "
+            "that was trained on last, so that samples may be left out, or come twice. Its data or "
+            "its order changed; see docs/checkpoints.md for what is exact",
+            done,
+        )  # fmt: skip
     return iterator

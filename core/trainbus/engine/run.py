@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic, time
@@ -17,15 +18,18 @@ from trainbus.bus import Bus
 from trainbus.checkpoints import weights
 from trainbus.devices.accelerator import Accelerator
 from trainbus.engine.accumulation import Window
-from trainbus.engine.metrics import MetricBuffer
+from trainbus.engine.metrics import MetricBuffer, Metrics
 from trainbus.engine.settings import Settings
 from trainbus.errors import UsageError
 from trainbus.events.plugin import Plugin
 from trainbus.records.artifacts import ARTIFACT_KINDS, Artifact, ArtifactKind
+from trainbus.records.journal import read_only
 from trainbus.storage.run_dir import RunDirectory
 
 if TYPE_CHECKING:
     from trainbus.engine.task import Task
+
+logger = logging.getLogger("trainbus")
 
 Stage = Literal["train", "valid", "test", "predict"]
 Status = Literal["running", "completed", "stopped", "interrupted", "failed"]
@@ -152,13 +156,13 @@ class Run:
     # --- logging -------------------------------------------------------------------------------
 
     @property
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> Metrics:
         """The newest value of each metric; reading it fetches what is pending from the device."""
         self.flush()
         return self._buffer.latest
 
     @property
-    def last_metrics(self) -> dict[str, float]:
+    def last_metrics(self) -> Metrics:
         """The newest values that were fetched already; reading it waits for nothing."""
         return self._buffer.latest
 
@@ -166,7 +170,13 @@ class Run:
     def batch_size(self) -> int:
         """Samples in `run.batch`: the weight of what is logged. Set it where a guess is wrong."""
         if self._buffer.weight is None:
-            self._buffer.weight = batches.batch_size(self.batch)
+            self._buffer.weight, sure = batches.samples(self.batch)
+            if not sure and self.first_time("batch_size"):
+                logger.warning(
+                    "how many samples a batch holds is guessed: %d of this one (%s); set "
+                    "run.batch_size in the step where that is wrong: means are weighted by it",
+                    self._buffer.weight, type(self.batch).__name__,
+                )  # fmt: skip
         return self._buffer.weight
 
     @batch_size.setter
@@ -199,7 +209,7 @@ class Run:
                 batch = self.batch
                 first = batch[0] if type(batch) in (tuple, list) and batch else batch
                 usual = type(first) is Tensor and first.ndim
-                size = first.shape[0] if usual else batches.batch_size(batch)
+                size = first.shape[0] if usual else self.batch_size
                 buffer.weight = size
             weight = size
         if not pending:
@@ -217,11 +227,11 @@ class Run:
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Send the loggers what describes this run: plain values by name."""
-        self.fire("on_params", dict(params))
+        self.fire("on_params", read_only(params))
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         """Send the loggers labels to find this run by."""
-        self.fire("on_tags", dict(tags))
+        self.fire("on_tags", read_only(tags))
 
     def log_artifact(self, name: str, value: Any, kind: ArtifactKind = "file") -> None:
         """Hand a file, figure, image, text, table or model to the loggers; see `Artifact`."""

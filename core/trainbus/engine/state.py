@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from trainbus.checkpoints import weights
-from trainbus.errors import CheckpointError
+from trainbus.checkpoints import archive, weights
+from trainbus.engine import optimizer_state
 
 if TYPE_CHECKING:
     from trainbus.engine.loop import Loop
@@ -54,26 +54,42 @@ def capture(run: Loop) -> dict[str, Any]:
             "skipped_steps": run.skipped_steps,
             "records": run.buffer.state_dict(),
             "position": run.position.state_dict(run),
+            "optimizers": optimizer_state.described(run.optimizers, run.task, run.given_options),
+            "task": {} if run.task_state is None else run.task_state.state_dict(),
         },
         # Sections that no active plugin took when they were loaded go on with the run.
         "plugins": {**run.kept_sections, **plugins},
     }
 
 
+def check(run: Loop) -> None:
+    """Raise `CheckpointError` for what a checkpoint could not hold, before training."""
+    archive.plain_tensors(capture(run), "the state of the run")
+
+
 def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
     """Put the parts into a run. Raises `CheckpointError` for what does not fit."""
+    loop = parts["loop"]
+    told: list[str] = []
+    states: list[dict[str, Any]] = []
     weights.check_fit(run.task, parts["model"], source)
     if run.optimizers:
-        _check_optimizers(run, parts["optimizers"], source)
+        states, told = optimizer_state.fitting(
+            run.optimizers, run.task, run.given_options, parts["optimizers"], loop["optimizers"],
+            source,
+        )  # fmt: skip
+    if run.task_state is not None:
+        told += run.task_state.load_state_dict(loop["task"])
     run.task.load_state_dict(parts["model"])
-    for optimizer, saved in zip(run.optimizers, parts["optimizers"], strict=False):
+    for optimizer, saved in zip(run.optimizers, states, strict=False):
         optimizer.load_state_dict(saved)
-    loop = parts["loop"]
+    for sentence in told:
+        logger.warning("%s", sentence)
     run.epoch = run.epochs_done = loop["position"]["epoch"]
     run.global_step = loop["global_step"]
     run.skipped_steps = loop["skipped_steps"]
     run.buffer.load_state_dict(loop["records"])
-    run.position.saved = loop["position"]
+    run.position.restore(loop["position"])
     sections = dict(parts["plugins"])
     for name, plugin in run.bus.plugins.items():
         if name in sections and isinstance(plugin, Stateful):
@@ -84,19 +100,3 @@ def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
             "%s has sections of plugins that are not active: %s; they are kept", source,
             ", ".join(sections),
         )  # fmt: skip
-
-
-def _check_optimizers(run: Loop, saved: list[Any], source: str) -> None:
-    """Compare numbers of optimizers, groups and parameters, before anything is changed."""
-    if len(run.optimizers) != len(saved):
-        raise CheckpointError(
-            f"{source} holds {len(saved)} optimizers, the task has {len(run.optimizers)}"
-        )
-    for number, (optimizer, state) in enumerate(zip(run.optimizers, saved, strict=True)):
-        here = [len(group["params"]) for group in optimizer.param_groups]
-        there = [len(group["params"]) for group in state["param_groups"]]
-        if here != there:
-            raise CheckpointError(
-                f"{source}: optimizer {number} has groups of {there} parameters, that of the "
-                f"task has {here}"
-            )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from trainbus.engine.run import Run
+from trainbus.engine.stray_step import StrayStep
 from trainbus.engine.task import loss_of
 from trainbus.errors import Control, SkipBatch, SkipStep, StopEpoch, StopRun, UsageError
 from trainbus.events.compiler import Opened
+
+#: Steps in a row that may be called off: a run in which none is made would never end.
+MAX_IDLE = 1000
 
 
 class Step(Run):
@@ -25,6 +30,13 @@ class Step(Run):
         self.opened: Opened = []
         #: The present pass ends after this batch.
         self.ends_pass = False
+        #: When `max_time` is over, on the monotonic clock.
+        self.deadline: float | None = None
+        #: Steps in a row that were called off, and who called off that of this batch.
+        self.idle = 0
+        self.vetoed_by = ""
+        #: Sees steps that nobody answers for; see `StrayStep`.
+        self.stray: StrayStep | None = None
 
     # --- one batch, from its loss on -----------------------------------------------------------
 
@@ -44,8 +56,10 @@ class Step(Run):
                 if type(loss) is not Tensor or loss.ndim or not loss.requires_grad:
                     loss = loss_of(self.task, loss)  # what is not the usual, or is wrong
                 self.loss = loss.detach()
-                size = self.window.size
-                self.loss_to_backward = loss if size == 1 else loss / size
+                window = self.window
+                if window.size != 1:
+                    loss = loss / window.divisor(self.batch_size)
+                self.loss_to_backward = loss
                 if bus.on_after_loss:
                     bus.on_after_loss(self)
                 bus.backward(self)
@@ -53,7 +67,8 @@ class Step(Run):
                 differentiated = True
                 if bus.on_after_backward:
                     bus.on_after_backward(self)
-        except SkipBatch:
+        except SkipBatch as control:
+            self.vetoed_by = control.by
             if differentiated:  # its gradient cannot be taken out of those of its window
                 self._drop_gradients()
         except Control as control:
@@ -62,8 +77,10 @@ class Step(Run):
 
     def leave_batch(self, control: Control) -> None:
         """End a batch whose rest was called off by raising `control`."""
-        if isinstance(control, SkipBatch) and self.manual:
-            self._drop_gradients()
+        if isinstance(control, SkipBatch):
+            self.buffer.drop_batch()
+            if self.manual:
+                self._drop_gradients()
         self.obey(control)
         self._finish_batch()
 
@@ -74,11 +91,28 @@ class Step(Run):
         if self.window.gathered and not self.accumulating:
             self.step_optimizers()
         self.batches_done = self.batch_index + 1
+        if self.stepped:
+            self.idle = 0
+        elif self.vetoed_by and not self.accumulating:
+            self._count_idle()
         if bus.on_train_batch_end:
             try:
                 bus.on_train_batch_end(self)
             except Control as control:
                 self.obey(control)
+        if self.deadline is not None and monotonic() >= self.deadline:
+            self.finished = True
+        if bus.on_savepoint and not self.accumulating:
+            self.fire("on_savepoint", "train_batch")
+
+    def _count_idle(self) -> None:
+        """End a run in which somebody calls off each step."""
+        self.buffer.drop_step()
+        self.idle += 1
+        if self.idle == MAX_IDLE:
+            self.stop(
+                f"{MAX_IDLE} steps in a row were called off, the last one by {self.vetoed_by}"
+            )
 
     # --- optimizers ----------------------------------------------------------------------------
 
@@ -118,11 +152,15 @@ class Step(Run):
                     bus.on_after_optimizer_step(self)
             else:
                 self.skipped_steps += 1
-        except SkipStep:
+                self.vetoed_by = "the action optimizer_step"
+        except SkipStep as control:
             if not made:  # afterwards it is too late
                 self.skipped_steps += 1
+                self.vetoed_by = control.by
         except Control as control:
             self.obey(control)
+        if self.stray is not None and self.stray.check(self, optimizer, made):
+            self.stray = None
         optimizer.zero_grad()
 
     def backward(self, loss: Tensor, optimizer: Optimizer | None = None) -> None:
@@ -175,8 +213,11 @@ class Step(Run):
         elif isinstance(control, SkipStep):
             if not self.stepped:  # afterwards it is too late
                 self.skipped_steps += 1
+                self.vetoed_by = control.by
             self._drop_gradients()
-        elif not isinstance(control, SkipBatch):
+        elif isinstance(control, SkipBatch):
+            self.vetoed_by = control.by
+        else:
             raise control
 
     def _drop_gradients(self) -> None:
@@ -193,7 +234,12 @@ class Step(Run):
     def leave(self, event: str) -> None:
         """Fire the end of an event that began, after the ends of all that began inside it."""
         while event in self.open_events:
-            self.fire(f"on_{self.open_events.pop()}_end")
+            ended = self.open_events.pop()
+            self.fire(f"on_{ended}_end")
+            self.ended(ended)
+
+    def ended(self, event: str) -> None:
+        """Do what follows when all who listen to the end of an event are done."""
 
     def fire(self, hook: str, *arguments: Any) -> None:
         try:

@@ -99,6 +99,9 @@ class Supervised(Task):
         self.optimizer = optimizer
         # In a plain mapping: torchmetrics' modules are no part of the model.
         self.metrics = dict(metrics)
+        # Class weights are given with the loss, and are no state: no file overwrites them.
+        self.register_state_dict_post_hook(_without_weights_of_loss)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_with_weights_of_loss)  # type: ignore[no-untyped-call]
 
     @property
     def run_name(self) -> str:
@@ -143,6 +146,29 @@ class Supervised(Task):
         if self.optimizer is not None:
             return self.optimizer(self.model.parameters())
         return torch.optim.AdamW(self.model.parameters(), lr=1e-3)
+
+
+def _given_with_loss(task: Supervised, prefix: str) -> dict[str, Tensor]:
+    """The buffers of the losses of torch: weights of classes, of positive examples."""
+    if not isinstance(task.loss, nn.Module):
+        return {}
+    return {
+        f"{prefix}loss.{path}.{name}" if path else f"{prefix}loss.{name}": buffer
+        for path, module in task.loss.named_modules()
+        if type(module).__module__ == nn.CrossEntropyLoss.__module__
+        for name, buffer in module.named_buffers(recurse=False)
+    }
+
+
+def _without_weights_of_loss(
+    task: Supervised, state: dict[str, Any], prefix: str, _metadata: Any
+) -> None:
+    for name in _given_with_loss(task, prefix):
+        state.pop(name, None)
+
+
+def _with_weights_of_loss(task: Supervised, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    state.update(_given_with_loss(task, prefix))
 
 
 def optimizers_of(task: Task, given: Optimizers | None = None) -> list[Optimizer]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
+from weakref import ref
 
 import torch
 from torch import nn
@@ -23,10 +26,14 @@ from trainbus.engine.defaults import Boundaries, Defaults
 from trainbus.engine.functions import hook_named, listen
 from trainbus.engine.interrupts import deferred
 from trainbus.engine.loop import Loop
+from trainbus.engine.optimizer_state import options
+from trainbus.engine.predictions import Predictions
 from trainbus.engine.run import Run, Stage
 from trainbus.engine.settings import Settings
-from trainbus.engine.snapshot import same_modes
+from trainbus.engine.snapshot import in_evaluation_mode, modes, same_modes, set_modes
+from trainbus.engine.stray_step import StrayStep
 from trainbus.engine.task import ByHand, Optimizers, Task
+from trainbus.engine.task_state import TaskState
 from trainbus.errors import Control, UsageError
 from trainbus.events.checks import listens
 from trainbus.events.plugin import Plugin
@@ -72,6 +79,14 @@ class Trainer(Settings):
         #: What was loaded and why, for the header, the manifest and `trainbus plugins`.
         self.loaded = loading.register(self.bus, loading.load(self.plugins, installed))
         self._is_running = False
+        #: Predictions that were not read to their end, as long as somebody holds them.
+        self._waiting: Callable[[], Predictions | None] = lambda: None
+
+    def __getstate__(self) -> Any:
+        raise UsageError(
+            "a trainer cannot be copied or pickled: it holds a bus and the plugins of runs; make "
+            "another one of the same arguments"
+        )
 
     # --- functions as plugins ------------------------------------------------------------------
 
@@ -121,17 +136,14 @@ class Trainer(Settings):
             if self.overfit is not None:
                 train = list(islice(train, self.overfit))
                 valid = None if valid is None else train
-            self._check_validation(run, valid)
-            interval = self._validation_interval(train, valid)
+            self._check_validation(run, train, valid)
             run.enter("fit")
             if run.resume_path is not None:
                 run.load_checkpoint(run.resume_path)
-            # A checkpoint may have been written just before a validation inside an epoch.
-            owed = interval is not None and run.position.owes_validation(interval)
-            for epoch in run.epochs(self.epochs):
+            for _ in run.epochs(self.epochs):
                 for _ in run.training_batches(train):
-                    if owed:
-                        owed = False
+                    # Of a checkpoint that was written before a validation inside an epoch.
+                    if self._validates_behind(run, run.batches_done):
                         self._validate(run, valid)
                     try:
                         loss = bus.training_step(run)
@@ -139,15 +151,10 @@ class Trainer(Settings):
                         run.leave_batch(control)
                     else:
                         run.step(loss)
-                    if interval and (run.batch_index + 1) % interval == 0:
+                        loss = None  # what it holds is not kept until the next one is there
+                    if self._validates_behind(run, run.batches_done):
                         self._validate(run, valid)
-                if interval is None:
-                    due = (epoch + 1) % self.validate_every == 0 or run.finished or run.dry_run
-                else:  # validated inside the epoch, perhaps at this very batch
-                    due = (run.finished or run.dry_run) and (run.batch_index + 1) % interval != 0
-                    due, owed = due or owed, False
-                if due:
-                    self._validate(run, valid)
+                self._validate_epoch(run, valid)
         return run
 
     def validate(self, task: Task, loader: Iterable[Any]) -> dict[str, float]:
@@ -162,15 +169,23 @@ class Trainer(Settings):
         """Yield the predictions of each batch, in order; a batch is read when it is asked for."""
         if isinstance(task, nn.Module) and not isinstance(task, Task):
             task = Task.supervised(task)
-        return self._predictions(task, loader)
+        return Predictions(self._predictions(task, loader), self._wait_for)
 
-    def _predictions(self, task: nn.Module, loader: Iterable[Any]) -> Iterator[Any]:
+    def _wait_for(self, predictions: Predictions) -> None:
+        if (others := self._waiting()) is not None:
+            others.end()
+        self._waiting = ref(predictions)
+
+    def _predictions(self, task: nn.Module, loader: Iterable[Any]) -> Generator[Any, None, None]:
         gradients = torch.is_grad_enabled()
         with self._running(task, "predict") as run:
             self._prepare(run)
+            found = modes(run.model)
             for output in run.evaluation_batches(loader, "predict", _predict_step):
+                evaluating = set_modes(found)
                 with torch.set_grad_enabled(gradients):  # the consumer's code runs here
                     yield output
+                found = set_modes(evaluating)
 
     @contextmanager
     def open(self, model: nn.Module, optimizer: Optimizers | None = None) -> Iterator[Run]:
@@ -204,9 +219,12 @@ class Trainer(Settings):
             raise UsageError(
                 f"{task!r:.80} is no Task; subclass trainbus.Task, or use Task.supervised(model)"
             )
+        if (waiting := self._waiting()) is not None:
+            waiting.end()
         if self._is_running:
             raise UsageError("this trainer is in the middle of a run; use another one")
         bus = self.bus
+        _check_processes(bus)
         if bus.logger_names and "journal" not in bus.plugins:  # without it they would get nothing
             bus.register_all([loading.built_in("journal", "needed by a logger")])
         accelerator, why = choose(self.accelerator, _asked(bus.provide_accelerator))
@@ -247,7 +265,7 @@ class Trainer(Settings):
         run = Loop(self, self.bus, task, accelerator, self.loaded, directory)
         run.stage, run.resume_path = stage, path
         run.header.update(
-            device=f"{accelerator.device} ({why})",
+            device=f"{_device_in_words(accelerator)} ({why})",
             precision=self.precision or "as the model has it",
             plugins=loading.listed(self.loaded),
         )
@@ -290,13 +308,15 @@ class Trainer(Settings):
             ended = isinstance(error, (KeyboardInterrupt, SystemExit))
             run.status = "interrupted" if ended else "failed"
             with suppress(Exception):  # a device that failed may give nothing back
-                run.flush()
+                run.hand_out(run.buffer.fetch())
             if bus.on_exception:
                 bus.on_exception(run, error)
             if error is raised:
                 raise
             raise error from raised
         finally:
+            if run.stray is not None:
+                run.stray.end()
             if bus.on_run_end:
                 bus.on_run_end(run, run.status)
 
@@ -307,13 +327,15 @@ class Trainer(Settings):
         run.model = bus.configure_model(run)
         if isinstance(run.model, Task):
             run.task = run.model
-        if run.stage == "train":
-            # Once: what a listener or the task puts into evaluation mode later stays in it.
-            run.model.train()
+        if run.stage == "train" and (frozen := in_evaluation_mode(run.model)):
+            run.header["evaluation mode"] = f"{frozen}, as they were found"
         run.given_optimizers = given
         if with_optimizers or given is not None:
             run.optimizers = list(bus.configure_optimizer(run))
             run.optimizer = run.optimizers[0]
+            run.stray = StrayStep(run.optimizers)
+            run.given_options = options(run.optimizers)
+            run.task_state = TaskState(run.task, run.optimizers)
             for optimizer in run.optimizers:
                 optimizer.zero_grad()
         if not isinstance(run.task.hparams, Mapping):
@@ -327,13 +349,44 @@ class Trainer(Settings):
             for topic, text in run.header.items():
                 logger.info("%s: %s", topic, text)
 
+    def _validates_behind(self, run: Loop, batches_done: int) -> bool:
+        """Whether `validate_every`, a part of the epoch, was reached since the last validation."""
+        every, total = self.validate_every, run.batches_in_pass
+        if every >= 1 or not total or run.accumulating:
+            return False
+        part = total * every
+        validated_at = run.position.validated_at
+        return int(batches_done / part + 1e-9) > int(validated_at / part + 1e-9)
+
+    def _validate_epoch(self, run: Loop, valid: Iterable[Any] | None) -> None:
+        """Validate at the end of an epoch, or of the run, if that is due and not done."""
+        position = run.position
+        done = run.batches_done or position.pass_batches
+        if valid is None or position.stood_behind_validation:
+            return
+        if self.validate_every < 1:
+            due = self._validates_behind(run, done)
+            made = position.validated_at == done
+        else:
+            due = not run.batches_done and (run.epoch + 1) % self.validate_every == 0
+            made = False
+        if not due:
+            last = run.finished or run.dry_run or run.epoch + 1 == run.epochs_planned
+            if made or run.stopping or not last:
+                return
+            # Of the last weights. A run that goes on from here makes no validation here.
+            run.savepoint("train_epoch")
+        position.expects_validation = not run.batches_done
+        self._validate(run, valid)
+        position.expects_validation = False
+
     def _validate(self, run: Loop, valid: Iterable[Any] | None) -> None:
-        if valid is not None and not run.stopping:
+        if valid is not None:
             self._evaluate(run, valid, "valid")
 
     def _evaluate(self, run: Loop, loader: Iterable[Any], stage: Stage) -> None:
-        for _ in run.evaluation_batches(loader, stage, _validation_step):
-            pass
+        # Read to the end, and nothing kept: the output of a batch is gone before the next.
+        deque(run.evaluation_batches(loader, stage, _validation_step), maxlen=0)
 
     def _evaluate_alone(self, task: Task, loader: Iterable[Any], stage: Stage) -> dict[str, float]:
         with self._running(task, stage) as run:
@@ -342,27 +395,28 @@ class Trainer(Settings):
         prefix = f"{stage}/"
         return {name: value for name, value in run.metrics.items() if name.startswith(prefix)}
 
-    def _check_validation(self, run: Loop, valid: Iterable[Any] | None) -> None:
-        """Say before the first epoch, and not after it, that a step is missing."""
+    def _check_validation(
+        self, run: Loop, train: Iterable[Any], valid: Iterable[Any] | None
+    ) -> None:
+        """Say before the first epoch, and not after it, what cannot be."""
+        for loader, stage in ((train, "training"), (valid, "validation")):
+            if loader is not None:
+                batches.check(loader, stage)
+                if batches.size(loader) == 0:
+                    raise batches.is_empty(loader, stage)
+        if valid is None:
+            return
         missing = type(run.task).validation_step is Task.validation_step
-        if valid is not None and missing and self.bus.order()["validation_step"] == ["core"]:
+        if missing and self.bus.order()["validation_step"] == ["core"]:
             raise UsageError(
                 f"{type(run.task).__name__} has no validation_step, which the validation loader "
                 "needs; define it, or leave the loader out"
             )
-
-    def _validation_interval(self, train: Iterable[Any], valid: Iterable[Any] | None) -> int | None:
-        """Batches between validations inside an epoch, or None to count epochs."""
-        if valid is None or self.validate_every >= 1:
-            return None
-        limit = self.limit_batches
-        total = batches.size(train if limit is None else batches.Limited(train, limit))
-        if total is None:
+        if self.validate_every < 1 and batches.size(train) is None and self.limit_batches is None:
             raise UsageError(
                 f"validate_every={self.validate_every} is a fraction of an epoch, but "
                 f"{batches.describe(train)} does not tell its length; give whole epochs"
             )
-        return max(1, round(total * self.validate_every))
 
 
 def _validation_step(run: Run) -> Any:
@@ -373,8 +427,25 @@ def _predict_step(run: Run) -> Any:
     return run.bus.predict_step(run)
 
 
+def _device_in_words(accelerator: Accelerator) -> str:
+    device = accelerator.device
+    return str(device) if accelerator.name == device.type else f"{accelerator.name}, {device}"
+
+
 def _asked(contribution: Callable[[], list[Any]] | None) -> list[Any]:
     return contribution() if contribution else []
+
+
+def _check_processes(bus: Bus) -> None:
+    """Refuse to train the same model in several processes that know nothing of each other."""
+    told = os.environ.get("WORLD_SIZE", "1")
+    distributes = any(getattr(each, "distributes", False) for each in bus.plugins.values())
+    if told.isdigit() and int(told) > 1 and not distributes:
+        raise UsageError(
+            f"WORLD_SIZE={told}: a launcher (torchrun?) started {told} processes, but no active "
+            "plugin distributes this run, so that each would make all of it alone; start one "
+            "process, or unset WORLD_SIZE where that is what you want"
+        )
 
 
 @contextmanager

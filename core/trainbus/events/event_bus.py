@@ -329,6 +329,7 @@ class EventBus:
         """Name the plugin in its error; True when the error is to end the run."""
         final = self._hooks[listener.hook].final
         if isinstance(error, Control) and not final:
+            error.by = error.by or str(self._plugins[listener.plugin])
             return True
         who = f"{self._plugins[listener.plugin]}, {listener.hook}"
         if not listener.isolated:

@@ -81,7 +81,9 @@ def keep(artifact: Artifact, directory: Path) -> dict[str, Any]:
             path = path.relative_to(directory.absolute())
         return body | {"path": str(path), "bytes": size, "sha256": checksum}
     checksum = hashlib.sha256(artifact.value).hexdigest()
-    stem = re.sub(r"[^\w.-]+", "_", artifact.name)[:60]
+    # In bytes, since a name of a file is limited in bytes; encrypted homes allow 143.
+    stem = re.sub(r"[^\w.-]+", "_", artifact.name)
+    stem = stem.encode(errors="replace")[:60].decode(errors="ignore")
     name = f"{stem}-{artifact.step}-{checksum[:8]}{_SUFFIXES[artifact.kind]}"
     path = directory / "artifacts" / name
     path.parent.mkdir(exist_ok=True)

@@ -6,6 +6,7 @@ import logging
 import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -113,6 +114,8 @@ class Delivery:
         self._report = report
         self._status: str | None = None
         self._abandoned = False
+        #: Nobody waits for its start any more.
+        self._late = False
         self._rejected: set[str] = set()
         self._wake = threading.Event()
         self._opened = threading.Event()
@@ -126,9 +129,20 @@ class Delivery:
         """Begin; the logger's `on_log_start` is called first."""
         self._thread.start()
 
-    def wait_until_open(self) -> None:
-        """Wait for `on_log_start`, and raise what it raised."""
-        self._opened.wait()
+    def wait_until_open(self, seconds: float, interrupted: Callable[[], bool]) -> None:
+        """Wait for `on_log_start`, and raise what it raised.
+
+        One that takes longer is not waited for: what is logged is kept, and sent when it is ready.
+        """
+        deadline = monotonic() + seconds
+        while not self._opened.wait(0.1) and not interrupted():
+            if monotonic() >= deadline:
+                self._late = True
+                logger.warning(
+                    "%s has not started in %.0f s: the run goes on, and its records are kept until "
+                    "it has", self.who, seconds,
+                )  # fmt: skip
+                return
         if self.refusal is not None:
             raise self.refusal
 
@@ -171,9 +185,16 @@ class Delivery:
         try:
             if self._open():
                 self._deliver()
+            elif self._late and self.refusal is not None:
+                self._fail(
+                    f"{self.who}: {type(self.refusal).__name__}: {self.refusal}; its records are "
+                    f"kept: `{self.mend}` sends them"
+                )
         except JournalError as error:
             if not self._abandoned:  # else the journal was closed under it
                 self._fail(f"{self.who}: {error}")
+        except BaseException as error:  # of our own: nobody else would hear of it
+            self._fail(f"{self.who}: {type(error).__name__}: {error}")
         finally:
             self._opened.set()
             self._done.set()
@@ -223,7 +244,7 @@ class Delivery:
                 act()
             except JournalError:
                 raise
-            except Exception as error:
+            except BaseException as error:  # an SDK's cancellation or exit is a failure, too
                 logger.debug("%s", self.who, exc_info=error)
                 self._trouble = f" ({type(error).__name__}: {error})"
                 seconds = monotonic() - started
@@ -245,7 +266,7 @@ class Delivery:
             self._wake.wait(left)
             self._wake.clear()
 
-    def _set_aside(self, error: Exception, tries: int, seconds: float) -> None:
+    def _set_aside(self, error: BaseException, tries: int, seconds: float) -> None:
         again = self.failure is not None
         self.failure = f"{type(error).__name__}: {error}"
         if self._status is not None:
@@ -291,12 +312,15 @@ class Delivery:
         info.record = record.number
         if record.kind == "metrics":
             if hook := hooks.get("on_metrics"):
-                self._guarded("metrics", hook, info, record.step, body, record.time)
+                # A copy each time: a logger may change what it gets, and it may be sent again.
+                self._guarded("metrics", hook, info, record.step, dict(body), record.time)
         elif record.kind == "artifact":
             if hook := hooks.get("on_artifact"):
                 self._guarded(str(body["name"]), self._hand_over_artifact, hook, record)
+        elif record.kind == "event" and body.get("event") == "return":
+            self._call("on_log_return", record.step)
         elif record.kind in ("params", "tags"):
-            self._guarded(record.kind, self._call, f"on_{record.kind}", body)
+            self._guarded(record.kind, self._call, f"on_{record.kind}", deepcopy(body))
 
     def _hand_over_artifact(self, hook: Callable[..., Any], record: Record) -> None:
         artifact = artifacts.restore(record.body, record.step, record.time, self.info.dir)

@@ -16,9 +16,10 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from trainbus.errors import JournalError
+from trainbus.errors import JournalError, RecordRejected
 from trainbus.records.series import MetricColumns, Rewind, Series
 
 FILE_NAME = "journal.db"
@@ -155,16 +156,30 @@ class JournalFile:
     # --- writing -------------------------------------------------------------------------------
 
     def append(self, entries: Sequence[EntryTuple]) -> None:
-        """Write records in one transaction: all of them, or none. Raises `JournalError`."""
-        with self._lock, _explained(self.path, "cannot write"):
+        """Write records in one transaction: all of them, or none.
+
+        Raises:
+            JournalError: the file cannot be written.
+            RecordRejected: one of them can never be written.
+        """
+        with self._lock, _explained(self.path, "cannot write"), _refused():
             number, records = self.last, []
             rows: list[tuple[Any, ...]] = []
             metrics: dict[tuple[str, bool], MetricColumns] = {}
             told = dict(self._told)
+            repeatable = self._repeatable
             for kind, time, step, body in entries:
                 if kind == "metrics":
                     number += 1
-                    repeats = self._repeats(step, body) if step <= self._repeats_until else ()
+                    repeats: set[str] = set()
+                    if repeatable and step <= self._repeats_until:
+                        repeats, differs = _repeats(repeatable, step, body)
+                        if differs:  # from here on nothing of the other way is left
+                            repeats, repeatable = set(), {}
+                            text = json.dumps({"event": "return"})
+                            rows.append((number, time, "event", step, text))
+                            records.append(Record(number, "event", time, step, json.loads(text)))
+                            number += 1
                     for name in body:
                         key = name, name in repeats
                         if (columns := metrics.get(key)) is None:
@@ -178,7 +193,7 @@ class JournalFile:
                         if not body:
                             continue
                 else:
-                    text = json.dumps(body, default=plain)
+                    text = _text(body)
                     body = json.loads(text)  # as every later reader has it
                     if kind in told:
                         known = told[kind]
@@ -204,6 +219,7 @@ class JournalFile:
                 insert("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
                 insert("INSERT INTO metrics VALUES (?, ?, ?, ?, ?, ?, ?, ?)", chunks)
             self._names, self._told, self.last = names, told, number
+            self._repeatable = repeatable
             self._tail.extend(records)
 
     def tell(self, **about: Any) -> None:
@@ -232,7 +248,8 @@ class JournalFile:
         """The run goes on from an earlier step.
 
         What it logs again as it was is marked as a repeat: it stands in its series, and is not
-        delivered a second time.
+        delivered a second time. With the first value that is another one it goes another way: an
+        event `return` tells it, and all that follows is delivered.
         """
         self._repeatable, self._repeats_until = {}, -1
         for name in self._names:
@@ -245,16 +262,6 @@ class JournalFile:
             if later:
                 self._repeatable[name] = later
                 self._repeats_until = max(self._repeats_until, *later)
-
-    def _repeats(self, step: int, body: Mapping[str, Any]) -> set[str]:
-        """The names whose value at a step is known from before the run went back."""
-        nothing: dict[int, float] = {}
-        found = set()
-        for name, value in body.items():
-            known = self._repeatable.get(name, nothing).get(step)
-            if known is not None and (known == value or (math.isnan(known) and math.isnan(value))):
-                found.add(name)
-        return found
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -389,9 +396,61 @@ class JournalFile:
             return self._connection.execute(query, values).fetchall()
 
 
+def _repeats(
+    repeatable: Mapping[str, Mapping[int, float]], step: int, body: Mapping[str, Any]
+) -> tuple[set[str], bool]:
+    """The names whose value at a step is known from before the run went back; is one another?"""
+    found, differs = set(), False
+    for name, value in body.items():
+        known = repeatable.get(name, {}).get(step)
+        if known is None:
+            continue
+        if known == value or (math.isnan(known) and math.isnan(value)):
+            found.add(name)
+        else:
+            differs = True
+    return found, differs
+
+
+def read_only(value: Any) -> Any:
+    """A copy of a record's values that no listener can change for the others."""
+    if isinstance(value, Mapping):
+        return MappingProxyType({key: read_only(item) for key, item in value.items()})
+    return tuple(map(read_only, value)) if type(value) in (list, tuple) else value
+
+
 def plain(value: Any) -> Any:
     """What JSON has no word for: numbers of torch or NumPy as numbers, everything else as text."""
+    if isinstance(value, Mapping):
+        return dict(value)
     return value.item() if getattr(value, "ndim", None) == 0 else str(value)
+
+
+def _text(body: Mapping[str, Any]) -> str:
+    """A body in JSON, whose keys are texts. Raises `RecordRejected`."""
+    try:
+        return json.dumps(_keyed(body), default=plain)
+    except Exception as error:  # of a `__str__`, of what leads back to itself, of any kind
+        raise RecordRejected(f"{type(error).__name__}: {error}") from error
+
+
+def _keyed(value: Any, depth: int = 0) -> Any:
+    if depth > 100:
+        raise RecordRejected("it is nested too deeply, or holds itself")
+    if isinstance(value, Mapping):
+        return {str(key): _keyed(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_keyed(item, depth + 1) for item in value]
+    return value
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """Tell a record that no file can hold from a file that cannot be written."""
+    try:
+        yield
+    except (ValueError, TypeError, OverflowError, sqlite3.InterfaceError) as error:
+        raise RecordRejected(f"{type(error).__name__}: {error}") from error
 
 
 @contextmanager

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from trainbus.errors import JournalError
+from trainbus.errors import JournalError, RecordRejected
 from trainbus.records import artifacts
 from trainbus.records.delivery import Delivery
 from trainbus.records.journal import EntryTuple, JournalFile
 
+#: What may be over soon: no space, an error of the disk, one that is read-only for now.
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 #: Entries that wait in memory at most, when the journal cannot be written (the disk is full).
 _MAX_WAITING = 100_000
 
@@ -107,7 +110,7 @@ class Writer:
             while self._waiting:
                 count = self._next()
                 entries = self._waiting[:count]
-                self.file.append([each for entry in entries if (each := self._kept(entry))])
+                self._append(entries)
                 _, _, step, body = entries[-1]
                 if body.get("event") == "resume":
                     self.file.go_back(step)
@@ -117,8 +120,24 @@ class Writer:
             if not self._failing:
                 self._failing = True
                 self._report(f"{error}; what is logged waits in memory until it can be written")
+        except Exception as error:  # a fault of ours: the thread lives, and says it
+            self._report(f"{self.file.path}: {type(error).__name__}: {error}")
+            del self._waiting[: self._next()]
         for delivery in self._deliveries:
             delivery.notify()
+
+    def _append(self, entries: Sequence[EntryTuple]) -> None:
+        """Write them, but for those that cannot be written, which are set aside and named."""
+        whole = [each for entry in entries if (each := self._kept(entry))]
+        try:
+            self.file.append(whole)
+        except RecordRejected as error:
+            if len(whole) == 1:
+                kind, _, step, _ = whole[0]
+                self._report(f"{kind} of step {step} cannot be written, and are left out: {error}")
+                return
+            for each in whole:  # whichever it is, the others are written
+                self._append([each])
 
     def _next(self) -> int:
         """How many entries are written next: up to an artifact, which takes long, or a return."""
@@ -134,7 +153,8 @@ class Writer:
             return kept(entry, self.file.path.parent)
         except OSError as error:
             artifact = entry[3]["artifact"]
-            if not isinstance(artifact.value, Path):  # ours to write
+            # A file of the user may be gone; one of ours is wanted, while the disk is full.
+            if not isinstance(artifact.value, Path) and error.errno in _PASSING:
                 raise
             self._report(f"{artifact.kind} {artifact.name!r} is left out: {error}")
             return None
@@ -143,6 +163,6 @@ class Writer:
 def kept(entry: EntryTuple, directory: Path) -> EntryTuple:
     """The entry as the journal has it: an artifact is written to a file. Raises `OSError`."""
     kind, time, step, body = entry
-    if kind != "artifact":
+    if kind != "artifact" or "artifact" not in body:
         return entry
     return kind, time, step, artifacts.keep(body["artifact"], directory)

@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -131,7 +132,7 @@ def _deliver(delivery: Delivery, status: str) -> None:
     """Deliver all, and wait for it; Ctrl-C ends it where it stands."""
     try:
         delivery.start()
-        delivery.wait_until_open()
+        delivery.wait_until_open(inf, lambda: False)
         delivery.end(status)
         with _line() as show:
             started, first = monotonic(), delivery.position

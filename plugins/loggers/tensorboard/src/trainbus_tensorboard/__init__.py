@@ -118,6 +118,11 @@ class TensorBoard:
         )
 
     @hookimpl
+    def on_log_return(self, run: RunInfo, step: int) -> None:
+        """Have TensorBoard drop the steps that the run makes in another way now."""
+        self._file.restart(step)
+
+    @hookimpl
     def on_artifact(self, run: RunInfo, artifact: Artifact) -> None:
         """Figures and images as images; everything else as a text."""
         self._step, self._moment = artifact.step, artifact.time

@@ -44,6 +44,13 @@ class EventFile:
         summary = Summary(value=values)
         self._waiting.append(Event(summary=summary, step=step, wall_time=time))
 
+    def restart(self, step: int) -> None:
+        """Begin again at a step: readers drop what they have of it and of later ones."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        start = SessionLog(status=SessionLog.START)
+        self._waiting.append(Event(session_log=start, step=step, wall_time=clock.time()))
+
     def flush(self) -> None:
         """Put what was added on the disk. What fails is forgotten, and leaves the file as it was.
 

@@ -1,0 +1,84 @@
+"""What a user gave, beside what training made of it.
+
+What was given is configuration, what training makes is state. A state is saved with what was given
+at the start; when another run goes on from it, what is given otherwise now is used, and told.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Where it stands, what was given then, what is given now, what is used.
+Change = tuple[str, Any, Any, Any]
+
+
+def plain(value: Any) -> Any:
+    """A state without functions, which the next object of the kind brings, in plain containers."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items() if not callable(item)}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.detach().clone() if isinstance(value, Tensor) else value
+
+
+def merged(fresh: Any, given: Any, saved: Any, where: str = "") -> tuple[Any, list[Change]]:
+    """A saved state for an object made anew, in the containers that it has.
+
+    Args:
+        fresh: the state of the object as it was made now.
+        given: that of the object of before as it was made, in plain containers.
+        saved: that of the object of before when it was saved.
+        where: the name of the place, for changes.
+
+    Returns:
+        The saved state with what is given otherwise now; and what that is.
+    """
+    if isinstance(fresh, dict) and isinstance(saved, dict) and not isinstance(fresh, Counter):
+        given = given if isinstance(given, dict) else {}
+        result: dict[Any, Any] = {}
+        changes: list[Change] = []
+        for key in {**saved, **fresh}:
+            if key not in fresh or key not in saved:
+                result[key] = saved.get(key, fresh.get(key))
+                continue
+            name = f"{where}.{key}" if where else str(key)
+            result[key], more = merged(fresh[key], given.get(key, fresh[key]), saved[key], name)
+            changes += more
+        return result, changes
+    if isinstance(fresh, list) and isinstance(saved, list) and len(fresh) == len(saved):
+        pairs = zip(fresh, given if _same_size(given, fresh) else fresh, saved, strict=True)
+        items = [merged(*each, where) for each in pairs]
+        return [item for item, _ in items], [change for _, more in items for change in more]
+    if not same(fresh, given):
+        now = plain(fresh)
+        return fresh, [(where, given, now, now)]
+    return (Counter(saved) if isinstance(fresh, Counter) else saved), []
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are equal, whatever container they are in."""
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+            return False
+        return one.shape == other.shape and torch.equal(one.cpu(), other.cpu())
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def told(what: str, changes: list[Change]) -> list[str]:
+    """Each change as a sentence."""
+    return [
+        f"{what}: {name} was given as {then!r:.60} and is given as {now!r:.60} now; "
+        f"{used!r:.60} is used"
+        for name, then, now, used in changes
+        if not any(part.startswith("_") for part in name.split("."))
+    ]
+
+
+def _same_size(one: Any, other: Any) -> bool:
+    return isinstance(one, (list, tuple)) and len(one) == len(other)

@@ -1,0 +1,136 @@
+"""The state that a task keeps beside its modules: schedulers, metric objects, scalers."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainbus.checkpoints import archive, given
+from trainbus.errors import CheckpointError
+
+_OF_TORCH = set(vars(nn.Module()))
+
+
+class TaskState:
+    """All that a task keeps in its attributes, or those of its modules, and that has a state.
+
+    That is whatever has `state_dict` and `load_state_dict` (a scheduler of torch, a scaler), and
+    metric objects (`update`, `compute` and `reset`), whose attributes are their state. Objects in
+    lists and mappings count. Modules and the optimizers of the run are saved as such.
+
+    Args:
+        task: what is trained.
+        known: objects whose state is kept elsewhere.
+    """
+
+    def __init__(self, task: nn.Module, known: Sequence[Any] = ()) -> None:
+        self._objects: dict[str, Any] = {}
+        self._known = {id(each) for each in known}
+        for path, module in task.named_modules():
+            for name, value in vars(module).items():
+                if name not in _OF_TORCH:
+                    self._look(f"{path}.{name}" if path else name, value)
+        self._given = {
+            name: given.plain(each.state_dict())
+            for name, each in self._objects.items()
+            if not _is_metric(each)
+        }
+
+    def _look(self, path: str, value: Any) -> None:
+        if id(value) in self._known or isinstance(value, (str, bytes)):
+            return
+        if _is_metric(value) or (not isinstance(value, nn.Module) and _is_stateful(value)):
+            self._known.add(id(value))
+            self._objects[path] = value
+            return
+        inside: Iterator[tuple[Any, Any]] | Any = ()
+        if isinstance(value, Mapping):
+            inside = value.items()
+        elif isinstance(value, (list, tuple)):
+            inside = enumerate(value)
+        for key, item in inside:
+            self._look(f"{path}.{key}", item)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of each, by where it stands in the task."""
+        state: dict[str, Any] = {"given": self._given}
+        for name, each in self._objects.items():
+            metric = _is_metric(each)
+            state[name] = _metric_state(each) if metric else given.plain(each.state_dict())
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
+        """Take up what was kept; returns what is given otherwise now.
+
+        Raises:
+            CheckpointError: the task does not keep what was saved.
+        """
+        missing = [name for name in state if name not in self._objects and name != "given"]
+        if missing:
+            raise CheckpointError(
+                f"the checkpoint holds a state of {', '.join(missing)}, which the task does not "
+                "keep; was it made of another task?"
+            )
+        told: list[str] = []
+        for name, each in self._objects.items():
+            if name not in state:
+                continue
+            if _is_metric(each):
+                _set_metric_state(each, state[name])
+                continue
+            values, changes = given.merged(each.state_dict(), state["given"].get(name), state[name])
+            each.load_state_dict(values)
+            told += given.told(f"{name} of the task", changes)
+        return told
+
+
+def _is_stateful(value: Any) -> bool:
+    if isinstance(value, type):
+        return False
+    return callable(getattr(value, "state_dict", None)) and callable(
+        getattr(value, "load_state_dict", None)
+    )
+
+
+def _is_metric(value: Any) -> bool:
+    if isinstance(value, type):
+        return False
+    return all(callable(getattr(value, name, None)) for name in ("update", "compute", "reset"))
+
+
+def _metric_state(metric: Any) -> dict[str, Any]:
+    """What a metric object has gathered: those of its attributes that a file can hold."""
+    held = vars(metric) if hasattr(metric, "__dict__") else {}
+    if isinstance(metric, nn.Module):  # torchmetrics: its states are attributes with a default
+        names = [*getattr(metric, "_defaults", {}), "_update_count"]
+        held = {name: getattr(metric, name) for name in names if hasattr(metric, name)}
+    state = {}
+    for name, value in held.items():
+        if isinstance(value, (set, frozenset, deque)):
+            value = list(value)
+        elif hasattr(value, "__array__") and not isinstance(value, torch.Tensor):  # NumPy's
+            value = torch.as_tensor(value).clone() if value.dtype.kind in "biuf" else None
+        with suppress(CheckpointError):  # what cannot be saved is no number that was gathered
+            state.update(archive.plain_tensors({name: given.plain(value)}, "metric"))
+    return state
+
+
+def _set_metric_state(metric: Any, state: Mapping[str, Any]) -> None:
+    for name, value in state.items():
+        fresh = getattr(metric, name, None)
+        if isinstance(fresh, torch.Tensor) and isinstance(value, torch.Tensor):
+            value = value.to(fresh.device)
+        elif hasattr(fresh, "__array__") and isinstance(value, torch.Tensor):
+            value = value.numpy()
+        elif isinstance(fresh, defaultdict):
+            fresh.clear()
+            fresh.update(value)
+            continue
+        elif isinstance(fresh, (dict, set, frozenset, deque, tuple)) and value is not None:
+            value = type(fresh)(value)
+        setattr(metric, name, value)
