@@ -138,12 +138,12 @@ def on_after_optimizer_step(run: Run) -> None:
     """The parameters have moved; `run.global_step` counts this step, gradients are still there."""
 
 
-@hookspec(cadence="step_end")
+@hookspec(cadence="step_end", reaches_all=True)
 def on_train_batch_end(run: Run) -> None:
     """The batch is done, also when it was skipped."""
 
 
-@hookspec(cadence="epoch")
+@hookspec(cadence="epoch", reaches_all=True)
 def on_train_epoch_end(run: Run) -> None:
     """The pass over the training data is over; its means are in `run.metrics`."""
 
@@ -166,22 +166,22 @@ def validation_step(run: Run) -> Any:
     """Evaluate `run.batch`, in validation and in test. Default: the task's step of that name."""
 
 
-@hookspec(cadence="batch")
+@hookspec(cadence="batch", reaches_all=True)
 def on_validation_batch_end(run: Run) -> None:
     """`run.output` is what the step returned."""
 
 
-@hookspec(cadence="epoch")
+@hookspec(cadence="epoch", reaches_all=True)
 def on_validation_end(run: Run) -> None:
     """The validation pass is over; its means are in `run.metrics` as `valid/...`."""
 
 
-@hookspec(cadence="epoch")
+@hookspec(cadence="epoch", reaches_all=True)
 def on_epoch_end(run: Run) -> None:
     """The epoch is over, validation included: the place to decide."""
 
 
-@hookspec(cadence="step_end")
+@hookspec(cadence="step_end", reaches_all=True)
 def on_savepoint(run: Run, after: str) -> None:
     """A state that is saved here resumes exactly: all who listen to what is over are done.
 
@@ -191,7 +191,7 @@ def on_savepoint(run: Run, after: str) -> None:
     """
 
 
-@hookspec
+@hookspec(reaches_all=True)
 def on_fit_end(run: Run) -> None:
     """Training is over, early or not; the run is about to end."""
 
@@ -209,12 +209,12 @@ def on_test_batch_start(run: Run) -> None:
     """`run.batch` is on the device."""
 
 
-@hookspec(cadence="batch")
+@hookspec(cadence="batch", reaches_all=True)
 def on_test_batch_end(run: Run) -> None:
     """`run.output` is what the step returned."""
 
 
-@hookspec
+@hookspec(reaches_all=True)
 def on_test_end(run: Run) -> None:
     """The test pass is over; its means are in `run.metrics` as `test/...`."""
 
@@ -234,12 +234,12 @@ def predict_step(run: Run) -> Any:
     """Return the predictions for `run.batch`. Default: `task.predict_step(run.batch, run)`."""
 
 
-@hookspec(cadence="batch")
+@hookspec(cadence="batch", reaches_all=True)
 def on_predict_batch_end(run: Run) -> None:
     """`run.output` holds the predictions that the caller receives next."""
 
 
-@hookspec
+@hookspec(reaches_all=True)
 def on_predict_end(run: Run) -> None:
     """The last prediction was handed out, or the caller wants no more."""
 

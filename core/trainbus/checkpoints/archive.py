@@ -130,17 +130,19 @@ def newest_valid(directory: Path) -> Path | None:
     """The newest undamaged checkpoint in a directory, by time; damaged ones are told.
 
     By time and not by steps: a run that was set back to an older state goes on from there. What a
-    process left that was killed while it put a checkpoint in its place is looked at, too.
+    process left that was killed while it put a checkpoint in its place is looked at, too. A state
+    that was measured only because its run ended there comes behind those that a longer run has.
     """
-    found = []
+    found: list[tuple[bool, str, Path]] = []
     places = (directory.glob(f"*/{_MANIFEST}"), directory.glob(f"*/*/{_MANIFEST}"))
     for manifest_path in chain(*places):
         try:
-            written = str(json.loads(manifest_path.read_text("utf-8"))["written"])
-            found.append((written, manifest_path.parent))
+            manifest = json.loads(manifest_path.read_text("utf-8"))
+            continues = not manifest["about"].get("measured_last", False)
+            found.append((continues, str(manifest["written"]), manifest_path.parent))
         except (OSError, ValueError, KeyError, TypeError):
             logger.warning("%s is damaged; trying an older checkpoint", manifest_path.parent)
-    for _, path in sorted(found, reverse=True):
+    for _, _, path in sorted(found, reverse=True):
         try:
             check(path)
         except CheckpointError as error:

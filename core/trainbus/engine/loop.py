@@ -81,6 +81,7 @@ class Loop(Step):
         while not (self.stopping or self.finished) and (count is None or self.epoch < count):
             self.leave("epoch")
             self.ends_pass = self._cut_short = False
+            position.over = ""
             self.enter("epoch")
             yield self.epoch
             self.leave("epoch")
@@ -120,6 +121,7 @@ class Loop(Step):
             if self.finished and not self.accumulating:  # a loader that told too short a length
                 break
             self.has_batch, self.stepped, self.manual, self.vetoed_by = True, False, False, ""
+            self.is_undone = False
             buffer.weight, buffer.step = None, self.global_step + 1
             buffer.batch_start = len(buffer.pending)
             if self.accumulate > 1 or window.begun:
@@ -278,10 +280,10 @@ class Loop(Step):
             if stage == "valid":
                 self.position.validated(self.batches_done)
         self.buffer.averaging = False
-        self.leave(_EVENTS[stage])
         if broken_off and "epoch" in self.open_events:
-            self.owe_validation()
-        elif stage == "valid":
+            self.owe_validation()  # before its end is told: it is made once more
+        self.leave(_EVENTS[stage])
+        if stage == "valid" and not broken_off:
             self.savepoint("validation")
 
     @contextmanager

@@ -45,6 +45,8 @@ class Position:
         #: The validation of the epoch is the next one; or a checkpoint stood behind it.
         self.expects_validation = False
         self.stood_behind_validation = False
+        #: A validation is being made, or was, that a longer run would not make.
+        self.measures_last = False
         #: Where a loaded checkpoint stood, until the run stands there.
         self.saved: dict[str, Any] | None = None
         self._random_is_back = False
@@ -53,6 +55,7 @@ class Position:
         """Where a training pass begins: the index of its first batch, and the batches from it."""
         self.loader = loader
         self.over = ""
+        self.measures_last = False
         self.stood_behind_validation = False
         saved = self.saved
         if saved is None or not saved["batches"]:

@@ -35,6 +35,8 @@ def about(run: Loop) -> dict[str, Any]:
         "epoch": run.epochs_done,
         "global_step": run.global_step,
         "batches": run.batches_done,
+        # Measured only because the run ends there: one that goes on begins before it.
+        "measured_last": run.position.measures_last,
     }
 
 

@@ -28,6 +28,8 @@ class Step(Run):
         #: Your own loop holds a batch and has not stepped yet; these wrappers are open for it.
         self.handed_out = False
         self.opened: Opened = []
+        #: The run was stopped inside of this batch, before its step was made.
+        self.is_undone = False
         #: The present pass ends after this batch.
         self.ends_pass = False
         #: When `max_time` is over, on the monotonic clock.
@@ -72,6 +74,7 @@ class Step(Run):
             if differentiated:  # its gradient cannot be taken out of those of its window
                 self._drop_gradients()
         except Control as control:
+            self.is_undone = isinstance(control, StopRun) and not differentiated
             self.obey(control)
         self._finish_batch()
 
@@ -81,6 +84,7 @@ class Step(Run):
             self.buffer.drop_batch()
             if self.manual:
                 self._drop_gradients()
+        self.is_undone = isinstance(control, StopRun)
         self.obey(control)
         self._finish_batch()
 
@@ -88,9 +92,13 @@ class Step(Run):
         bus = self.bus
         self.has_batch = False
         self.loss_to_backward = None
+        done = self.batch_index + 1
+        if self.is_undone:  # a run that goes on makes it again, with the others of its window
+            done = self.batch_index - self.window.gathered
+            self._drop_gradients()
         if self.window.gathered and not self.accumulating:
             self.step_optimizers()
-        self.batches_done = self.batch_index + 1
+        self.batches_done = done - 1 if self.is_undone and done > self.batch_index else done
         if self.stepped:
             self.idle = 0
         elif self.vetoed_by and not self.accumulating:
@@ -158,6 +166,7 @@ class Step(Run):
                 self.skipped_steps += 1
                 self.vetoed_by = control.by
         except Control as control:
+            self.is_undone = isinstance(control, StopRun) and not made
             self.obey(control)
         if self.stray is not None and self.stray.check(self, optimizer, made):
             self.stray = None

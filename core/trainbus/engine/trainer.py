@@ -375,7 +375,9 @@ class Trainer(Settings):
             if made or run.stopping or not last:
                 return
             # Of the last weights. A run that goes on from here makes no validation here.
-            run.savepoint("train_epoch")
+            if not run.batches_done:  # else the savepoint of its last batch is this one
+                run.savepoint("train_epoch")
+            position.measures_last = True
         position.expects_validation = not run.batches_done
         self._validate(run, valid)
         position.expects_validation = False

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from trainbus.errors import SkipBatch
+from trainbus.errors import Control, SkipBatch, StopRun
 from trainbus.events.markers import Cadence, ImplOptions, SpecOptions
 from trainbus.events.timing import Timings, begin
 
@@ -23,6 +23,9 @@ _DUE: dict[Cadence, str] = {
     "epoch": "(run.epoch + 1) % {n} == 0",
     "batch": "(run.batch_index + 1) % {n} == 0",
 }
+
+
+_RAISE_CONTROL = ["if _tb_control is not None:", "    raise _tb_control"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,9 +129,14 @@ class Compiled:
             lines += called
         if self.hook.kind == "contribution":
             lines = ["_tb_results = []", *lines, "return _tb_results"]
+        elif self.hook.reaches_all:
+            # Wrappers around it go on behind their `yield`, as all others do.
+            ending = ["return _tb_control"] if self.wrappers else _RAISE_CONTROL
+            lines = ["_tb_control = None", *lines, *ending]
         else:
             lines.append("return None")
-        return self._write("", lines, self.plain, _tb_failed=self._failed)
+        scope = {"_tb_failed": self._failed, "_tb_Control": Control, "_tb_StopRun": StopRun}
+        return self._write("", lines, self.plain, **scope)
 
     def _calling(self, i: int, listener: Listener) -> list[str]:
         """The lines that call listener `i` and use its result as the kind of the hook demands."""
@@ -141,12 +149,20 @@ class Compiled:
                 f"    {use[self.hook.kind]}",
             ]
         if not listener.core:
+            raising = ["raise"]
+            if self.hook.reaches_all:  # the strongest wish is told when all were called
+                raising = [
+                    "if not isinstance(_tb_error, _tb_Control):",
+                    "    raise",
+                    "if not isinstance(_tb_control, _tb_StopRun):",
+                    "    _tb_control = _tb_error",
+                ]
             lines = [
                 "try:",
                 *_indented(lines),
                 "except Exception as _tb_error:",
                 f"    if _tb_failed(_tb_listener{i}, _tb_error):",
-                "        raise",
+                *_indented(_indented(raising)),
             ]
         return self._timed(i, lines)
 
@@ -163,6 +179,12 @@ class Compiled:
             "    return _tb_close(_tb_opened, None, _tb_error)",
             "return _tb_close(_tb_opened, _tb_result)",
         ]
+        if self.hook.reaches_all:
+            lines[-1:] = [
+                "_tb_control = _tb_result",
+                "_tb_close(_tb_opened, None)",
+                *_RAISE_CONTROL,
+            ]
         return self._write("", lines, self.wrappers, _tb_inner=inner, _tb_close=self.close)
 
     @cached_property

@@ -244,20 +244,23 @@ class JournalFile:
             raise
         self._connection.commit()
 
-    def go_back(self, step: int) -> None:
-        """The run goes on from an earlier step.
+    def go_back(self) -> None:
+        """The run goes on from an earlier step, as the newest event says.
 
         What it logs again as it was is marked as a repeat: it stands in its series, and is not
         delivered a second time. With the first value that is another one it goes another way: an
         event `return` tells it, and all that follows is delivered.
         """
         self._repeatable, self._repeats_until = {}, -1
+        newest = self._returns()[-1]
         for name in self._names:
             points = self._columns(name)
             later = {
                 at: value
-                for at, value in zip(points.steps, points.numbers, strict=True)
-                if at > step
+                for record, at, value in zip(
+                    points.records, points.steps, points.numbers, strict=True
+                )
+                if newest.voids(record, at)
             }
             if later:
                 self._repeatable[name] = later
@@ -385,11 +388,15 @@ class JournalFile:
 
     def _returns(self) -> list[Rewind]:
         """Where the run went on from an earlier step."""
-        return [
-            Rewind(event.number, event.step)
-            for event in self.records("event")
-            if event.body["event"] == "resume"
-        ]
+        returns: list[Rewind] = []
+        saved: dict[tuple[str, ...], int] = {}
+        for event in self.records("event"):
+            what, path = event.body["event"], Path(str(event.body.get("path", ""))).parts[-2:]
+            if what == "checkpoint":
+                saved[path] = event.number
+            elif what == "resume":
+                returns.append(Rewind(event.number, event.step, saved.get(path)))
+        return returns
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
         with self._lock, _explained(self.path, "cannot read"):

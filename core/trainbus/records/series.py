@@ -23,6 +23,14 @@ class Rewind(NamedTuple):
     record: int
     #: The step that it went back to.
     step: int
+    #: The last record that was made before the state that it goes on from, where that is known.
+    kept: int | None = None
+
+    def voids(self, record: int, step: int) -> bool:
+        """Whether a record belongs to the history that was left."""
+        if record >= self.record:
+            return False
+        return step > self.step or (self.kept is not None and record > self.kept)
 
 
 class MetricColumns:
@@ -66,7 +74,7 @@ class MetricColumns:
         indices = [
             i
             for i in sorted(range(len(self.records)), key=self.records.__getitem__)
-            if not any(self.records[i] < r.record and self.steps[i] > r.step for r in returns)
+            if not any(each.voids(self.records[i], self.steps[i]) for each in returns)
         ]
         for column, source in zip(kept.all, self.all, strict=True):
             column.extend(array(column.typecode, [source[i] for i in indices]))

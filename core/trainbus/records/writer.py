@@ -111,9 +111,9 @@ class Writer:
                 count = self._next()
                 entries = self._waiting[:count]
                 self._append(entries)
-                _, _, step, body = entries[-1]
-                if body.get("event") == "resume":
-                    self.file.go_back(step)
+                kind, _, _, body = entries[-1]
+                if kind == "event" and body["event"] == "resume":
+                    self.file.go_back()
                 del self._waiting[:count]
                 self._failing = False
         except (JournalError, OSError) as error:
