@@ -214,7 +214,7 @@ def test_the_header_says_which_and_why(line, loader):
     run = Trainer(plugins=[Offers(Toy(reason="no toy in this box"))]).fit(line, loader)
     assert run.header["device"].endswith("; toy is not available: no toy in this box)")
     run = Trainer(plugins=[Offers(Toy())]).fit(line, loader)
-    assert run.header["device"].startswith("cpu (auto, before ")
+    assert run.header["device"].startswith("toy, cpu (auto, before ")
     assert run.accelerator.name == "toy"
 
 

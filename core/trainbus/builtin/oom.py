@@ -124,9 +124,10 @@ class OOM:
                         "oom: the task steps by itself, so its batches cannot be cut; switch it off"
                     )
                 loss = loss_of(run.task, made)
-                run.loss, run.loss_to_backward = loss.detach(), loss * weight / run.window.size
+                share = loss * weight / run.window.divisor(size)
+                run.loss, run.loss_to_backward = loss.detach(), share
                 done = done + loss.detach() * weight
-                del loss  # the graph is not needed during the next part
+                del loss, share  # the graph is not needed during the next part
                 self._through_bus(run, "backward")
                 run.loss_to_backward = None
             self._done = _take(run)
@@ -208,14 +209,15 @@ class OOM:
 
         run.output = self._again(run)
         loss = loss_of(run.task, run.output)
-        run.loss, run.loss_to_backward = loss.detach(), loss / run.window.size
+        share = loss / run.window.divisor(run.batch_size)
+        run.loss, run.loss_to_backward = loss.detach(), share
         if run.bus.on_after_loss:
             run.bus.on_after_loss(run)
         self._scale_done(run)
         try:
             return self._through_bus(run, "backward")
         except Exception as error:
-            del loss
+            del loss, share
             _take(run)
             if not self._halves(run, error):
                 raise
@@ -229,7 +231,7 @@ class OOM:
             return
         (factor,) = torch.autograd.grad(run.loss_to_backward, self._loss, retain_graph=True)
         for _, gradient in self._done:
-            gradient.mul_(factor * run.window.size)
+            gradient.mul_(factor * run.window.divisor(run.batch_size))
 
     def _only_told(self, run: Run) -> Generator[None, Any, Any]:
         """Let what cannot be made again pass, with a note where the memory was exhausted."""

@@ -48,10 +48,15 @@ class Window:
         It is right at once where all weigh the same; `close` does the rest for others, so that
         no loss grows with its weight (16 bits overflow soon).
         """
+        first = self.first_weight if self.gathered else weight
+        return (first or 1) * self.size / weight if weight else inf
+
+    def gather(self, weight: int) -> None:
+        """Count in a batch whose gradient is there."""
         if self.gathered == 0:
             self.first_weight, self.total_weight = weight or 1, 0
         self.total_weight += weight
-        return self.first_weight * self.size / weight if weight else inf
+        self.gathered += 1
 
     def close(self, optimizers: Iterable[Optimizer]) -> None:
         """Make the gradients their weighted mean, and begin a new window."""

@@ -65,7 +65,10 @@ class Step(Run):
                 if bus.on_after_loss:
                     bus.on_after_loss(self)
                 bus.backward(self)
-                self.window.gathered += 1
+                if window.size == 1:
+                    window.gathered = 1
+                else:
+                    window.gather(self.batch_size)
                 differentiated = True
                 if bus.on_after_backward:
                     bus.on_after_backward(self)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trainbus.engine.run import Run
 
 #: A mistake of this kind is made in each batch, so that the first ones show it.
-_BATCHES = 20
+_BATCHES = 3
 
 
 class StrayStep:

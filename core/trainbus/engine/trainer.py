@@ -401,7 +401,7 @@ class Trainer(Settings):
         self, run: Loop, train: Iterable[Any], valid: Iterable[Any] | None
     ) -> None:
         """Say before the first epoch, and not after it, what cannot be."""
-        for loader, stage in ((train, "training"), (valid, "validation")):
+        for loader, stage in ((train, "train"), (valid, "valid")):
             if loader is not None:
                 batches.check(loader, stage)
                 if batches.size(loader) == 0:
