@@ -139,9 +139,7 @@ def check(loader: object, stage: str) -> None:
         several = loader
     elif not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
         raise UsageError(f"the {stage} loader is {loader!r:.80}; give an iterable of batches")
-    if isinstance(loader, Mapping) or any(
-        isinstance(each, (DataLoader, Wrapped)) for each in several
-    ):
+    if isinstance(loader, Mapping) or isinstance(next(iter(several), None), (DataLoader, Wrapped)):
         raise UsageError(
             f"the {stage} loader is a {type(loader).__name__} of {len(several)} loaders; give one "
             "iterable of batches. Several data sets are joined by torch's ConcatDataset, loaders "

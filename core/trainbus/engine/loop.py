@@ -123,8 +123,8 @@ class Loop(Step):
             self.has_batch, self.stepped, self.manual, self.vetoed_by = True, False, False, ""
             self.is_undone = False
             buffer.weight, buffer.step = None, self.global_step + 1
-            buffer.batch_start = len(buffer.pending)
             if self.accumulate > 1 or window.begun:
+                buffer.batch_start = len(buffer.pending)
                 left = None if self.batches_in_pass is None else self.batches_in_pass - index
                 self.accumulating = window.begin_batch(self.accumulate, left)
             try:

@@ -164,7 +164,7 @@ class MetricBuffer:
             else:
                 values[name] = number
                 weights[name] = weight
-                measured[name] = measured.get(name, 0) + 1
+                measured[name] = measured[name] + 1 if name in measured else 1
             latest[name] = values[name]
         if values:
             rows.append((present, values, since))

@@ -84,7 +84,10 @@ class Step(Run):
     def leave_batch(self, control: Control) -> None:
         """End a batch whose rest was called off by raising `control`."""
         if isinstance(control, SkipBatch):
-            self.buffer.drop_batch()
+            if self.window.size > 1:
+                self.buffer.drop_batch()
+            else:
+                self.buffer.drop_step()
             if self.manual:
                 self._drop_gradients()
         self.is_undone = isinstance(control, StopRun)

@@ -140,10 +140,11 @@ class Trainer(Settings):
             run.enter("fit")
             if run.resume_path is not None:
                 run.load_checkpoint(run.resume_path)
+            inside = valid is not None and self.validate_every < 1
             for _ in run.epochs(self.epochs):
                 for _ in run.training_batches(train):
                     # Of a checkpoint that was written before a validation inside an epoch.
-                    if self._validates_behind(run, run.batches_done):
+                    if inside and self._validates_behind(run, run.batches_done):
                         self._validate(run, valid)
                     try:
                         loss = bus.training_step(run)
@@ -152,7 +153,7 @@ class Trainer(Settings):
                     else:
                         run.step(loss)
                         loss = None  # what it holds is not kept until the next one is there
-                    if self._validates_behind(run, run.batches_done):
+                    if inside and self._validates_behind(run, run.batches_done):
                         self._validate(run, valid)
                 self._validate_epoch(run, valid)
         return run
