@@ -77,8 +77,8 @@ class Recipe:
 
     # --- one item ------------------------------------------------------------------------------
 
-    def steps(self, raws: Parts, training: bool = False) -> Iterator[tuple[str, Parts]]:
-        """Follow one item: the name of each step, and the parts after it.
+    def steps(self, raws: Parts, training: bool = False) -> Iterator[tuple[Any, Parts]]:
+        """Follow one item: each step ("read", or a transform), and the parts after it.
 
         Args:
             raws: a raw value for each block, or for each input alone.
@@ -90,14 +90,31 @@ class Recipe:
         blocks = self.blocks[: len(raws)]
         encoded = []
         for block, raw in zip(blocks, raws, strict=True):
-            encoded.append(_attempt(f"reading the {block.kind}", block.encode, raw))
+            try:
+                encoded.append(block.encode(raw))
+            except Exception as error:
+                raise DataError(f"reading the {block.kind}: {message(error)}") from error
         parts = tuple(encoded)
-        yield "read", parts
         kinds = tuple(block.kind for block in blocks)
+        self.check(parts)
+        yield "read", parts
         for transform in self.transforms if training else self.validation_transforms:
-            name = transform_name(transform)
-            parts = tuple(_attempt(name, transform, parts, kinds))
-            yield name, parts
+            try:
+                parts = tuple(transform(parts, kinds))
+            except Exception as error:
+                raise DataError(f"{transform_name(transform)}: {message(error)}") from error
+            yield transform, parts
+
+    def check(self, parts: Parts) -> None:
+        """Refuse encoded parts of an item, or of a batch, that do not fit each other.
+
+        Raises:
+            DataError: with what one of the blocks says.
+        """
+        kinds = self.kinds[: len(parts)]
+        for block, part in zip(self.blocks, parts, strict=False):
+            if misfit := block.misfit(part, parts, kinds):
+                raise DataError(f"the {block.kind}: {misfit}")
 
     def encode(self, raws: Parts, training: bool = False) -> Parts:
         """One item as tensors, through all steps."""
@@ -192,14 +209,6 @@ def _made(what: str, state: Mapping[str, Any], known: Sequence[type]) -> Any:
         f"a {what} of the class {name!r} is not known{nearest(name, {*classes, *offered.names})} "
         "Give your own classes as known=[...]"
     )
-
-
-def _attempt(step: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Call it; an error says which step failed."""
-    try:
-        return function(*args)
-    except Exception as error:
-        raise DataError(f"{step}: {message(error)}") from error
 
 
 def _differ(block: Block, values: Sequence[Tensor], name: Callable[[int], str]) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 from trainbus_data.errors import DataError, message
 from trainbus_data.loaders import ItemLoader, Items, MemoryLoader, Tensors, where
 from trainbus_data.recipe import Recipe, shape_text
+from trainbus_data.transforms import transform_name
 
 
 def summary_of(
@@ -53,7 +54,8 @@ def _steps(recipe: Recipe, raws: tuple[Any, ...]) -> list[str]:
     given = (f"{block.kind} {raw!r:.80}" for block, raw in zip(recipe.blocks, raws, strict=True))
     lines = [f"given: {', '.join(given)}"]
     try:
-        for name, parts in recipe.steps(raws, training=True):
+        for step, parts in recipe.steps(raws, training=True):
+            name = step if isinstance(step, str) else transform_name(step)
             lines.append(f"{name}: {_values(recipe, parts)}")
     except DataError as error:
         lines.append(f"FAILED: {error}")
