@@ -115,6 +115,14 @@ class Points(_InPicture):
             height, width = parts[kinds.index("image")].shape[-2:]
             self.size = (height, width)
 
+    def fitted(self, target: Any, inputs: Sequence[Any]) -> Any:
+        """Points of images of another size (a crop in training) in pixels of the usual one."""
+        height, width = inputs[0].shape[-2:]
+        if self.size in (None, (height, width)):
+            return target
+        scale = (self._image_size()[1] / width, self._image_size()[0] / height)
+        return target * torch.tensor(scale, device=target.device)
+
     def encode(self, raw: Any) -> Tensor:
         """K x 2 float32."""
         if raw is None:

@@ -128,6 +128,10 @@ class Block:
                 f"{type(self).__name__}, needs {self.needs()}"
             )
 
+    def fitted(self, target: Any, inputs: Sequence[Any]) -> Any:
+        """The targets of a batch for the loss and the metrics, where they depend on its inputs."""
+        return target
+
     # --- to keep -------------------------------------------------------------------------------
 
     def options(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainbus import TrainbusError, UsageError
+from trainbus import Accelerator, TrainbusError, UsageError
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,14 @@ class Prediction:
     vocab: Sequence[Any] = field(default=(), repr=False)
 
     def top(self, count: int = 5) -> list[tuple[Any, float]]:
-        """The most probable labels with their probabilities; empty where there are no labels."""
+        """The most probable labels with their probabilities; empty where there are no labels.
+
+        Of a mask: its classes, each with the mean of its probability over the pixels.
+        """
         if self.probability is None and not self.vocab:
             return []
-        values, indices = self.probabilities.flatten().sort(descending=True)
+        means = self.probabilities.flatten(1).mean(1) if self.probabilities.ndim > 1 else None
+        values, indices = (self.probabilities if means is None else means).sort(descending=True)
         pairs = zip(indices[:count].tolist(), values[:count].tolist(), strict=True)
         return [(self.vocab[i] if self.vocab else i, value) for i, value in pairs]
 
@@ -117,7 +121,25 @@ class Predictor:
                     where = _name(item) if verb == "predict" else where
                     raise UsageError(f"{verb}: {where}: {error}") from error
                 number += 1
-            yield from self.read(self._forward(*self._collate(encoded)))
+            inputs = self._collate(encoded)
+            try:
+                output = self._forward(*inputs)
+            except (RuntimeError, TypeError, ValueError) as error:
+                if Accelerator().is_out_of_memory(error):
+                    raise
+                raise UsageError(f"{verb}: {self._refused(chunk, inputs, error)}") from error
+            yield from self.read(output)
+
+    def _refused(self, chunk: list[Any], inputs: Sequence[Tensor], error: Exception) -> str:
+        """What to say where the model fails: mostly the input has another size than in training."""
+        shapes = " and ".join(" x ".join(map(str, each.shape[1:])) for each in inputs)
+        hint = getattr(self._recipe.input, "shape_hint", "") if self._recipe is not None else ""
+        many = f" and {len(chunk) - 1} others" if len(chunk) > 1 else ""
+        return (
+            f"{_name(chunk[0])}{many}: the model cannot take an input of {shapes}: "
+            f"{next(iter(str(error).splitlines()), type(error).__name__)}. Is that its shape in "
+            f"training?{' For the data: ' + hint if hint else ''}"
+        )
 
     def _collate(self, encoded: list[tuple[Tensor, ...]]) -> Sequence[Tensor]:
         if self._recipe is not None:
@@ -142,5 +164,7 @@ class Predictor:
 
 
 def _name(item: Any) -> str:
-    """An item in words: all of a file's name, the beginning of anything else."""
+    """An item in words: all of a file's name, the shape of an array, the beginning of others."""
+    if getattr(item, "ndim", 0):
+        return f"{type(item).__name__} of shape {tuple(item.shape)}"
     return str(item) if isinstance(item, (str, Path)) else f"{item!r:.80}"
