@@ -150,15 +150,20 @@ def keypoints(
         images: paths, arrays, PIL images.
         points: for each image K x 2 numbers, or a function of an image; a missing point is None or
             NaN.
-        size: height and width that images are brought to; points follow.
+        size: height and width that images are brought to, filled with black where their
+            proportions are others, so that no point is cut off; points follow.
         options: of `trainbus_data.Data.from_lists`: split, batch_size, ...
     """
     from trainbus_data import Data
     from trainbus_vision.geometry import Points
     from trainbus_vision.images import Image
+    from trainbus_vision.transforms import Resize
 
     options.setdefault("blocks", (Image(), Points()))
-    return Data.from_lists(images, points, size=size, **options)
+    if size is not None:
+        transforms = options.pop("item_transforms", ())
+        options["item_transforms"] = (*transforms, Resize(size, "pad"))
+    return Data.from_lists(images, points, **options)
 
 
 def _partners(images: Any, root: Path | None, folder: Path) -> list[Path]:

@@ -115,6 +115,11 @@ class Points(_InPicture):
             height, width = parts[kinds.index("image")].shape[-2:]
             self.size = (height, width)
 
+    def restored(self, value: Tensor, corners: Tensor, size: tuple[float, float]) -> Any:
+        """Points in pixels of the image as it was given."""
+        scale = (corners[1] - corners[0]) / torch.tensor(size)
+        return self.decode((value.cpu() - corners[0]) / scale)
+
     def fitted(self, target: Any, inputs: Sequence[Any]) -> Any:
         """Points of images of another size (a crop in training) in pixels of the usual one."""
         height, width = inputs[0].shape[-2:]

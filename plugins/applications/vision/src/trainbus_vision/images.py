@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -106,6 +107,11 @@ class Image(_Picture):
             f"Image({self.channels}) takes N x H x W, N x {self.channels} x H x W or N x H x W x "
             f"{self.channels}"
         )
+
+    def corners(self, value: Tensor) -> Tensor:
+        """The upper left and the lower right one, in pixels."""
+        height, width = value.shape[-2:]
+        return torch.tensor([[0.0, 0.0], [width, height]])
 
     def decode(self, value: Tensor) -> np.ndarray[Any, Any]:
         """An array H x W x C, H x W when grey: uint8, or floats cut to 0..1."""
@@ -227,10 +233,27 @@ class Mask(_Picture):
         """An array H x W of codes."""
         return value.detach().cpu().numpy()
 
+    def restored(
+        self, value: Tensor, corners: Tensor, size: tuple[float, float]
+    ) -> np.ndarray[Any, Any]:
+        """An array of codes in the size of the image as it was given.
+
+        What the model did not see, for it was cut off, is the code to ignore, or -1.
+        """
+        rows, columns = (
+            start + (torch.arange(int(length)) + 0.5) * ((end - start) / length)
+            for length, (start, end) in zip(reversed(size), corners.T.flip(0).tolist(), strict=True)
+        )
+        height, width = value.shape
+        inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
+        at = rows.long().clamp(0, height - 1)[:, None], columns.long().clamp(0, width - 1)
+        unseen = -1 if self.ignore is None else self.ignore
+        return self.decode(torch.where(inside, value.cpu()[at], unseen))
+
     def draw(self, axes: Any, value: Any, color: str | None = None) -> None:
         """Lay the classes over what is there, each in its colour; what is ignored stays clear."""
         codes = self.decode(value) if isinstance(value, Tensor) else np.asarray(value)
-        shown = np.ma.masked_where(codes == self.ignore, codes)
+        shown = np.ma.masked_where((codes == self.ignore) | (codes < 0), codes)
         top = max(1, (self.outputs or 2) - 1)
         axes.imshow(
             shown, cmap="tab20" if top > 9 else "tab10", alpha=0.55, interpolation="nearest",

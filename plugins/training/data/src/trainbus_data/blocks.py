@@ -88,6 +88,20 @@ class Block:
         """What a person is shown for an encoded value."""
         return value.tolist()
 
+    def corners(self, value: Tensor) -> Tensor | None:
+        """Where an encoded input begins and ends in itself, (x, y) each: what transforms move."""
+        return None
+
+    def restored(self, value: Tensor, corners: Tensor, size: tuple[float, float]) -> Any:
+        """What `decode` gives, in places of the input before the transforms.
+
+        Args:
+            value: in places of what a model sees.
+            corners: where the corners of the input have come to lie in it.
+            size: of the input: its width and height.
+        """
+        return self.decode(value)
+
     def draw(self, axes: Any, value: Any, color: str | None = None) -> None:
         """Draw a value, encoded or decoded, onto matplotlib axes."""
         shown = self.decode(value) if isinstance(value, Tensor) else value

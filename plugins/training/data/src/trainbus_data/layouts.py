@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trainbus_data import splits
 from trainbus_data.errors import DataError
-from trainbus_data.sources import check_folder, find_files
+from trainbus_data.sources import check_folder, find_files, holds_files
 
 logger = logging.getLogger("trainbus")
 
@@ -44,15 +44,13 @@ class Layout:
 
     def _stages(self) -> dict[str, list[Path]]:
         found: dict[str, list[Path]] = {}
-        others = []
+        rest = []
         for each in _folders(self.root):
             stage = splits.STAGES.get(each.name.lower())
-            if stage is not None:
-                found.setdefault(stage, []).append(each)
-            elif self._holds_files(each):
-                others.append(each.name)
+            rest.append(each) if stage is None else found.setdefault(stage, []).append(each)
         if "train" not in found:
             return {}
+        others = [each.name for each in rest if holds_files(each, self.endings)]
         if others and len(found) == 1:
             logger.warning(
                 "%s is taken as a class, for there is %s beside it; it would be a part if there "
@@ -66,12 +64,6 @@ class Layout:
                 ", ".join(others[:5]),
             )  # fmt: skip
         return found
-
-    def _holds_files(self, folder: Path) -> bool:
-        try:
-            return bool(find_files(folder, self.endings))
-        except DataError:
-            return False
 
     def files(self, _source: object = None) -> list[Path]:
         """All files of all parts; without those of a test part that has no classes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -23,6 +24,8 @@ from trainbus_data.transforms import (
 
 #: Where installed distributions list the classes of blocks and transforms that a state may name.
 GROUP = "trainbus.recipes"
+#: Makes of a predicted value what a person is shown.
+Restore = Callable[[Tensor], Any]
 _OWN = {each.__name__: each for each in (Categories, Category, Labels, Number)}
 
 
@@ -124,6 +127,30 @@ class Recipe:
         """One item without its target, as in validation: a tensor, or a tuple of several inputs."""
         parts = self.encode(self.input_parts(raw))
         return parts[0] if self.inputs == 1 else parts
+
+    def encode_placed(self, raw: Any) -> tuple[Parts, Restore]:
+        """The inputs of one item, and what brings a prediction for it back to its own places.
+
+        A target that lies in the picture of the input is predicted in pixels of what the model
+        sees. The corners of the input go through the transforms as a part of the kind "corners".
+        """
+        steps = [parts for _, parts in self.steps(self.input_parts(raw))]
+        before, parts, decode = steps[0], steps[-1], self.target.decode
+        corners = self.input.corners(before[0]) if self.target.in_picture else None
+        if corners is None:
+            return parts, decode
+        moved: Parts = (*before, corners)
+        kinds = (*self.kinds[: self.inputs], "corners")
+        try:
+            for transform in self.validation_transforms:
+                moved = tuple(transform(moved, kinds))
+        except Exception:  # one that was not made for a further part
+            return parts, decode
+        seen = moved[self.inputs] if len(moved) == len(kinds) else corners
+        if seen is corners and parts[0].shape != before[0].shape:
+            return parts, decode  # one that does not know how it moves places
+        width, height = corners[1].tolist()
+        return parts, partial(self.target.restored, corners=seen, size=(width, height))
 
     def input_parts(self, raw: Any) -> Parts:
         """A raw input as a tuple: as it is where there are several inputs."""

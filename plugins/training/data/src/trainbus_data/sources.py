@@ -30,10 +30,10 @@ def find_files(
         DataError: there is no such folder, or no such file in it.
     """
     root = check_folder(folder)
-    wanted = None if endings is None else tuple(ending.lower() for ending in endings)
+    wanted = _lower(endings)
     found, others = [], 0
     for path in _walked(root, recurse):
-        if wanted is None or path.name.lower().endswith(wanted):
+        if _ends(path, wanted):
             found.append(path)
         else:
             others += 1
@@ -43,6 +43,20 @@ def find_files(
         what = f"{others} files, none of which ends" if others else "no file that ends"
         raise DataError(f"{root}: {what} with one of {', '.join(wanted)}")
     return sorted(found)
+
+
+def holds_files(folder: Path, endings: Iterable[str] | None = None) -> bool:
+    """Whether there is such a file in a folder, or in its folders."""
+    wanted = _lower(endings)
+    return any(_ends(path, wanted) for path in _walked(folder, True))
+
+
+def _lower(endings: Iterable[str] | None) -> tuple[str, ...] | None:
+    return None if endings is None else tuple(ending.lower() for ending in endings)
+
+
+def _ends(path: Path, wanted: tuple[str, ...] | None) -> bool:
+    return wanted is None or path.name.lower().endswith(wanted)
 
 
 def _walked(root: Path, recurse: bool) -> Iterator[Path]:

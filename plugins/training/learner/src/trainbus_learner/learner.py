@@ -117,7 +117,9 @@ class Learner(Fitter):
     def predictor(self) -> Predictor:
         """What `predict` asks; it goes on with the present weights."""
         forward = partial(evaluation.forward, self)
-        return Predictor(forward, self.source.encode, self.source.target, self.source.recipe)
+        source = self.source
+        later = bool(source.batch_transforms)
+        return Predictor(forward, source.encode, source.target, source.recipe, moved_later=later)
 
     def tta(
         self,

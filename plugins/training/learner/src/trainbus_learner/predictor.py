@@ -19,10 +19,12 @@ class Prediction:
     """What a model says of one item.
 
     Attributes:
-        label: what a person is shown: "seven", ["cat", "dog"], 3.2, an array.
+        label: what a person is shown: "seven", ["cat", "dog"], 3.2, an array. Points and masks
+            are in pixels of the image as it was given; -1 is a pixel that the model did not see,
+            and for which there is no code to ignore.
         probability: of the label, where it is one of several.
         probabilities: what the model gave, as probabilities or values; on the CPU.
-        value: the prediction shaped like a target; on the CPU.
+        value: the prediction shaped like a target, in pixels of what the model saw; on the CPU.
         vocab: the labels in the order of the probabilities, where there are labels.
     """
 
@@ -61,6 +63,8 @@ class Predictor:
         target: the block that says what an output means.
         recipe: makes batches of encoded items; without it they are stacked.
         about: what an export says of itself.
+        moved_later: inputs are changed behind the recipe, by batch transforms: places in what the
+            model sees cannot be brought back.
     """
 
     def __init__(
@@ -70,7 +74,9 @@ class Predictor:
         target: Any,
         recipe: Any = None,
         about: dict[str, Any] | None = None,
+        moved_later: bool = False,
     ) -> None:
+        self._moved_later = moved_later
         self._forward = forward
         self._encode = encode
         self._recipe = recipe
@@ -112,10 +118,12 @@ class Predictor:
     def _stream(self, items: Iterator[Any], batch_size: int, verb: str) -> Iterator[Prediction]:
         number = 0
         while chunk := list(islice(items, batch_size)):
-            encoded = []
+            encoded, restores = [], []
             for item in chunk:
                 try:
-                    encoded.append(self._encode(item))
+                    parts, restore = self._placed(item)
+                    encoded.append(parts)
+                    restores.append(restore)
                 except TrainbusError as error:
                     where = f"item {number} of the stream, {_name(item)}"
                     where = _name(item) if verb == "predict" else where
@@ -128,7 +136,7 @@ class Predictor:
                 if Accelerator().is_out_of_memory(error):
                     raise
                 raise UsageError(f"{verb}: {self._refused(chunk, inputs, error)}") from error
-            yield from self.read(output)
+            yield from self.read(output, restores)
 
     def _refused(self, chunk: list[Any], inputs: Sequence[Tensor], error: Exception) -> str:
         """What to say where the model fails: mostly the input has another size than in training."""
@@ -152,15 +160,31 @@ class Predictor:
             )
         return [torch.stack(parts) for parts in zip(*encoded, strict=True)]
 
-    def read(self, output: Any) -> Iterator[Prediction]:
-        """What the outputs of a batch mean, one by one; they are fetched together."""
+    def _placed(self, item: Any) -> tuple[tuple[Tensor, ...], Callable[[Tensor], Any]]:
+        """The inputs of an item, and what makes of a predicted value what a person is shown."""
+        if self._recipe is None or not self.target.in_picture or self._moved_later:
+            return self._encode(item), self.target.decode
+        placed: tuple[tuple[Tensor, ...], Callable[[Tensor], Any]]
+        placed = self._recipe.encode_placed(item)
+        return placed
+
+    def read(
+        self, output: Any, restores: Sequence[Callable[[Tensor], Any]] = ()
+    ) -> Iterator[Prediction]:
+        """What the outputs of a batch mean, one by one; they are fetched together.
+
+        Args:
+            output: of the model.
+            restores: make of each value what a person is shown; by default the target decodes it.
+        """
         probabilities = self.target.activation(output)
         values = self.target.read(probabilities).cpu()
         probabilities = probabilities.cpu()
         vocab = self.vocab
-        for each, value in zip(probabilities, values, strict=True):
+        restores = restores or [self.target.decode] * len(values)
+        for each, value, restore in zip(probabilities, values, restores, strict=True):
             sure = float(each[int(value)]) if self.target.kind == "category" else None
-            yield Prediction(self.target.decode(value), sure, each, value, vocab)
+            yield Prediction(restore(value), sure, each, value, vocab)
 
 
 def _name(item: Any) -> str:
