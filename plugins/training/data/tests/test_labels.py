@@ -200,6 +200,21 @@ def test_fractions_are_no_classes():
     assert block.vocab == [1, 2]
 
 
+def test_labels_in_a_column_of_one_are_labels():
+    """N x 1 as N."""
+    block = Category()
+    column = np.array([[3], [5], [3]])
+    block.setup(column)
+    assert block.vocab == [3, 5]
+    assert block.encode_all(column).tolist() == [0, 1, 0]
+
+
+def test_what_the_loss_ignores_is_no_class():
+    """-100 would be one of its own."""
+    with pytest.raises(DataError, match="-100 is a label, which the loss takes for none"):
+        Category().setup([0, 1, -100])
+
+
 def test_several_labels_where_one_is_expected():
     """Refused with the block that takes them."""
     assert "for several of an item: Categories()" in Category(["a", "b"]).problem(["a", "b"])

@@ -63,13 +63,15 @@ def image_table(
     if isinstance(table, (str, Path)):
         options["folder"] = options.get("folder") or Path(table).parent
     rows = read_rows(table)
+    named: tuple[Any, Any] = (image, label)
     if "blocks" not in options:
-        image, label = named_columns(rows, image, label)
-        check_columns(rows, [image, *([label] if isinstance(label, str) else label)])
+        named = named_columns(rows, image, label)
+        chosen = named[1]
+        check_columns(rows, [chosen] if isinstance(chosen, str) else chosen)
         several = delimiter is not None
-        target = Categories(delimiter=delimiter) if several else usual_target(rows, label)
+        target = Categories(delimiter=delimiter) if several else usual_target(rows, chosen)
         options["blocks"] = (Image(), target)
-    return Data.from_table(rows, image, label, size=size, **options)
+    return Data.from_table(rows, *named, size=size, **options)
 
 
 def image_tensors(
@@ -129,8 +131,9 @@ def segmentation(
     from trainbus_data import Data
     from trainbus_vision.images import Image, Mask, find_images
 
-    root = Path(images) if isinstance(images, (str, Path)) else None
-    if root is not None:
+    root = None
+    if isinstance(images, (str, Path)):
+        root = Path(images)
         images = find_images(root)
     if isinstance(masks, (str, Path)):
         masks = _partners(images, root, Path(masks))

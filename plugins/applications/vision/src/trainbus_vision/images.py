@@ -203,7 +203,7 @@ class Mask(_Picture):
         if self.ignore is not None:
             wrong &= codes != self.ignore
         if wrong.any():
-            found = codes[wrong].unique()[:5].tolist()
+            found = sorted(set(codes[wrong].tolist()))[:5]
             raise DataError(
                 f"the mask holds the code {', '.join(map(str, found))}, but there are "
                 f"{len(self.vocab)} classes (0 to {len(self.vocab) - 1}, ignored: {self.ignore}); "

@@ -36,13 +36,13 @@ class Scale:
         self.white = white
         self._said = False
 
-    def __call__(self, values: Any) -> Tensor:
+    def __call__(self, raw: Any) -> Tensor:
         """An array or a tensor of any shape as uint8, or as float32 in 0..1.
 
         Raises:
             DataError: values that cannot be pixels.
         """
-        given, values = _type_of(values), as_tensor(values)
+        given, values = _type_of(raw), as_tensor(raw)
         if not values.numel():
             raise DataError(f"an image without pixels, of shape {tuple(values.shape)}")
         if values.dtype == torch.bool:
@@ -104,13 +104,13 @@ def as_tensor(values: Any) -> Tensor:
     return tensor.long() if tensor.dtype in wide else tensor
 
 
-def codes_of(values: Any) -> Tensor:
+def codes_of(raw: Any) -> Tensor:
     """Codes of a mask, as int64; floats that are whole numbers are codes, too.
 
     Raises:
         DataError: fractions, NaN, complex numbers.
     """
-    given, values = _type_of(values), as_tensor(values)
+    given, values = _type_of(raw), as_tensor(raw)
     if values.is_floating_point():
         odd = values[values != values.round()]
         if odd.numel() or not values.isfinite().all():

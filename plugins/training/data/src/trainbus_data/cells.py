@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ def label_of(raw: Any) -> Any:
     Raises:
         DataError: it is several.
     """
-    label = unboxed(raw)
+    label = unboxed(raw.reshape(()) if dimensions(raw) and math.prod(raw.shape) == 1 else raw)
     if isinstance(label, (list, set, dict)) or dimensions(label):
         raise DataError(f"{label!r:.60} is no single label; for several of an item: Categories()")
     return int(label) if isinstance(label, float) and label.is_integer() else label

@@ -252,11 +252,11 @@ class _Indexed(NamedTuple):
     """An item of a stage."""
 
     items: Items
-    index: int
+    place: int
 
 
 def _part(number: int, item: _Indexed) -> Any:
-    return item.items.raw(item.index, number)
+    return item.items.raw(item.place, number)
 
 
 def _itself(thing: Any) -> Any:

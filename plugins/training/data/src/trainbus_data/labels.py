@@ -24,6 +24,7 @@ from trainbus_data.cells import (
 from trainbus_data.errors import DataError
 from trainbus_data.metrics import (
     F1,
+    IGNORED,
     accuracy,
     labels_accuracy,
     mean_absolute_error,
@@ -108,6 +109,11 @@ class Category(_Vocabulary):
         if self.given:
             return
         words = {label_of(raw) for raw in raws if not is_missing(raw)}
+        if IGNORED in words:
+            raise DataError(
+                f"{IGNORED} is a label, which the loss takes for none: leave those items out, or "
+                "give vocab=[...] with it"
+            )
         if any(isinstance(word, float) for word in words):
             some = next(word for word in words if isinstance(word, float))
             raise DataError(
@@ -136,6 +142,8 @@ class Category(_Vocabulary):
     def encode_all(self, raws: Any) -> Tensor:
         """The indices of all labels: (N,) int64; an array of integers without a loop."""
         values = raws.cpu().numpy() if isinstance(raws, Tensor) else np.asarray(raws)
+        if values.ndim == 2 and values.shape[1] == 1:
+            values = values[:, 0]
         if values.ndim != 1:
             raise DataError(f"labels of shape {values.shape}; a Category takes one for each item")
         try:
@@ -206,7 +214,7 @@ class Categories(_Vocabulary):
         if self.given:
             return
         if dimensions(raws) == 2:  # zeros and ones: the labels have no names
-            self._take(range(raws.shape[1]))
+            self._take(range(len(next(iter(raws)))))
             return
         given = (word for raw in raws if not _unset(raw) for word in self.labels(raw))
         words = {label_of(word) for word in given if not is_missing(word)}

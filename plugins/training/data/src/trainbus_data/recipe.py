@@ -168,13 +168,22 @@ class Recipe:
         """A batch of encoded items: a tensor for each part.
 
         Raises:
-            DataError: a part has not the same shape in all; the message names two items.
+            DataError: a part has not the same shape or type in all; the message names two items.
         """
         batch = []
         for number, block in enumerate(self.blocks[: len(items[0])]):
             values = [item[number] for item in items]
             if not block.same_shape(values):
                 raise DataError(_differ(block, values, name))
+            odd = next((n for n, each in enumerate(values) if each.dtype != values[0].dtype), None)
+            if odd is not None:  # torch would make one type of both, and of bytes wrong floats
+                kinds = [
+                    str(each.dtype).removeprefix("torch.") for each in (values[0], values[odd])
+                ]
+                raise DataError(
+                    f"the {block.kind} is of the type {kinds[0]} in {name(0)}, but {kinds[1]} in "
+                    f"{name(odd)}; give all in one"
+                )
             batch.append(block.batch(values))
         return tuple(batch)
 
@@ -246,6 +255,11 @@ def _differ(block: Block, values: Sequence[Tensor], name: Callable[[int], str]) 
         f"the {block.kind} is {shape_text(values[0])} in {name(0)}, but "
         f"{shape_text(values[other])} in {name(other)}, and they are in one batch{hint}"
     )
+
+
+def type_text(value: Tensor) -> str:
+    """`uint8`."""
+    return str(value.dtype).removeprefix("torch.")
 
 
 def shape_text(value: Tensor) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainbus_data.errors import DataError, message
 from trainbus_data.loaders import ItemLoader, Items, MemoryLoader, Tensors, where
-from trainbus_data.recipe import Recipe, shape_text
+from trainbus_data.recipe import Recipe, shape_text, type_text
 from trainbus_data.transforms import transform_name
 
 
@@ -71,7 +71,7 @@ def _value(part: Any) -> str:
     """`3 x 160 x 160 uint8, 0 to 255`, or a few numbers themselves."""
     if not isinstance(part, Tensor):
         return f"{part!r:.80}"
-    kind = str(part.dtype).removeprefix("torch.")
+    kind = type_text(part)
     if part.numel() <= 4:
         return f"{part.tolist()} {kind}"
     known = part[~part.isnan()] if part.is_floating_point() else part

@@ -54,7 +54,7 @@ class Fitter:
         defaults.check_options(trainer, inspect.signature(Fitter).parameters)
         self.source = Source(data, loss)
         self.model = model
-        self._given = {"loss": loss, "metrics": metrics}
+        self._given_loss, self._given_metrics = loss, metrics
         self.groups = ParameterGroups(model, groups)
         self.pretrained = pretrained
         self.model_description = model_description
@@ -83,12 +83,12 @@ class Fitter:
 
     def _choose_measures(self) -> None:
         """The loss and the metrics: those that were given, or those of the target."""
-        target, loss, asked = self.source.target, self._given["loss"], self._given["metrics"]
+        target, given = self.source.target, self._given_loss
         # A loss that was given may want other outputs than the block of the target does.
-        check = loss is None or self.source.data is None
-        why = "given" if loss is not None else f"usual for {type(target).__name__}"
-        loss = target.loss() if loss is None else loss
-        metrics, metrics_why = chosen(asked, target, loss)
+        check = given is None or self.source.data is None
+        why = "given" if given is not None else f"usual for {type(target).__name__}"
+        loss = target.loss() if given is None else given
+        metrics, metrics_why = chosen(self._given_metrics, target, loss)
         self.task.measure(loss, metrics, check)
         self.choices["loss"] = f"{name_of(loss)} ({why})"
         self.choices["metrics"] = f"{', '.join(metrics) or 'none'} ({metrics_why})"
@@ -102,7 +102,7 @@ class Fitter:
     def loss(self, loss: Loss) -> None:
         if not callable(loss):
             raise UsageError(f"learner.loss = {loss!r:.60}: give a function of (output, target)")
-        self._given["loss"] = loss
+        self._given_loss = loss
         self._choose_measures()
 
     @property
@@ -112,7 +112,7 @@ class Fitter:
 
     @metrics.setter
     def metrics(self, metrics: Metrics) -> None:
-        self._given["metrics"] = metrics
+        self._given_metrics = metrics
         self._choose_measures()
 
     @property
@@ -125,7 +125,7 @@ class Fitter:
 
     @data.setter
     def data(self, data: Any) -> None:
-        source = Source(data, self._given["loss"])
+        source = Source(data, self._given_loss)
         if source.data is None or self.data is None:
             raise UsageError(
                 "learner.data = ...: a Data takes the place of a Data; with loaders make a new "
