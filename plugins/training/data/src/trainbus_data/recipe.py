@@ -177,12 +177,9 @@ class Recipe:
                 raise DataError(_differ(block, values, name))
             odd = next((n for n, each in enumerate(values) if each.dtype != values[0].dtype), None)
             if odd is not None:  # torch would make one type of both, and of bytes wrong floats
-                kinds = [
-                    str(each.dtype).removeprefix("torch.") for each in (values[0], values[odd])
-                ]
                 raise DataError(
-                    f"the {block.kind} is of the type {kinds[0]} in {name(0)}, but {kinds[1]} in "
-                    f"{name(odd)}; give all in one"
+                    f"the {block.kind} is of the type {type_text(values[0])} in {name(0)}, but "
+                    f"{type_text(values[odd])} in {name(odd)}; give all in one"
                 )
             batch.append(block.batch(values))
         return tuple(batch)
