@@ -146,6 +146,15 @@ def test_blocks_are_objects_and_one_is_a_target():
         DataBlock([Image(), Category()], label=[str, str])
 
 
+def test_bytes_and_floats_in_one_batch_are_refused():
+    """They would become floats of 0..255 beside floats of 0..1."""
+    images = [torch.zeros(3, 4, 4, dtype=torch.uint8)] * 9 + [torch.zeros(3, 4, 4)]
+    blocks = (Image(), Category())
+    data = Data.from_lists(images, list("ab" * 5), blocks, split=splits.by_index([0]))
+    with pytest.raises(DataError, match=r"the type (uint8|float32) in item \d of train, but"):
+        data.one_batch()
+
+
 def test_batch_size_is_positive():
     """Zero is refused."""
     x, y = torch.zeros(9, 4, 4), torch.arange(9) % 2

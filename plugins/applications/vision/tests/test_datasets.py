@@ -14,6 +14,7 @@ from trainbus_vision import (
     fashion_mnist,
     image_folder,
     image_table,
+    image_tensors,
     keypoints,
     mnist,
     read_idx,
@@ -134,3 +135,44 @@ def test_points_follow_their_image():
     data = keypoints(images, lambda path: [[20, 10]], size=20, batch_size=4, num_workers=0)
     points = data.one_batch()[1]
     torch.testing.assert_close(points, torch.tensor([[10.0, 5.0]]).expand(4, 1, 2))
+
+
+def test_masks_lie_as_their_images_do():
+    """Images of one name in two folders have masks of their own, or it is said."""
+    for place in ("a", "b"):
+        for number in range(5):
+            save(Path(f"images/{place}/{number}.png"))
+            Path(f"masks/{place}").mkdir(parents=True, exist_ok=True)
+            code = np.full((30, 20), place == "b", dtype=np.uint8)
+            Image.fromarray(code).save(f"masks/{place}/{number}.png")
+            Path("flat").mkdir(exist_ok=True)
+            Image.fromarray(code).save(f"flat/{number}.png")
+    data = segmentation("images", "masks", codes=2, size=8, num_workers=0)
+    pairs = [data.train_items[index] for index in range(len(data.train_items))]
+    assert all(image.parts[1:] == mask.parts[1:] for image, mask in pairs)
+    with pytest.raises(UsageError, match=r"a/0\.png and images/b/0\.png would have one mask"):
+        segmentation("images", "flat", codes=2, size=8)
+    save(Path("masks/a/0.jpg"))
+    with pytest.raises(UsageError, match=r"masks/a/0\.jpg and masks/a/0\.png are both called"):
+        segmentation("images", "masks", codes=2, size=8)
+
+
+def test_channels_follow_from_the_shape_of_tensors():
+    """N x C x H x W or N x H x W x C, with any number of channels."""
+    labels = torch.arange(10) % 2
+    for shape, channels in {
+        (10, 8, 9): 1, (10, 1, 8, 9): 1, (10, 8, 9, 1): 1, (10, 3, 8, 9): 3, (10, 8, 9, 3): 3,
+        (10, 4, 8, 9): 4, (10, 8, 9, 6): 6,
+    }.items():  # fmt: skip
+        for images in (torch.zeros(shape), np.zeros(shape)):
+            data = image_tensors((images, labels))
+            assert data.one_batch()[0].shape[1:] == (channels, 8, 9)
+
+
+def test_a_column_of_measurements_is_learned_as_numbers():
+    """Floats are no classes; several columns are several numbers."""
+    files = [str(save(Path(f"{number}.png"))) for number in range(10)]
+    table = {"file": files, "age": [1.5 * n for n in range(10)], "size": range(10)}
+    data = image_table(table, size=8, num_workers=0)
+    assert type(data.target).__name__ == "Number"
+    assert image_table(table, label=["age", "size"], size=8).target.outputs == 2

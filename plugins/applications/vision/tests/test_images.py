@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from trainbus_data import DataError
+from trainbus_data import DataError, block_from_state
 from trainbus_vision import Image, decoding
 
 
@@ -160,7 +160,121 @@ def test_decode_gives_what_went_in(colours):
     assert Image(1).decode(torch.tensor([[[-1.0, 0.5, 3.0]]])).tolist() == [[0.0, 0.5, 1.0]]
 
 
-def test_channels_are_one_or_three():
-    """Others are an error at once."""
-    with pytest.raises(DataError, match="1 for grey, 3 for colours"):
-        Image(4)
+def test_the_same_pixels_in_any_integers_are_the_same_image(colours):
+    """Their type is not their range: only uint16 says 16 bits; others are 0..255."""
+    expected = Image().encode(colours)
+    for kind in ("int64", "int32", "int16", "uint32", "uint64", ">i4"):
+        assert torch.equal(Image().encode(colours.astype(kind)), expected)
+    for kind in (torch.int64, torch.int32, torch.int16):
+        tensor = torch.from_numpy(colours).permute(2, 0, 1).to(kind)
+        assert torch.equal(Image().encode(tensor), expected)
+        assert torch.equal(Image().encode_all(tensor[None])[0], expected)
+    picture = Pillow.fromarray(colours[..., 0].astype(np.int32))
+    assert torch.equal(Image(1).encode(picture), expected[:1])
+
+
+@pytest.mark.parametrize("kind", ["uint16", ">u2"])
+def test_16_bits_in_any_byte_order(kind):
+    """65535 is white in arrays and tensors."""
+    grey = np.array([[0, 257, 32768, 65535]], dtype=kind)
+    assert Image(1).encode(grey).flatten().tolist() == [0, 1, 128, 255]
+    assert Image(1).encode_all(grey[None]).flatten().tolist() == [0, 1, 128, 255]
+    tensor = torch.from_numpy(grey.astype(np.uint16))
+    assert Image(1).encode(tensor).flatten().tolist() == [0, 1, 128, 255]
+
+
+def test_bool_is_black_and_white():
+    """Not 0 and 1 of 255."""
+    values = np.array([[False, True]])
+    for given in (values, torch.from_numpy(values), Pillow.fromarray(values)):
+        assert Image(1).encode(given).flatten().tolist() == [0, 255]
+
+
+WRONG = {
+    "floats to 255": (np.array([[0.0, 219.0]]), r"from 0 to 219; floats are 0..1; Image\(white=25"),
+    "normalized": (np.array([[-1.5, 1.5]]), "floats are 0..1; give them as they were"),
+    "NaN": (np.array([[0.5, np.nan]]), "floats are 0..1"),
+    "12 bits": (np.array([[0, 4000]]), r"int64 from 0 to 4000; integers are 0..255 .*white=4095"),
+    "signed": (np.array([[-1, 5]], dtype=np.int8), "int8 from -1 to 5; integers are 0..255"),
+    "complex": (np.array([[1j]]), "complex"),
+    "texts": (np.array([["a"]]), "give numbers"),
+    "empty": (np.zeros((0, 4)), "without pixels"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_values_that_are_no_pixels_are_refused_however_they_are_given(case):
+    """One array, one tensor, or all in memory: the same rule."""
+    values, message = WRONG[case]
+    tensors = [torch.from_numpy(values)] if values.dtype.kind != "U" else []
+    for given in (values, *tensors):
+        with pytest.raises(DataError, match=message):
+            Image(1).encode(given)
+        with pytest.raises(DataError, match=message):
+            Image(1).encode_all(given[None])
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_any_precision_are_float32(kind):
+    """As the model takes them."""
+    assert Image(1).encode(torch.tensor([[0.0, 0.5, 1.0]], dtype=kind)).dtype == torch.float32
+
+
+def test_white_keeps_all_bits():
+    """12 bits in 16 become floats in 0..1, and bytes beside them, too; more is refused."""
+    block = Image(1, white=4095)
+    ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    for given in (ramp, saved(Pillow.fromarray(ramp)), ramp.astype(np.int64)):
+        encoded = block.encode(given)
+        assert encoded.dtype == torch.float32
+        assert len(encoded.unique()) == 4096
+        assert encoded.max() == 1
+    assert block.encode(np.array([[255]], dtype=np.uint8)).item() == 1
+    assert Image(1, white=255).encode(np.array([[51.0, 255.0]])).flatten().tolist() == [
+        pytest.approx(0.2),
+        1,
+    ]
+    with pytest.raises(DataError, match=r"from 0 to 5000; Image\(white=4095\)"):
+        block.encode(np.array([[0, 5000]]))
+    assert block_from_state(block.state()).state() == block.state()
+
+
+def test_12_bits_in_16_are_said_once(caplog):
+    """They become dark images; the option that says otherwise is named."""
+    block = Image(1)
+    for _ in range(2):
+        block.encode(np.array([[0, 4000]], dtype=np.uint16))
+    assert caplog.text.count("whose greatest value is 4000 become 0 to 16 of 255") == 1
+    assert "Image(white=4095)" in caplog.text
+
+
+def test_other_numbers_of_channels_are_kept(colours):
+    """Satellites and depth: arrays, tensors and files with as many channels as asked for."""
+    six = np.concatenate([colours, colours], axis=2)
+    assert Image(6).encode(six).shape == (6, 12, 9)
+    assert Image(6).encode_all(np.stack([six, six])).shape == (2, 6, 12, 9)
+    four = six[..., :4]
+    four_planes = torch.from_numpy(four.copy()).permute(2, 0, 1)
+    for raw in (four, Pillow.fromarray(four), saved(Pillow.fromarray(four), "TIFF"), four_planes):
+        assert torch.equal(Image(4).encode(raw), four_planes)  # alpha is a channel as any
+    with pytest.raises(DataError, match=r"\(12, 9, 3\), for Image\(channels=4\)"):
+        Image(4).encode(colours)
+    with pytest.raises(DataError, match="1 for grey, 3 for colours, or more"):
+        Image(0)
+
+
+def test_six_channels_are_drawn(colours):
+    """The first three of them."""
+    from matplotlib.figure import Figure
+
+    six = Image(6).encode(np.concatenate([colours, colours], axis=2))
+    for channels in (2, 6):
+        Image(channels).draw(Figure().add_subplot(), six[:channels])
+
+
+def test_a_damaged_png_is_refused_and_ends_no_process(colours):
+    """One wrong byte in the middle."""
+    data = bytearray(saved(Pillow.fromarray(np.tile(colours, (9, 9, 1)))))
+    data[len(data) // 2] ^= 0xFF
+    with pytest.raises(DataError, match="the image is damaged"):
+        Image().encode(bytes(data))

@@ -120,7 +120,7 @@ def test_missing_targets_are_named():
         ((torch.zeros(3, 4, 4), torch.zeros(4)), "have 3 and 4 items"),
         ((torch.zeros(0, 4, 4), torch.zeros(0)), "the train part is empty"),
         ((torch.zeros(9, 4, 4, 4, 4), torch.arange(9)), "images of shape"),
-        ((torch.zeros(9, 4, 4, dtype=torch.int32), torch.arange(9)), "type torch.int32"),
+        ((torch.full((9, 4, 4), 300), torch.arange(9)), "int64 from 300 to 300; integers are"),
         ((torch.zeros(9, 4, 4), torch.zeros(9, 2)), "one for each item"),
     ],
 )

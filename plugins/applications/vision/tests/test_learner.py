@@ -175,3 +175,128 @@ def test_the_plugin_augment_is_known_by_its_name(make_data):
         assert learner.choices["augmentation"] == "by the plugin named"
         with pytest.raises(UsageError, match="here are both"):
             ImageLearner(make_data(), "small_cnn", augment=True, plugins=[plugin])
+
+
+class Perfect(nn.Module):
+    """Says dark or bright of each pixel, and is right."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        bright = x[:, :1] * 2 - 1
+        return torch.cat((-bright, bright), 1) * self.w
+
+
+def half_void(size=8, count=8):
+    from trainbus_data import Data
+    from trainbus_vision import Image as ImageBlock, Mask
+
+    images = torch.zeros(count, 3, size, size, dtype=torch.uint8)
+    masks = torch.zeros(count, size, size, dtype=torch.int64)
+    images[:, :, size // 2 :], masks[:, size // 2 :] = 255, 1
+    masks[:, :, : size // 2] = 2
+    blocks = (ImageBlock(), Mask(["dark", "bright", "void"], ignore=2))
+    return Data.from_tensors((images, masks), (images, masks), blocks=blocks)
+
+
+def test_pixels_that_are_ignored_are_in_no_report():
+    """A perfect model has precision 1, no row of what is ignored, and the IoU of each class."""
+    from trainbus_learner import Learner
+
+    learner = Learner(half_void(), Perfect(), metrics=["accuracy", "error_rate"], plugins=OFF)
+    assert learner.validate()["accuracy"] == 1
+    assert learner.validate()["error_rate"] == 0
+    found = learner.interpret()
+    assert found.confusion_matrix().tolist() == [[128, 0], [0, 128]]
+    assert set(found.per_class()) == {"dark", "bright"}
+    assert {row[name] for row in found.per_class().values() for name in ("precision", "iou")} == {1}
+    assert "iou" in found.report()
+
+
+def test_the_classes_of_a_mask_by_their_probability():
+    """The mean over the pixels, the most probable first; points have none."""
+    learner = ImageLearner(half_void(32), "resnet18", pretrained=False, plugins=OFF)
+    top = learner.predict(torch.zeros(3, 32, 32, dtype=torch.uint8)).top(5)
+    assert {word for word, _ in top} == {"dark", "bright"}
+    assert sum(value for _, value in top) == pytest.approx(1)
+    assert top[0][1] >= top[1][1]
+
+
+def test_points_have_none_that_are_most_probable(make_data):
+    learner = ImageLearner(make_data("points"), "small_cnn", plugins=OFF)
+    assert learner.predict(torch.zeros(3, 16, 16, dtype=torch.uint8)).top() == []
+
+
+def test_points_are_not_mirrored_by_default(make_data):
+    """A left point would be called right; it is said, and a list of one's own may mirror."""
+    from trainbus_augment import Flip
+
+    def mirrors(learner):
+        return any(isinstance(each, Flip) for each in learner.plugins[0].transforms)
+
+    points = ImageLearner(make_data("points", size=64), "small_cnn", plugins=OFF)
+    assert not mirrors(points)
+    assert "no mirror" in points.choices["augmentation"]
+    assert mirrors(ImageLearner(make_data(size=64), "small_cnn", plugins=OFF))
+
+
+def test_points_of_a_crop_are_scaled_by_its_size(make_data, caplog):
+    """Training sees smaller images than validation: the points fit, and it is said once."""
+    from trainbus_augment import Crop
+
+    crop = Crop(8, scale=(1, 1), ratio=(1, 1))
+    learner = ImageLearner(make_data("points"), "small_cnn", augment=[crop], plugins=OFF)
+    target = torch.tensor([[[4.0, 2.0]]])
+    images = torch.zeros(1, 3, 8, 8)
+    assert learner.data.target.fitted(target, (images,)).tolist() == [[[8.0, 4.0]]]
+    learner.fit(1)
+    learner.fit(1)
+    assert caplog.text.count("training sees images of 8 x 8, and validation of 16 x 16") == 1
+
+
+def test_the_seed_is_of_the_weights_too(make_data):
+    """Two learners with one seed are equal, and the generator is where it was."""
+    before = torch.get_rng_state()
+    learners = [ImageLearner(make_data(), "small_cnn", seed=3, plugins=OFF) for _ in range(2)]
+    for one, other in zip(*(learner.model.parameters() for learner in learners), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_model_goes_on_with_its_one_normalization(make_data):
+    """As `arch` of another learner, and with larger images for the same learner."""
+    first = ImageLearner(make_data(), "small_cnn", plugins=OFF)
+    first.fit(1)
+    again = ImageLearner(make_data(), first.model, plugins=OFF)
+    assert again.validate() == first.validate()
+    names = [type(each).__name__ for each in again.model.modules()]
+    assert names.count("Normalize") == 1
+    first.data = make_data(size=32)
+    assert first.fit(1).status == "completed"
+    with pytest.raises(UsageError, match="gives 2 outputs"):
+        ImageLearner(make_data("points"), first.model, plugins=OFF)
+    fresh = ImageLearner(make_data("points"), first.model, head="new", plugins=OFF)
+    assert fresh.model.network.body is first.model.network.body
+    assert fresh.fit(1).status == "completed"
+
+
+@pytest.mark.parametrize("kind", ["category", "points"])
+def test_weights_of_ones_own_are_a_start(make_data, kind):
+    """An export, its file, and a state_dict; a head of another size is new, which is said."""
+    first = ImageLearner(make_data(), "small_cnn", plugins=OFF)
+    first.export("model")
+    torch.save(first.model.state_dict(), "own.pth")
+    for file in ("model", "model/weights.safetensors", "own.pth"):
+        learner = ImageLearner(make_data(kind), "small_cnn", weights=file, plugins=OFF)
+        body = learner.model.network.body.state_dict()
+        for name, tensor in first.model.network.body.state_dict().items():
+            assert torch.equal(body[name], tensor)
+        assert learner.pretrained
+        new = "2 tensors of the head are new" if kind == "points" else "the head's too"
+        assert learner.choices["weights"] == f"weights from {file}" + (
+            f"; {new}" if kind == "points" else f", {new}"
+        )
+    with pytest.raises(UsageError, match="another architecture"):
+        ImageLearner(make_data(), "resnet18", weights="own.pth", plugins=OFF)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from trainbus_data import DataError, block_from_state
-from trainbus_vision import Boxes, Mask, Points
+from trainbus_data import Data, DataError, block_from_state
+from trainbus_vision import Boxes, Image, Mask, Points, keypoints, segmentation
 
 NAN = float("nan")
 
@@ -120,3 +120,87 @@ def test_boxes_are_padded():
 def test_state_makes_an_equal_block(block):
     """What a fresh process needs is in the state."""
     assert block_from_state(block.state()).state() == block.state()
+
+
+def test_codes_that_are_none_are_found_behind_one_that_is_ignored():
+    """Whatever the code to ignore is: greater, negative, or in the middle."""
+    block = Mask(["road", "car"], ignore=255)
+    assert block.encode(np.array([[0, 1], [255, 1]])).tolist() == [[0, 1], [255, 1]]
+    with pytest.raises(DataError, match=r"the code 30, but there are 2 classes .*ignored: 255"):
+        block.encode(np.array([[0, 1], [30, 255]]))
+    negative = Mask(2, ignore=-1)
+    assert negative.encode(np.array([[0, -1]])).tolist() == [[0, -1]]
+    with pytest.raises(DataError, match="the code -2, 7"):
+        negative.encode_all(np.array([[[0, -1, -2, 7]]]))
+    with pytest.raises(DataError, match="holds the code -1, which is no class; ignore=-1"):
+        Mask().setup([np.array([[0, 1, -1]])])
+
+
+@pytest.mark.parametrize("kind", ["bool", "int8", "uint16", "int64", "float32", ">i4"])
+def test_codes_may_have_any_type(kind):
+    """Floats too, if they are whole numbers."""
+    codes = np.array([[0, 1], [1, 0]]).astype(kind)
+    assert Mask(2).encode(codes).tolist() == [[0, 1], [1, 0]]
+    assert Mask(2).encode_all(codes[None]).dtype == torch.int64
+    tensor = torch.from_numpy(codes.astype(codes.dtype.newbyteorder("=")))
+    assert Mask(2).encode_all(tensor[None, None]).tolist() == [[[0, 1], [1, 0]]]
+
+
+@pytest.mark.parametrize("value", [0.5, float("nan"), float("inf")])
+def test_fractions_are_no_codes(value):
+    for encode, shape in ((Mask(2).encode, (1, 2)), (Mask(2).encode_all, (1, 1, 2))):
+        with pytest.raises(DataError, match="codes are whole numbers"):
+            encode(np.array([1.0, value]).reshape(shape))
+
+
+def test_a_mask_of_another_size_than_its_image_is_refused():
+    """Without a transform that would see it, and in memory."""
+    image, mask = torch.zeros(8, 3, 6, 6, dtype=torch.uint8), torch.zeros(8, 6, 5).long()
+    with pytest.raises(DataError, match="the mask: 6 x 5 pixels, but those of its image are 6 x 6"):
+        Data.from_tensors((image, mask), blocks=(Image(), Mask(2)))
+    data = segmentation(list(image), list(mask), codes=2, size=None, num_workers=0)
+    with pytest.raises(DataError, match=r"item \d of valid: the mask: 6 x 5 pixels"):
+        data.one_batch("valid")
+
+
+def test_masks_that_are_ignored_everywhere_have_a_loss_of_zero():
+    """A batch that has nothing to say; its gradient is zero, too."""
+    output = torch.randn(2, 3, 4, 4, requires_grad=True)
+    loss = Mask(3, ignore=255).loss()(output, torch.full((2, 4, 4), 255))
+    loss.backward()
+    assert loss == 0
+    assert (output.grad == 0).all()
+
+
+def test_points_outside_of_their_image_are_refused():
+    """All of an item: they are in another order or scale. One of several may be."""
+    images = [np.zeros((40, 60, 3), dtype=np.uint8)] * 20
+    with pytest.raises(DataError, match=r"2 of 2 points are outside .* \(60 x 40\), \(20, 5"):
+        keypoints(images, [[(20.0, 55.0), (10.0, 50.0)]] * 20, size=32, num_workers=0)
+    some = keypoints(images, [[(20.0, 30.0), (10.0, 50.0)]] * 20, size=32, num_workers=0)
+    assert some.one_batch()[1].shape == (16, 2, 2)
+    stacked = torch.zeros(20, 3, 40, 60, dtype=torch.uint8)
+    points = torch.tensor([[[20.0, 55.0]]]).expand(20, 1, 2)
+    with pytest.raises(DataError, match=r"train, the points: 16 of 16 points are outside"):
+        Data.from_tensors((stacked, points), blocks=(Image(), Points()))
+
+
+def test_points_and_boxes_in_parts_of_the_size_are_refused():
+    """0..1 is one pixel."""
+    for block, raws in ((Points(), [[(0.2, 0.9)], [(0.5, 1.0)]]), (Boxes(), [[(0, 0, 1, 0.5)]])):
+        with pytest.raises(DataError, match="they are in pixels of their image"):
+            block.setup(raws)
+
+
+def test_boxes_without_area_or_labels_are_refused():
+    """A box of one line, and another number of labels than of boxes."""
+    from trainbus_data import Labels
+
+    assert "second corner" in Boxes().problem([(1, 1, 1, 5)])
+    images = [np.zeros((8, 8, 3), dtype=np.uint8)] * 10
+    rows = {"image": images, "boxes": [[(0, 0, 4, 4)]] * 10, "labels": [["a", "b"]] * 10}
+    data = Data.from_table(
+        rows, "image", ["boxes", "labels"], blocks=(Image(), Boxes(), Labels()), num_workers=0
+    )
+    with pytest.raises(DataError, match="2 labels for 1 boxes"):
+        data.one_batch()

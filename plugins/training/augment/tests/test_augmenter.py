@@ -249,3 +249,25 @@ def test_no_value_of_a_batch_is_needed(generator):
     kinds = ("image", "mask", "points", "boxes")
     new = Augmenter(transforms)((images, mask, points, boxes), kinds, generator)
     assert [tuple(part.shape) for part in new[1:]] == [(4, 12, 12), (4, 5, 2), (4, 6, 4)]
+
+
+@pytest.mark.parametrize("low_and_high", [(-2.1, 2.6), (0.0, 255.0), (-1.0, 1.0)])
+def test_images_out_of_range_are_refused_where_colors_change(low_and_high):
+    """Normalized ones, and floats up to 255: colors would be cut to 0..1 without a word."""
+    images = torch.empty(2, 3, 8, 8).uniform_(*low_and_high)
+    with pytest.raises(UsageError, match=r"images that change their colors are floats in \[0, 1\]"):
+        Augmenter(standard())((images,))
+    moved = Augmenter([Flip(1.0)])((images,))[0]
+    assert torch.equal(moved, images.flip(-1))
+
+
+def test_a_little_beyond_the_range_is_what_interpolation_does():
+    """A bicubic resize gives a little less than 0 and more than 1 at edges."""
+    images = torch.rand(2, 3, 8, 8) * 1.2 - 0.1
+    assert Augmenter([Brightness(0.1)])((images,))[0].shape == images.shape
+
+
+def test_channels_behind_are_refused():
+    """N x H x W x C would be augmented along the wrong axes."""
+    with pytest.raises(UsageError, match=r"looks like N x H x W x C"):
+        Augmenter([Flip()])((torch.rand(2, 16, 16, 3),))

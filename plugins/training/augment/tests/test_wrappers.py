@@ -54,7 +54,7 @@ def test_points_and_boxes_follow_torchvision(v2):
     parts = (torch.rand(1, 3, 16, 20), points, boxes)
     _, points, boxes = flip(parts, ("image", "points", "boxes"))
     assert boxes[0, 0].tolist() == [14, 3, 18, 8]
-    assert abs(points[0, 0] - torch.tensor([18.0, 3])).max() <= 1
+    assert points[0, 0].tolist() == [18.0, 3.0]
     assert points[0, 1].isnan().all()
     assert boxes[0, 1].isnan().all()
 
@@ -91,3 +91,24 @@ def test_what_kornia_would_leave_behind_is_refused(turns, images):
         Kornia(3)
     with pytest.raises(UsageError, match="cannot be called"):
         Torchvision(None)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("RandomHorizontalFlip", {"p": 1.0}), ("RandomVerticalFlip", {"p": 1.0}),
+        ("Resize", {"size": (80, 120)}), ("RandomCrop", {"size": (30, 50)}),
+        ("RandomRotation", {"degrees": (20, 20), "interpolation": 2}),
+    ],
+)  # fmt: skip
+def test_a_point_stays_on_its_pixel_in_torchvision(v2, name, options):
+    """Pixel centres are at halves, in every operator."""
+    image = torch.zeros(1, 1, 40, 60)
+    image[0, 0, 19:22, 29:32] = 1.0
+    points = torch.tensor([[[30.5, 20.5]]])
+    transform = getattr(v2, name)(**options)
+    image, points = Augmenter([Torchvision(transform)])((image, points), ("image", "points"))
+    height, width = image.shape[-2:]
+    x = (image[0, 0] * (torch.arange(width) + 0.5)).sum() / image.sum()
+    y = (image[0, 0] * (torch.arange(height)[:, None] + 0.5)).sum() / image.sum()
+    torch.testing.assert_close(points[0, 0], torch.stack([x, y]), atol=0.1, rtol=0)

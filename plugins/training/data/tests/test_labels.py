@@ -154,3 +154,94 @@ def test_unknown_block_in_a_state():
         pass
 
     assert type(block_from_state(Own().state(), [Own])) is Own
+
+
+@pytest.mark.parametrize("star", [3, 3.0, "3", np.int64(3), np.float32(3), np.str_("3")])
+@pytest.mark.parametrize("vocab", [["1", "2", "3"], [1, 2, 3], [1.0, 2.0, 3.0]])
+def test_a_number_is_the_label_that_is_written_so(star, vocab):
+    """Whatever type it has: it is no index where the vocabulary holds numbers."""
+    block = Category(vocab)
+    assert int(block.encode(star)) == 2
+    assert "0 is not among" in block.problem(0)
+    assert block.encode_all([star, star]).tolist() == [2, 2]
+
+
+def test_bool_labels_are_words():
+    """From a table they may be texts."""
+    block = Category()
+    block.setup([True, False, np.True_])
+    assert block.vocab == [False, True]
+    assert int(block.encode("True")) == int(block.encode(np.True_)) == 1
+    assert Category(["a", "b"]).problem(True) is not None
+
+
+def test_labels_that_are_one_but_for_spaces_are_refused():
+    """They would be two classes; those that differ in capitals are, which is said."""
+    with pytest.raises(DataError, match="'cat' and 'cat ' are two labels that differ in spaces"):
+        Category().setup(["cat", "dog", "cat "])
+    with pytest.raises(DataError, match="1 and '1' are two labels"):
+        Category([1, "1"])
+
+
+def test_labels_that_differ_in_capitals_are_said(caplog):
+    """Letters may be such classes, "Cat" and "cat" rather not."""
+    block = Category()
+    block.setup(["Cat", "cat", "dog"])
+    assert block.vocab == ["Cat", "cat", "dog"]
+    assert "'Cat' and 'cat' are two classes, which differ in capitals alone" in caplog.text
+
+
+def test_fractions_are_no_classes():
+    """A column of measurements; whole numbers that came as floats are classes."""
+    with pytest.raises(DataError, match=r"numbers with fractions, 1\.5 for example: Number\(\)"):
+        Category().setup([1.0, 1.5, 3.0])
+    block = Category()
+    block.setup([1.0, 2.0, float("nan")])
+    assert block.vocab == [1, 2]
+
+
+def test_labels_in_a_column_of_one_are_labels():
+    """N x 1 as N."""
+    block = Category()
+    column = np.array([[3], [5], [3]])
+    block.setup(column)
+    assert block.vocab == [3, 5]
+    assert block.encode_all(column).tolist() == [0, 1, 0]
+
+
+def test_what_the_loss_ignores_is_no_class():
+    """-100 would be one of its own."""
+    with pytest.raises(DataError, match="-100 is a label, which the loss takes for none"):
+        Category().setup([0, 1, -100])
+
+
+def test_several_labels_where_one_is_expected():
+    """Refused with the block that takes them."""
+    assert "for several of an item: Categories()" in Category(["a", "b"]).problem(["a", "b"])
+
+
+def test_a_table_of_zeros_and_ones_says_how_many_labels():
+    """As many as columns; other numbers and another width are refused."""
+    block = Categories()
+    hot = torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+    block.setup(hot)
+    assert block.vocab == [0, 1, 2]
+    assert torch.equal(block.encode_all(hot), hot)
+    for wrong in (hot * 3, hot * float("nan"), hot[:, :2]):
+        with pytest.raises(DataError, match=r"zeros and ones|2 columns for 3 labels"):
+            block.encode_all(wrong)
+
+
+def test_a_missing_label_among_several_is_named():
+    """It is no word of the vocabulary."""
+    block = Labels()
+    block.setup([["car", None], ["bus"]])
+    assert block.vocab == ["bus", "car"]
+    assert block.problem(["car", None]) == "the label is missing"
+
+
+def test_numbers_in_texts_and_missing_ones():
+    """Arrays of texts are read one by one, and the item is named."""
+    assert Number().encode_all(np.array(["1.5", "2"])).tolist() == [[1.5], [2.0]]
+    with pytest.raises(DataError, match=r"item 1: .*could not convert"):
+        Number().encode_all(["1.5", "NA"])

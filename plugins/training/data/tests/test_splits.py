@@ -90,3 +90,26 @@ def test_wrong_fractions_and_indices():
         splits.random(1.5)
     with pytest.raises(DataError, match="there is no item 200"):
         split(splits.by_index([200]))
+
+
+def test_few_items_of_each_label_give_a_validation_part():
+    """A fifth of all, spread over the labels; each label stays in training."""
+    items = list(range(60))
+    train, valid = splits.stratified(0.2)(items, lambda item: item // 2)
+    assert len(valid) == 12
+    assert {index // 2 for index in train} == set(range(30))
+
+
+def test_a_single_item_of_a_label_is_for_training():
+    """It could not be measured without being learned."""
+    train, valid = splits.stratified(0.5)(list(range(9)), lambda item: "one" if item == 4 else "a")
+    assert 4 in train
+    assert len(valid) == 4
+
+
+def test_a_file_in_folders_of_two_parts():
+    """The last one of them is not guessed to be the part."""
+    with pytest.raises(DataError, match=r"folders of several parts, valid and train: by_folder"):
+        splits.by_folder()(["valid/train/1.png", "train/bus/2.png"], str)
+    parts = splits.by_folder("d")(["d/valid/train/1.png", "d/train/bus/2.png"], str)
+    assert parts == ([1], [0])

@@ -1,7 +1,7 @@
-"""Reading images: from a file, bytes, a PIL image, an array or a tensor to uint8, C x H x W.
+"""Reading images: from a file, bytes, a PIL image, an array or a tensor to pixels, C x H x W.
 
-Plain JPEG and PNG files of 8 bits go through torchvision where it is installed; all others, and
-all where it is not, through Pillow.
+JPEG files go through torchvision where it is installed; all others, and all where it is not,
+through Pillow: torchvision's decoder of PNG ends the process where a file is damaged.
 """
 
 from __future__ import annotations
@@ -16,34 +16,42 @@ import torch
 from torch import Tensor
 
 from trainbus_data.errors import DataError
+from trainbus_vision.pixels import Scale, codes_of, planes, to_channels
 
+Pixels = Tensor | np.ndarray[Any, Any]
 Decoder = Callable[[Tensor, int], Tensor]
 
 
-def read_image(raw: Any, channels: int) -> Tensor:
-    """The image as C x H x W, uint8 (a tensor of floats stays what it is).
+def read_image(raw: Any, channels: int, scale: Scale | None = None) -> Tensor:
+    """The image as C x H x W: uint8, or floats in 0..1.
 
-    Colours become grey by the weights of ITU-R 601. What is transparent is laid on white. 16 bits
-    are scaled to 8. A rotation that the camera noted (EXIF) is applied.
+    Colours become grey by the weights of ITU-R 601. What is transparent is laid on white, where
+    one channel or three are asked for. A rotation that the camera noted (EXIF) is applied. What
+    other types than bytes mean is said by `Scale`.
 
     Raises:
         DataError: it cannot be read, or no image has its shape or values.
         OSError: the file cannot be opened.
     """
+    scale = scale or Scale()
     if isinstance(raw, (str, Path)):
-        return _from_bytes(Path(raw).read_bytes(), channels)
+        raw = Path(raw).read_bytes()
     if isinstance(raw, (bytes, bytearray, memoryview)):
-        return _from_bytes(bytes(raw), channels)
-    if isinstance(raw, Tensor):
-        return _to_channels(_checked(raw if raw.ndim != 2 else raw[None]), channels)
-    if isinstance(raw, np.ndarray):
-        return _to_channels(_from_array(raw), channels)
-    if hasattr(raw, "convert") and hasattr(raw, "getbands"):  # a PIL image
-        return _from_pil(raw, channels)
-    raise DataError(
-        f"an image of the type {type(raw).__name__}; give a path, bytes, a PIL image, an array "
-        "(H x W or H x W x C) or a tensor (C x H x W)"
-    )
+        image = _from_bytes(bytes(raw), channels)
+    elif isinstance(raw, (Tensor, np.ndarray)):
+        image = raw
+    elif hasattr(raw, "convert") and hasattr(raw, "getbands"):
+        image = _from_pil(raw, channels)
+    else:
+        raise DataError(
+            f"an image of the type {type(raw).__name__}; give a path, bytes, a PIL image, an array "
+            "(H x W or H x W x C) or a tensor (C x H x W)"
+        )
+    is_array = isinstance(image, np.ndarray)
+    pixels = scale(image)
+    if is_array and pixels.is_floating_point() and scale.white is None:
+        pixels = (pixels * 255 + 0.5).clamp(0, 255).to(torch.uint8)
+    return to_channels(planes(pixels, channels, is_array), channels)
 
 
 def prepare() -> None:
@@ -67,20 +75,19 @@ def read_codes(raw: Any) -> Tensor:
                 "or palette image"
             )
         raw = np.asarray(raw)
-    codes = torch.as_tensor(np.array(raw) if not isinstance(raw, Tensor) else raw)
+    codes = codes_of(raw if isinstance(raw, Tensor) else np.asarray(raw))
     if codes.ndim == 3 and 1 in (codes.shape[0], codes.shape[2]):
         codes = codes[0] if codes.shape[0] == 1 else codes[..., 0]
-    if codes.ndim != 2 or codes.is_floating_point():
-        raise DataError(
-            f"a mask of shape {tuple(codes.shape)} and type {codes.dtype}; codes are H x W integers"
-        )
-    return codes.long()
+    if codes.ndim != 2:
+        raise DataError(f"a mask of shape {tuple(codes.shape)}; codes are H x W integers")
+    return codes
 
 
-def _from_bytes(data: bytes, channels: int) -> Tensor:
+def _from_bytes(data: bytes, channels: int) -> Pixels:
     if not data:
         raise DataError("the file is empty")
-    decode = _torchvision() if _is_plain(data) else None
+    is_jpeg = data[:3] == b"\xff\xd8\xff"
+    decode = _torchvision() if is_jpeg and channels in (1, 3) else None
     if decode is None:
         return _from_pil(_opened(data), channels)
     try:
@@ -90,14 +97,6 @@ def _from_bytes(data: bytes, channels: int) -> Tensor:
         # Pillow can read more, or says why not. (A warning is an error under `python -W error`:
         # torchvision 0.29 calls its decoders deprecated.)
         return _from_pil(_opened(data), channels)
-
-
-def _is_plain(data: bytes) -> bool:
-    """Whether it is a JPEG, or a PNG of 8 bits with grey or colour only."""
-    if data[:3] == b"\xff\xd8\xff":
-        return True
-    is_png = data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 33
-    return is_png and data[24] == 8 and data[25] in (0, 2) and b"tRNS" not in data[:4096]
 
 
 @functools.cache
@@ -137,17 +136,23 @@ def _opened(data: bytes) -> Any:
     return image
 
 
-def _from_pil(image: Any, channels: int) -> Tensor:
+def _from_pil(image: Any, channels: int) -> np.ndarray[Any, Any]:
+    """H x W, or H x W x C: as many channels as asked for, or those that the file has."""
     from PIL import ImageOps
 
+    kind = getattr(image, "format", None)
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
-        return _to_channels(_from_array(np.asarray(image)), channels)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = _on_white(image.convert("RGBA"))
-    image = image.convert("L" if channels == 1 else "RGB")
-    array = np.array(image)
-    return _planes(torch.from_numpy(array))
+        array = np.asarray(image)
+        # A PNG has 16 bits at most, whatever Pillow calls them.
+        return array.astype(np.uint16) if kind == "PNG" else array
+    if image.mode == "P" and channels not in (1, 3):
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if channels in (1, 3):
+        if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+            image = _on_white(image.convert("RGBA"))
+        image = image.convert("L" if channels == 1 else "RGB")
+    return np.array(image)
 
 
 def _on_white(image: Any) -> Any:
@@ -155,63 +160,3 @@ def _on_white(image: Any) -> Any:
 
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, image)
-
-
-def _planes(pixels: Tensor) -> Tensor:
-    """H x W or H x W x C as C x H x W."""
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
-
-
-def _from_array(array: np.ndarray[Any, Any]) -> Tensor:
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
-        raise DataError(
-            f"an image as an array of shape {array.shape}; arrays are H x W or H x W x C "
-            "(a tensor is C x H x W)"
-        )
-    if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * 255
-    elif array.dtype in (np.uint16, np.int32, np.int64) and array.size:
-        low, high = array.min(), array.max()
-        if low < 0 or high > 65535:
-            raise DataError(f"pixels from {low} to {high}; they are 0..255, or 0..65535 in 16 bits")
-        if array.dtype == np.int64 and high <= 255:
-            array = array.astype(np.uint8)
-        else:  # 16 bits: 65535 is white
-            array = ((array.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    elif array.dtype.kind == "f":
-        if array.size and not (array.min() >= 0 and array.max() <= 1):
-            raise DataError(
-                f"pixels of the type {array.dtype} from {array.min():.4g} to {array.max():.4g}; "
-                "floats are 0..1"
-            )
-        array = (array * 255 + 0.5).astype(np.uint8)
-    elif array.dtype != np.uint8:
-        raise DataError(f"pixels of the type {array.dtype}; give uint8, uint16, or floats in 0..1")
-    return _planes(torch.from_numpy(np.array(array)))
-
-
-def _checked(image: Tensor) -> Tensor:
-    if image.ndim != 3 or image.shape[0] not in (1, 2, 3, 4):
-        raise DataError(f"an image as a tensor of shape {tuple(image.shape)}; it is C x H x W")
-    if image.dtype == torch.uint8 or image.is_floating_point():
-        return image
-    array = image.permute(1, 2, 0).cpu().numpy()
-    return _from_array(array)
-
-
-def _to_channels(image: Tensor, channels: int) -> Tensor:
-    """C x H x W with the channels asked for: alpha laid on white, grey spread, colours mixed."""
-    given = image.shape[0]
-    if given == channels:
-        return image
-    if given in (2, 4):
-        white = 255.0 if image.dtype == torch.uint8 else 1.0
-        alpha = image[-1:].float() / white
-        laid = image[:-1].float() * alpha + white * (1 - alpha)
-        mixed = laid.round().to(image.dtype) if image.dtype == torch.uint8 else laid
-        return _to_channels(mixed, channels)
-    if given == 1:
-        return image.expand(channels, -1, -1).contiguous()
-    weights = torch.tensor([0.299, 0.587, 0.114], device=image.device).view(3, 1, 1)
-    grey = (image.float() * weights).sum(dim=0, keepdim=True)
-    return grey.round().to(image.dtype) if image.dtype == torch.uint8 else grey

@@ -42,22 +42,36 @@ def image_table(
 ) -> Data:
     """Images named in a table, each with a label, several labels (`delimiter`), or numbers.
 
+    A column of numbers with fractions is learned as a number, which is said; of whole numbers it is
+    asked where they may be either.
+
     Args:
         table: a DataFrame, a mapping of columns, or a CSV or Parquet file.
         image: the column with the names of the files; the first by default.
-        label: the column with the label; the second by default.
+        label: the column with the label, or several with numbers; the second by default.
         size: height and width that images are brought to; None to leave them as they are.
         delimiter: what separates several labels in one column.
         options: of `trainbus_data.Data.from_table`: folder, suffix, split, blocks, ...
     """
-    from trainbus_data import Categories, Category, Data
+    from trainbus_data import Categories, Data
+    from trainbus_data.columns import usual_target
+    from trainbus_data.sources import check_columns, named_columns, read_rows
     from trainbus_vision.images import Image
 
     if delimiter is not None and "blocks" in options:
         raise UsageError("delimiter= goes with the usual blocks; write Categories(delimiter=...)")
-    target = Category() if delimiter is None else Categories(delimiter=delimiter)
-    options.setdefault("blocks", (Image(), target))
-    return Data.from_table(table, image, label, size=size, **options)
+    if isinstance(table, (str, Path)):
+        options["folder"] = options.get("folder") or Path(table).parent
+    rows = read_rows(table)
+    named: tuple[Any, Any] = (image, label)
+    if "blocks" not in options:
+        named = named_columns(rows, image, label)
+        chosen = named[1]
+        check_columns(rows, [chosen] if isinstance(chosen, str) else chosen)
+        several = delimiter is not None
+        target = Categories(delimiter=delimiter) if several else usual_target(rows, chosen)
+        options["blocks"] = (Image(), target)
+    return Data.from_table(rows, *named, size=size, **options)
 
 
 def image_tensors(
@@ -69,17 +83,22 @@ def image_tensors(
     """Images in memory with a label each, as tensors or arrays.
 
     Args:
-        train: (images, labels). Images are N x H x W, N x C x H x W or N x H x W x C, uint8.
+        train: (images, labels). Images are N x H x W, N x C x H x W or N x H x W x C, uint8, or
+            floats in 0..1.
         valid: the same; by default a part of train.
         test: the same.
         options: of `trainbus_data.Data.from_tensors`: split, batch_size, blocks, ...
     """
     from trainbus_data import Category, Data
     from trainbus_vision.images import Image
+    from trainbus_vision.pixels import channels_first
 
     if "blocks" not in options:
-        shape = tuple(getattr(train[0], "shape", ())) if len(train) else ()
-        channels = 3 if len(shape) == 4 and 3 in (shape[1], shape[3]) else 1
+        images: Any = train[0] if len(train) else ()
+        shape = tuple(getattr(images, "shape", ()))
+        channels = 1
+        if len(shape) == 4:
+            channels = shape[1 if channels_first(shape, hasattr(images, "unfold")) else 3]
         options["blocks"] = (Image(channels), Category())
     return Data.from_tensors(train, valid, test, **options)
 
@@ -96,8 +115,9 @@ def segmentation(
 
     Args:
         images: a list, or a folder, in which all images are taken.
-        masks: a list in the same order; a folder, in which masks are called as their images are,
-            whatever the suffix; or a function of an image's path.
+        masks: a list in the same order; a folder, in which masks lie and are called as their images
+            are, whatever the suffix (images/a/1.jpg and masks/a/1.png), or in it alone where no
+            two images have one name; or a function of an image's path.
         codes: names of the classes in the order of their codes, or their number; by default as
             many as the masks of the training part have.
         ignore: a code that counts neither in the loss nor in the metrics.
@@ -111,10 +131,12 @@ def segmentation(
     from trainbus_data import Data
     from trainbus_vision.images import Image, Mask, find_images
 
+    root = None
     if isinstance(images, (str, Path)):
-        images = find_images(images)
+        root = Path(images)
+        images = find_images(root)
     if isinstance(masks, (str, Path)):
-        masks = _partners(images, Path(masks))
+        masks = _partners(images, root, Path(masks))
     options.setdefault("blocks", (Image(), Mask(codes, ignore)))
     return Data.from_lists(images, masks, size=size, **options)
 
@@ -131,26 +153,50 @@ def keypoints(
         images: paths, arrays, PIL images.
         points: for each image K x 2 numbers, or a function of an image; a missing point is None or
             NaN.
-        size: height and width that images are brought to; points follow.
+        size: height and width that images are brought to, filled with black where their
+            proportions are others, so that no point is cut off; points follow.
         options: of `trainbus_data.Data.from_lists`: split, batch_size, ...
     """
     from trainbus_data import Data
     from trainbus_vision.geometry import Points
     from trainbus_vision.images import Image
+    from trainbus_vision.transforms import Resize
 
     options.setdefault("blocks", (Image(), Points()))
-    return Data.from_lists(images, points, size=size, **options)
+    if size is not None:
+        transforms = options.pop("item_transforms", ())
+        options["item_transforms"] = (*transforms, Resize(size, "pad"))
+    return Data.from_lists(images, points, **options)
 
 
-def _partners(images: Sequence[Any], folder: Path) -> list[Path]:
-    """For each image the file of the same name in a folder."""
+def _partners(images: Any, root: Path | None, folder: Path) -> list[Path]:
+    """For each image the mask of the same name in a folder, and in the same place of it."""
     if not folder.is_dir():
         raise UsageError(f"masks={str(folder)!r}: there is no such folder")
-    found = {path.stem: path for path in sorted(folder.iterdir()) if path.is_file()}
-    missing = [image for image in images if Path(image).stem not in found]
+    masks: dict[Path, Path] = {}
+    for path in sorted(folder.rglob("[!.]*")):
+        name = path.relative_to(folder).with_suffix("")
+        if not path.is_file():
+            continue
+        if name in masks:
+            raise UsageError(f"masks: {masks[name]} and {path} are both called as one image is")
+        masks[name] = path
+    places = [Path(image).relative_to(root or "") if root else Path(image) for image in images]
+    names = [place.with_suffix("") for place in places]
+    if root is None or not set(names) <= masks.keys():
+        names = [Path(name.name) for name in names]
+    missing = [image for image, name in zip(images, names, strict=True) if name not in masks]
     if missing:
         raise UsageError(
             f"{len(missing)} of {len(images)} images have no mask in {folder}, {missing[0]} for "
-            f"example; a mask is called as its image is, {Path(missing[0]).stem}.png for example"
+            f"example; a mask is called as its image is, {Path(missing[0]).stem}.png for example, "
+            "in the same folder under it"
         )
-    return [found[Path(image).stem] for image in images]
+    first: dict[Path, Any] = {}
+    for image, name in zip(images, names, strict=True):
+        if first.setdefault(name, image) != image:
+            raise UsageError(
+                f"{first[name]} and {image} would have one mask, {masks[name]}; put masks into "
+                "folders as their images are, or give a list"
+            )
+    return [masks[name] for name in names]

@@ -59,10 +59,13 @@ def view(
             around = (*right.around, *down.around)
             fill = 0 if kind == "image" else mask_fill
             out.append(functional.pad(scaled, around, value=fill) if any(around) else scaled)
-        elif kind in ("points", "boxes"):
+        elif kind in ("points", "boxes", "corners"):
             moved = part.clone()
             moved[..., 0::2] = (moved[..., 0::2] - right.start) * right.factor + right.around[0]
             moved[..., 1::2] = (moved[..., 1::2] - down.start) * down.factor + down.around[0]
+            if kind == "corners":  # they may lie outside
+                out.append(moved)
+                continue
             out.append(_inside_points(moved, size) if kind == "points" else _clipped(moved, size))
         else:
             out.append(part)
@@ -138,7 +141,7 @@ def flipped(part: Any, kind: str, width: int) -> Any:
     """Left and right exchanged in one part of an item whose image has this width."""
     if kind in ("image", "mask"):
         return part.flip(-1)
-    if kind == "points":
+    if kind in ("points", "corners"):
         return torch.stack((width - part[..., 0], part[..., 1]), dim=-1)
     if kind == "boxes":
         x1, y1, x2, y2 = part.unbind(dim=-1)

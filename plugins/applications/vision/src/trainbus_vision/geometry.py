@@ -38,6 +38,40 @@ class _InPicture(Block):
 
     in_picture = True
 
+    def setup(self, raws: Iterable[Any]) -> None:
+        """Refuse places that are parts of the size of an image."""
+        width = 4 if self.kind == "boxes" else 2
+        highest = 0.0
+        for raw in raws:
+            if raw is not None and (rows := _rows(raw, width, self.kind)).numel():
+                highest = max(highest, float(rows.nan_to_num(0.0).max()))
+        if 0 < highest <= 1:
+            raise DataError(
+                f"all {self.kind} of the training part are in 0..{highest:.3g}; they are in pixels "
+                "of their image, not in parts of its size: multiply by its width and height"
+            )
+
+    def misfit(self, value: Tensor, parts: Parts, kinds: Kinds) -> str | None:
+        """Places of which an item has none inside of its image: in another order or scale."""
+        if "image" not in kinds or not value.numel():
+            return None
+        height, width = parts[kinds.index("image")].shape[-2:]
+        x, y = value[..., 0], value[..., 1]
+        inside = (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
+        there = ~value.isnan().any(dim=-1)
+        outside = there.any(dim=-1) & ~(inside & there).any(dim=-1)
+        if not outside.any():
+            return None
+        rows = value[outside] if value.ndim == 3 else value
+        lost = (there & outside[..., None]).sum().item() if value.ndim == 3 else there.sum().item()
+        shown = ", ".join(f"{number:g}" for number in rows[~rows.isnan().any(dim=-1)][0].tolist())
+        order = "(x, y)" if self.kind == "points" else "(x1, y1, x2, y2)"
+        return (
+            f"{lost} of {there.sum().item()} {self.kind} are outside of their image ({width} x "
+            f"{height}), ({shown}) for example; {self.kind} are {order} in pixels, x to the right, "
+            "and NaN is missing"
+        )
+
     def problem(self, raw: Any) -> str | None:
         """Why it cannot be encoded: missing, or not in the numbers and the order it has to have."""
         try:
@@ -68,7 +102,9 @@ class Points(_InPicture):
 
     def setup(self, raws: Iterable[Any]) -> None:
         """Count the points of the first image."""
-        first = next(iter(raws), None)
+        raws = list(raws)
+        super().setup(raws)
+        first = next((raw for raw in raws if raw is not None), None)
         if self.count is None and first is not None:
             self.count = len(_rows(first, 2, "points"))
             self.outputs = 2 * self.count
@@ -78,6 +114,19 @@ class Points(_InPicture):
         if self.size is None and "image" in kinds:
             height, width = parts[kinds.index("image")].shape[-2:]
             self.size = (height, width)
+
+    def restored(self, value: Tensor, corners: Tensor, size: tuple[float, float]) -> Any:
+        """Points in pixels of the image as it was given."""
+        scale = (corners[1] - corners[0]) / torch.tensor(size)
+        return self.decode((value.cpu() - corners[0]) / scale)
+
+    def fitted(self, target: Any, inputs: Sequence[Any]) -> Any:
+        """Points of images of another size (a crop in training) in pixels of the usual one."""
+        height, width = inputs[0].shape[-2:]
+        if self.size in (None, (height, width)):
+            return target
+        scale = (self._image_size()[1] / width, self._image_size()[0] / height)
+        return target * torch.tensor(scale, device=target.device)
 
     def encode(self, raw: Any) -> Tensor:
         """K x 2 float32."""
@@ -93,6 +142,7 @@ class Points(_InPicture):
     def encode_all(self, raws: Any) -> Tensor:
         """N x K x 2 float32."""
         if isinstance(raws, (Tensor, np.ndarray)) and raws.ndim == 3:
+            self.encode(raws[0])  # it refuses another shape, and another number of points
             return torch.as_tensor(raws).float()
         return super().encode_all(raws)
 
@@ -171,7 +221,7 @@ class Boxes(_InPicture):
         if raw is None:
             raise DataError("the boxes are missing; an image without any has an empty list")
         boxes = _rows(raw, 4, "boxes")
-        if (boxes[:, 2:] < boxes[:, :2]).any():
+        if (boxes[:, 2:] <= boxes[:, :2]).any():
             raise DataError("a box whose second corner is not right of and below the first")
         return boxes
 

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainbus_data.blocks import Block, Metric, is_missing
+from trainbus_data.blocks import Block, Metric
+from trainbus_data.cells import check_labels, is_missing
 from trainbus_data.errors import DataError
 from trainbus_data.sources import find_files
+from trainbus_data.transforms import Kinds, Parts
 from trainbus_vision import decoding
 from trainbus_vision.metrics import MeanIoU, PixelAccuracy
+from trainbus_vision.pixels import Scale, channels_first, codes_of, to_channels
 from trainbus_vision.transforms import Resize, Size
 
 #: How the names of files with images end.
@@ -48,22 +51,27 @@ class _Picture(Block):
 
 
 class Image(_Picture):
-    """An image: uint8, C x H x W, in a batch N x C x H x W.
+    """An image: uint8, C x H x W, in a batch N x C x H x W; floats in 0..1 where those are given.
 
     It is given as a path, bytes, a PIL image, an array (H x W or H x W x C) or a tensor
-    (C x H x W). Grey is spread to three channels, colours are mixed to one; transparent parts are
-    laid on white, 16 bits scaled to 8, the rotation that a camera noted applied.
+    (C x H x W). Bytes are 0..255, bool is black and white, uint16 is 0..65535, other integers are
+    0..255, floats 0..1; what does not fit is refused. Grey is spread to three channels, colours
+    are mixed to one, transparent parts laid on white; other numbers of channels are kept as they
+    are. A rotation that a camera noted is applied.
 
     Args:
-        channels: 3 (red, green, blue) or 1 (grey).
+        channels: 3 (red, green, blue), 1 (grey), or as many as the images have.
+        white: the value of white in images that are not in bytes: 4095 for 12 bits, 255 for floats
+            in 0..255. They become floats in 0..1, and keep all bits.
     """
 
     kind = "image"
 
-    def __init__(self, channels: int = 3) -> None:
-        if channels not in (1, 3):
-            raise DataError(f"Image(channels={channels}): 1 for grey, 3 for colours")
+    def __init__(self, channels: int = 3, white: float | None = None) -> None:
+        if channels < 1:
+            raise DataError(f"Image(channels={channels}): 1 for grey, 3 for colours, or more")
         self.channels = channels
+        self.scale = Scale(white)
 
     def problem(self, raw: Any) -> str | None:
         """No image given."""
@@ -74,29 +82,36 @@ class Image(_Picture):
         decoding.prepare()
 
     def encode(self, raw: Any) -> Tensor:
-        """Read it: uint8, C x H x W."""
-        return decoding.read_image(raw, self.channels)
+        """Read it: C x H x W."""
+        return decoding.read_image(raw, self.channels, self.scale)
 
     def encode_all(self, raws: Any) -> Tensor:
         """N x C x H x W of a tensor or array N x H x W, N x C x H x W or N x H x W x C."""
         if not isinstance(raws, (Tensor, np.ndarray)):
             return super().encode_all(raws)
-        images = torch.as_tensor(raws)
+        shape = tuple(raws.shape)
+        if len(shape) not in (3, 4):
+            raise DataError(f"images of shape {shape}; {self._shapes()}")
+        images = self.scale(raws)
         if images.ndim == 3:
             images = images[:, None]
-        if images.ndim == 4 and images.shape[1] != self.channels:
-            if images.shape[3] == self.channels:
-                images = images.permute(0, 3, 1, 2).contiguous()
-            elif images.shape[1] == 1:
-                images = images.expand(-1, self.channels, -1, -1).contiguous()
-        if images.ndim != 4 or images.shape[1] != self.channels:
-            raise DataError(
-                f"images of shape {tuple(raws.shape)}; Image({self.channels}) takes N x H x W, "
-                f"N x {self.channels} x H x W or N x H x W x {self.channels}"
-            )
-        if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise DataError(f"images of the type {images.dtype}; give uint8, or floats in 0..1")
-        return images
+        elif not channels_first(shape, isinstance(raws, Tensor), self.channels):
+            images = images.permute(0, 3, 1, 2).contiguous()
+        try:
+            return to_channels(images, self.channels)
+        except DataError as error:
+            raise DataError(f"images of shape {shape}: {error}; {self._shapes()}") from None
+
+    def _shapes(self) -> str:
+        return (
+            f"Image({self.channels}) takes N x H x W, N x {self.channels} x H x W or N x H x W x "
+            f"{self.channels}"
+        )
+
+    def corners(self, value: Tensor) -> Tensor:
+        """The upper left and the lower right one, in pixels."""
+        height, width = value.shape[-2:]
+        return torch.tensor([[0.0, 0.0], [width, height]])
 
     def decode(self, value: Tensor) -> np.ndarray[Any, Any]:
         """An array H x W x C, H x W when grey: uint8, or floats cut to 0..1."""
@@ -106,15 +121,18 @@ class Image(_Picture):
         return (image[0] if image.shape[0] == 1 else image.permute(1, 2, 0)).numpy()
 
     def draw(self, axes: Any, value: Any, color: str | None = None) -> None:
-        """Show it."""
-        array = self.decode(value) if isinstance(value, Tensor) else value
+        """Show it; of more than three channels the first three, of two the first."""
+        array = self.decode(value) if isinstance(value, Tensor) else np.asarray(value)
+        if array.ndim == 3 and array.shape[2] != 3:
+            array = array[..., :3] if array.shape[2] > 3 else array[..., 0]
         white = 255 if array.dtype == np.uint8 else 1
         axes.imshow(array, cmap="gray" if array.ndim == 2 else None, vmin=0, vmax=white)
         axes.set_axis_off()
 
     def options(self) -> dict[str, Any]:
-        """The channels."""
-        return {"channels": self.channels}
+        """The channels, and white if it was given."""
+        white = self.scale.white
+        return {"channels": self.channels, **({} if white is None else {"white": white})}
 
 
 class Mask(_Picture):
@@ -137,6 +155,7 @@ class Mask(_Picture):
         self.vocab = [str(n) for n in range(codes)] if isinstance(codes, int) else list(codes or ())
         self.ignore = ignore
         if self.vocab:
+            check_labels(self.vocab, "Mask")
             self._count()
 
     def _count(self) -> None:
@@ -153,6 +172,11 @@ class Mask(_Picture):
             codes = self.encode(raw)
             if self.ignore is not None:
                 codes = codes[codes != self.ignore]
+            if (codes < 0).any():
+                raise DataError(
+                    f"a mask holds the code {int(codes.min())}, which is no class; ignore="
+                    f"{int(codes.min())} if it marks what is not to count"
+                )
             highest = max(highest, int(codes.max()) if codes.numel() else -1)
         if highest < 1:
             raise DataError("the masks of the training part hold fewer than two classes")
@@ -173,31 +197,63 @@ class Mask(_Picture):
         return self._checked(decoding.read_codes(raw))
 
     def _checked(self, codes: Tensor) -> Tensor:
-        if self.vocab and codes.numel():
-            highest, lowest = int(codes.max()), int(codes.min())
-            if (highest >= len(self.vocab) and highest != self.ignore) or lowest < 0:
-                wrong = highest if lowest >= 0 else lowest
-                raise DataError(
-                    f"the mask holds the code {wrong}, but there are {len(self.vocab)} classes "
-                    f"(0 to {len(self.vocab) - 1}"
-                    + (f", ignored: {self.ignore})" if self.ignore is not None else ")")
-                )
+        if not self.vocab:
+            return codes
+        wrong = (codes < 0) | (codes >= len(self.vocab))
+        if self.ignore is not None:
+            wrong &= codes != self.ignore
+        if wrong.any():
+            found = sorted(set(codes[wrong].tolist()))[:5]
+            raise DataError(
+                f"the mask holds the code {', '.join(map(str, found))}, but there are "
+                f"{len(self.vocab)} classes (0 to {len(self.vocab) - 1}, ignored: {self.ignore}); "
+                f"codes={len(self.vocab)} and ignore= say what counts"
+            )
         return codes
+
+    def misfit(self, value: Tensor, parts: Parts, kinds: Kinds) -> str | None:
+        """A mask of another size than its image."""
+        image = parts[kinds.index("image")] if "image" in kinds else value
+        if value.shape[-2:] == image.shape[-2:]:
+            return None
+        of = [f"{part.shape[-2]} x {part.shape[-1]}" for part in (value, image)]
+        return f"{of[0]} pixels, but those of its image are {of[1]}"
 
     def encode_all(self, raws: Any) -> Tensor:
         """N x H x W int64."""
-        if isinstance(raws, (Tensor, np.ndarray)) and raws.ndim == 3:
-            return self._checked(torch.as_tensor(raws).long())
+        if isinstance(raws, (Tensor, np.ndarray)) and raws.ndim in (3, 4):
+            codes = codes_of(raws)
+            if codes.ndim == 4 and codes.shape[1] == 1:
+                codes = codes[:, 0]
+            if codes.ndim == 3:
+                return self._checked(codes)
         return super().encode_all(raws)
 
     def decode(self, value: Tensor) -> np.ndarray[Any, Any]:
         """An array H x W of codes."""
         return value.detach().cpu().numpy()
 
+    def restored(
+        self, value: Tensor, corners: Tensor, size: tuple[float, float]
+    ) -> np.ndarray[Any, Any]:
+        """An array of codes in the size of the image as it was given.
+
+        What the model did not see, for it was cut off, is the code to ignore, or -1.
+        """
+        rows, columns = (
+            start + (torch.arange(int(length)) + 0.5) * ((end - start) / length)
+            for length, (start, end) in zip(reversed(size), corners.T.flip(0).tolist(), strict=True)
+        )
+        height, width = value.shape
+        inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
+        at = rows.long().clamp(0, height - 1)[:, None], columns.long().clamp(0, width - 1)
+        unseen = -1 if self.ignore is None else self.ignore
+        return self.decode(torch.where(inside, value.cpu()[at], unseen))
+
     def draw(self, axes: Any, value: Any, color: str | None = None) -> None:
         """Lay the classes over what is there, each in its colour; what is ignored stays clear."""
         codes = self.decode(value) if isinstance(value, Tensor) else np.asarray(value)
-        shown = np.ma.masked_where(codes == self.ignore, codes)
+        shown = np.ma.masked_where((codes == self.ignore) | (codes < 0), codes)
         top = max(1, (self.outputs or 2) - 1)
         axes.imshow(
             shown, cmap="tab20" if top > 9 else "tab10", alpha=0.55, interpolation="nearest",
@@ -247,10 +303,14 @@ class PixelLoss:
         self.ignore = ignore
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
-        """The mean over the pixels that count; NaN where none does."""
+        """The mean over the pixels that count; 0 where none does."""
         if target.is_floating_point():
             return functional.cross_entropy(output, target)
-        return functional.cross_entropy(output, target, ignore_index=self.ignore)
+        counted = (target != self.ignore).sum().clamp(min=1)
+        total = functional.cross_entropy(
+            output.float(), target, ignore_index=self.ignore, reduction="sum"
+        )
+        return total / counted
 
     def __repr__(self) -> str:
         return f"PixelLoss(ignore={self.ignore})"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from trainbus import UsageError
@@ -31,10 +33,12 @@ class ImageLearner(Learner):
         arch: a network of torchvision or timm by name, "small_cnn", or a module; see `image_model`.
         pretrained: start with pretrained weights. None for: if images have at least 64 pixels and
             the weights are at hand or can be fetched.
-        weights: a file with pretrained weights, in place of what the library provides.
+        weights: a file with pretrained weights, in place of what the library provides; or what a
+            learner trained: the directory of an export, or `torch.save(model.state_dict())`.
         augment: True for `trainbus_augment.standard()`, a list of its transforms, or False. None
             for: the standard ones for images of at least 64 pixels, none for smaller ones, of which
-            some (digits, letters) must not be mirrored.
+            some (digits, letters) must not be mirrored. Points are not mirrored: left would be
+            right.
         head: a module in place of the usual head; "new" and "whole" for a module as `arch`.
         dropout: of the head.
         lr: the learning rate; by default 3e-3 where a network with batch norm begins from scratch,
@@ -68,19 +72,21 @@ class ImageLearner(Learner):
                 "models for categories, numbers, points and masks. Give another target, or a model "
                 "of your own to trainbus_learner.Learner"
             )
-        model = image_model(
-            arch,
-            data.target.outputs,
-            channels,
-            size,
-            pixels=data.target.kind == "mask",
-            pretrained=pretrained,
-            weights=weights,
-            stats=channel_stats([images]),
-            head=head,
-            dropout=dropout,
-        )
-        augmentation, about = _augmentation(augment, size, plugins)
+        with _seeded(options.get("seed")):
+            model = image_model(
+                arch,
+                data.target.outputs,
+                channels,
+                size,
+                pixels=data.target.kind == "mask",
+                pretrained=pretrained,
+                weights=weights,
+                stats=channel_stats([images]),
+                head=head,
+                dropout=dropout,
+            )
+        mirror = data.target.kind != "points"
+        augmentation, about = _augmentation(augment, size, plugins, mirror)
         usual = lr is None and not model.pretrained and _has_batch_norm(model)
         description = model.description
         super().__init__(
@@ -96,8 +102,6 @@ class ImageLearner(Learner):
             **options,
         )
         self.arch = arch if isinstance(arch, str) else type(arch).__name__
-        #: For the plugin `vision`: what the batches of this task are.
-        self.task.recipe = data.recipe
         self.choices = {**self._about(model, images.shape[1:], about), **self.choices}
         if usual:
             self.choices["learning rate"] = (
@@ -143,8 +147,22 @@ def _images_of(data: Any) -> Tensor:
     return images
 
 
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Weights of chance by the seed of the learner; the generator is left as it was."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 def _augmentation(
-    augment: bool | Sequence[Any] | None, size: tuple[int, int], plugins: Sequence[str | object]
+    augment: bool | Sequence[Any] | None,
+    size: tuple[int, int],
+    plugins: Sequence[str | object],
+    mirror: bool,
 ) -> tuple[list[Any], str]:
     """The plugin that augments, if any, and what to say of it."""
     named = "augment" in map(name_of, plugins)
@@ -163,7 +181,13 @@ def _augmentation(
 
     if augment is None or augment is True:
         why = "" if augment else f"; photos of {size[0]} x {size[1]}: augment=False for none"
-        return [Augment(standard())], (f"the standard one: mirror, turn, enlarge, tilt, light{why}")
+        what = "mirror, turn, enlarge, tilt, light"
+        if not mirror:
+            what = (
+                "turn, enlarge, tilt, light, and no mirror, which would make a left point a right "
+                "one: augment=standard() mirrors"
+            )
+        return [Augment(standard(flip=mirror))], f"the standard one: {what}{why}"
     if not isinstance(augment, Sequence) or isinstance(augment, str):
         raise UsageError(
             f"augment={augment!r:.60}: give True, False, or a list of transforms of "

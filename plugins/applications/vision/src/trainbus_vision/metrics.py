@@ -10,26 +10,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trainbus_data.metrics import Counts
+from trainbus_data.metrics import Accuracy, Counts
 
 
-class PixelAccuracy(Counts):
+class PixelAccuracy(Accuracy):
     """The part of the pixels that is right, from outputs N x C x H x W and masks N x H x W."""
 
     def __init__(self, ignore: int | None = None) -> None:
-        super().__init__()
-        self.ignore = ignore
-
-    def update(self, output: Tensor, target: Tensor) -> None:
-        """Count a batch."""
-        right = output.argmax(dim=1) == target
-        counted = torch.ones_like(right) if self.ignore is None else target != self.ignore
-        self.add((right & counted).sum(), counted.sum())
-
-    def compute(self) -> Tensor:
-        """Right pixels over counted ones."""
-        right, counted = self.sums
-        return right / counted.clamp(min=1)
+        super().__init__(ignore)
 
 
 class MeanIoU(Counts):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from trainbus_vision.heads import make_head
 from trainbus_vision.libraries import Backbone
 from trainbus_vision.normalize import IMAGENET, Normalize, for_channels
 from trainbus_vision.unet import Unet
-from trainbus_vision.weights import Weights, load_body, read_weights
+from trainbus_vision.weights import Weights, is_own, load_body, read_weights
 
 Stats = tuple[list[float], list[float]]
 
@@ -96,13 +97,14 @@ def image_model(
 
     Args:
         arch: the name of a network, or a module: see `backbone`. A module that gives exactly the
-            outputs is used whole.
+            outputs is used whole; an `ImageModel` (`learner.model`) keeps its normalization.
         outputs: for an image, or for each of its pixels.
         channels: of the images.
         size: height and width of the images.
         pixels: whether each pixel has outputs (a U-Net).
         pretrained: start with pretrained weights; None for: where they help and can be had.
-        weights: a file with pretrained weights.
+        weights: a file with pretrained weights; or what a learner trained: a directory of its
+            export, or a file of `model.state_dict()`, of which the body has to fit.
         stats: mean and standard deviation of the channels in [0, 1], for weights that are not
             pretrained; by default ImageNet has them.
         head: a module in place of the usual head; "new": replace the classifier of a module that
@@ -113,6 +115,34 @@ def image_model(
     Raises:
         UsageError: the parts do not fit together; says which.
     """
+    made = partial(
+        _made, outputs=outputs, channels=channels, size=size, pixels=pixels, stats=stats, head=head
+    )
+    if isinstance(arch, ImageModel):
+        return _again(arch, weights, dropout, made)
+    tensors = None if weights is None else read_weights(weights)
+    if tensors is None or not is_own(tensors):
+        return made(arch, pretrained=pretrained, weights=weights, dropout=dropout)
+    if dropout is None:
+        dropout = 0.5 if any(name.startswith("network.head.7.") for name in tensors) else 0.0
+    model = made(arch, pretrained=False, weights=None, dropout=dropout)
+    _take(model, tensors, str(weights), arch if isinstance(arch, str) else type(arch).__name__)
+    return model
+
+
+def _made(
+    arch: str | nn.Module,
+    outputs: int,
+    channels: int,
+    size: tuple[int, int],
+    pixels: bool,
+    pretrained: bool | None,
+    weights: str | Path | None,
+    stats: Stats | None,
+    head: nn.Module | Literal["new", "whole"] | None,
+    dropout: float | None,
+) -> ImageModel:
+    """See `image_model`: a model that is made here, with weights of a library or of chance."""
     if isinstance(arch, nn.Module) and head in (None, "whole"):
         given = _whole(arch, channels, size, pixels)
         if head == "whole" or given == outputs:
@@ -155,6 +185,42 @@ def image_model(
         found.pretrained,
         found.why,
         description if again else None,
+    )
+
+
+def _again(
+    model: ImageModel,
+    weights: str | Path | None,
+    dropout: float | None,
+    made: Callable[..., ImageModel],
+) -> ImageModel:
+    """A model of this package as the start of a training: with its one normalization."""
+    if weights is not None:
+        raise UsageError("arch is a model with its weights, and weights= has others: give one")
+    network = model.network
+    if made.keywords["head"] != "new":  # type: ignore[attr-defined]
+        made(model, pretrained=True, weights=None, dropout=dropout)  # it checks that all fits
+        return model
+    if not isinstance(network, Classifier):
+        raise UsageError("head='new': the model given is no body with a head; leave head out")
+    dropout = 0.5 if dropout is None else dropout
+    outputs = made.keywords["outputs"]  # type: ignore[attr-defined]
+    fresh = Classifier(network.body, make_head(network.body, outputs, dropout))
+    description = model.description and {
+        **model.description, "outputs": outputs, "dropout": dropout,
+    }  # fmt: skip
+    return ImageModel(model.normalize, fresh, True, "the body of the model given", description)
+
+
+def _take(model: ImageModel, tensors: Mapping[str, Tensor], source: str, arch: str) -> None:
+    """Go on from weights that a learner trained: the body must fit, a head that does not is new."""
+    body = next((each for each in model.modules() if isinstance(each, Body)), model)
+    load_body(model, body, Weights(tensors, source), arch)
+    own = model.state_dict()
+    new = [name for name in own if name not in tensors or own[name].shape != tensors[name].shape]
+    model.pretrained = True
+    model.why = f"weights from {source}" + (
+        f"; {len(new)} tensors of the head are new" if new else ", the head's too"
     )
 
 

@@ -45,6 +45,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         UsageError: there is no such file, or it holds something else.
     """
     path = Path(path).expanduser()
+    if (path / "weights.safetensors").is_file():  # an export of a learner
+        path = path / "weights.safetensors"
     if not path.is_file():
         raise UsageError(f"weights={str(path)!r}: there is no such file")
     try:
@@ -71,6 +73,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         f"weights={str(path)!r} holds no tensors by name; write it with "
         "torch.save(model.state_dict(), path)"
     )
+
+
+def is_own(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether they are of an `ImageModel`, and not of a network of a library."""
+    return "normalize.mean" in tensors and "normalize.std" in tensors
 
 
 def from_torchvision(arch: str) -> Weights:

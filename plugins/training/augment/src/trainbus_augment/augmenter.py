@@ -24,6 +24,9 @@ _SHAPES = {
     "boxes": (3, "N x K x 4"),
 }
 
+#: How far images may be beyond [0, 1]: bicubic interpolation makes such at edges.
+_OVERSHOOT = 0.2
+
 
 class Augmenter:
     """Do random transforms to a whole batch, with parameters of its own for each image.
@@ -52,6 +55,7 @@ class Augmenter:
             raise UsageError(f"padding={padding!r}: it is one of {choices}")
         self.transforms = tuple(transforms)
         self.padding = padding
+        self._to_check = any(each.in_range for each in self.transforms)
 
     @torch.no_grad()
     def __call__(
@@ -79,6 +83,9 @@ class Augmenter:
         host.check_generator(generator)
         parts = list(batch[: len(kinds)])
         _check_parts(parts, kinds)
+        if self._to_check:  # once: a device is waited for
+            _check_range(parts, kinds)
+            self._to_check = False
         device_type = parts[kinds.index("image")].device.type
         if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
             with torch.autocast(device_type, enabled=False):
@@ -187,6 +194,11 @@ def _check_parts(parts: Sequence[Tensor], kinds: Sequence[str]) -> None:
                     f"{where} is of {part.dtype}; give uint8, or float in [0, 1] "
                     "(16-bit images: divide by 65535)"
                 )
+            if part.shape[3] in (1, 3, 4) and part.shape[1] > 4:
+                raise UsageError(
+                    f"{where} is of shape {tuple(part.shape)}, which looks like N x H x W x C; it "
+                    "has to be N x C x H x W: permute(0, 3, 1, 2)"
+                )
             if first is not None and part.shape[-2:] != first.shape[-2:]:
                 raise UsageError(
                     f"{where} is of {tuple(part.shape[-2:])} pixels, another image of "
@@ -203,6 +215,29 @@ def _check_parts(parts: Sequence[Tensor], kinds: Sequence[str]) -> None:
             raise UsageError(
                 f"part {place} of the batch, kind {kind!r}, has {len(part)} samples, and there are "
                 f"{len(first)} images"
+            )
+
+
+def _check_range(parts: Sequence[Tensor], kinds: Sequence[str]) -> None:
+    """Refuse images that are not in [0, 1]: colors would be cut to it.
+
+    What interpolation adds at an edge is allowed.
+    """
+    for place, (part, kind) in enumerate(zip(parts, kinds, strict=True)):
+        known = kind == "image" and part.is_floating_point() and part.numel() and not part.is_meta
+        if not known:
+            continue
+        low, high = host.numbers(torch.stack(part.aminmax()).to("cpu", host.FLOAT))
+        if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
+            cure = (
+                "divide them by 255"
+                if low >= 0
+                else "normalize after the augmentation, in the model, as trainbus_vision.Normalize "
+                "does"
+            )
+            raise UsageError(
+                f"part {place} of the batch, kind 'image', is from {low:.4g} to {high:.4g}; images "
+                f"that change their colors are floats in [0, 1], or uint8: {cure}"
             )
 
 

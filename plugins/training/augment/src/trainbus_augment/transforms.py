@@ -77,6 +77,11 @@ class Transform:
     #: Random numbers for each image, uniform in [0, 1).
     draws = 0
 
+    @property
+    def in_range(self) -> bool:
+        """Whether it needs images in [0, 1], as what changes colors does."""
+        return type(self).looks is not Transform.looks
+
     def size(self, size: Size) -> Size:
         """The size that images have after it."""
         return size

@@ -29,6 +29,8 @@ class Torchvision(BatchTransform):
             which then shares them, and is faster.
     """
 
+    in_range = True
+
     def __init__(self, transform: Callable[..., Any], per_image: bool = True) -> None:
         if not callable(transform):
             raise UsageError(f"Torchvision: {transform!r} cannot be called; give a transform")
@@ -71,6 +73,8 @@ class Torchvision(BatchTransform):
         result = (result,) if len(places) == 1 else result
         for place, value in zip(places, result, strict=True):
             into[place] = value.as_subclass(Tensor)
+            if kinds[place] == "points":
+                into[place] = into[place][..., :2]
             if kinds[place] in ("points", "boxes"):
                 into[place] = _cleaned(into[place], value.canvas_size, parts[place][rows])
 
@@ -81,6 +85,8 @@ class Kornia(BatchTransform):
     Args:
         augmentation: a module, for images in [0, 1].
     """
+
+    in_range = True
 
     def __init__(self, augmentation: Callable[..., Any]) -> None:
         if not callable(augmentation):
@@ -141,9 +147,15 @@ def _wrapped(part: Tensor, kind: str, size: tuple[int, ...]) -> Any:
     if kind == "boxes":
         # Its operators know no box that is not there: it becomes an empty one.
         return tv_tensors.BoundingBoxes(part.nan_to_num(0.0), format="XYXY", canvas_size=size)
-    if not hasattr(tv_tensors, "KeyPoints"):
-        raise UsageError("Torchvision: points need torchvision 0.23 or newer")
-    return tv_tensors.KeyPoints(part.nan_to_num(-1.0), canvas_size=size)
+    # As boxes without a size: its own key points are moved as if the centre of a pixel were at
+    # whole numbers in some operators, and at halves in others; boxes at halves in all.
+    corners = torch.cat([part, part], dim=-1).nan_to_num(-1.0)
+    try:
+        return tv_tensors.BoundingBoxes(
+            corners, format="XYXY", canvas_size=size, clamping_mode=None
+        )
+    except TypeError:
+        raise UsageError("Torchvision: points need torchvision 0.24 or newer") from None
 
 
 def _cleaned(new: Tensor, size: tuple[int, int], old: Tensor) -> Tensor:

@@ -74,6 +74,10 @@ class Block:
     def see(self, parts: Parts, kinds: Kinds) -> None:
         """Learn from a batch, as validation has it: the size of its images, for example."""
 
+    def misfit(self, value: Tensor, parts: Parts, kinds: Kinds) -> str | None:
+        """Why an encoded value cannot belong to the other parts of its item, or of its batch."""
+        return None
+
     def sized(self, size: Any) -> Transform:
         """The transform that brings items with this as their first part to one size."""
         raise DataError(
@@ -83,6 +87,20 @@ class Block:
     def decode(self, value: Tensor) -> Any:
         """What a person is shown for an encoded value."""
         return value.tolist()
+
+    def corners(self, value: Tensor) -> Tensor | None:
+        """Where an encoded input begins and ends in itself, (x, y) each: what transforms move."""
+        return None
+
+    def restored(self, value: Tensor, corners: Tensor, size: tuple[float, float]) -> Any:
+        """What `decode` gives, in places of the input before the transforms.
+
+        Args:
+            value: in places of what a model sees.
+            corners: where the corners of the input have come to lie in it.
+            size: of the input: its width and height.
+        """
+        return self.decode(value)
 
     def draw(self, axes: Any, value: Any, color: str | None = None) -> None:
         """Draw a value, encoded or decoded, onto matplotlib axes."""
@@ -124,6 +142,10 @@ class Block:
                 f"{type(self).__name__}, needs {self.needs()}"
             )
 
+    def fitted(self, target: Any, inputs: Sequence[Any]) -> Any:
+        """The targets of a batch for the loss and the metrics, where they depend on its inputs."""
+        return target
+
     # --- to keep -------------------------------------------------------------------------------
 
     def options(self) -> dict[str, Any]:
@@ -144,25 +166,3 @@ def add_title(axes: Any, text: str, color: str | None) -> None:
     before = axes.get_title()
     colored = {} if color is None else {"color": color}
     axes.set_title(f"{before}\n{text}" if before else text, fontsize=9, **colored)
-
-
-def is_missing(raw: Any) -> bool:
-    """Whether a value of a table is none: None, NaN, pandas' NA or NaT, or an empty string."""
-    if raw is None or (isinstance(raw, str) and not raw.strip()):
-        return True
-    if isinstance(raw, (str, bytes, list, tuple, set)) or dimensions(raw):
-        return False
-    try:
-        return bool(raw != raw)
-    except TypeError:  # pandas' NA says neither yes nor no
-        return True
-
-
-def unboxed(raw: Any) -> Any:
-    """A value without NumPy's or torch's box: one that JSON takes, and that compares by value."""
-    return raw.item() if hasattr(raw, "item") and not dimensions(raw) else raw
-
-
-def dimensions(raw: Any) -> int:
-    """Of an array or a tensor; 0 for what is none."""
-    return int(getattr(raw, "ndim", 0))

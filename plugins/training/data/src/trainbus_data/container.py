@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import itemgetter
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -199,6 +200,17 @@ class Container:
         batch: tuple[Tensor, ...] = apply_batch_transforms(loader.first(), loader)
         return batch
 
+    def part(self, stage: str, indices: Sequence[int]) -> AnyLoader:
+        """Batches of these items of a stage, in this order, as in validation."""
+        store = self.items(stage)
+        if isinstance(store, Items):
+            chosen = [_Indexed(store, index) for index in indices]
+            getters = [partial(_part, number) for number in range(len(store.getters))]
+            return self._loader(Items(chosen, getters, store.root), "predict")
+        picked = torch.as_tensor(indices)
+        parts = [part[picked.to(part.device)] for part in store.parts]
+        return self._loader(Tensors(parts), "predict")
+
     def with_batch_size(self, batch_size: int) -> Self:
         """The same items and recipe in batches of another size."""
         return type(self)(
@@ -234,6 +246,17 @@ class Container:
             sizes.append(f"test {len(self.test_items)}")
         said = f"{', '.join(sizes)}, batch_size={self.batch_size}, {self.recipe!r}"
         return f"{type(self).__name__}({said})"
+
+
+class _Indexed(NamedTuple):
+    """An item of a stage."""
+
+    items: Items
+    place: int
+
+
+def _part(number: int, item: _Indexed) -> Any:
+    return item.items.raw(item.place, number)
 
 
 def _itself(thing: Any) -> Any:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
@@ -19,13 +18,13 @@ from trainbus_data.container import BatchTransform, Container
 from trainbus_data.datablock import DataBlock
 from trainbus_data.errors import DataError
 from trainbus_data.labels import Category
+from trainbus_data.layouts import Layout
 from trainbus_data.loaders import Tensors
 from trainbus_data.recipe import Recipe
 from trainbus_data.sources import (
     Column,
     check_columns,
-    check_folder,
-    find_files,
+    named_columns,
     parent_folder,
     read_rows,
 )
@@ -115,8 +114,8 @@ class Data(Container):
         """Files in folders.
 
         Args:
-            path: the folder. If it has a folder train, and valid (val, validation) or test, these
-                are the parts; else `split` makes them.
+            path: the folder. If it has a folder train, and valid (val, validation) or test beside
+                it or nothing else, these are the parts; else `split` makes them.
             blocks: what the parts of an item are. Files are taken that the first one reads, by how
                 their names end.
             label: of a file; by default the name of the folder that it is in.
@@ -128,17 +127,13 @@ class Data(Container):
             batch_transforms: see `Container`.
             options: of `DataBlock.data`: batch_size, num_workers, memory, unreadable, ...
         """
-        path = check_folder(path)
         is_category = isinstance(blocks[-1], Category)
+        layout = Layout(path, blocks[0].endings, split is None, label is None and is_category)
         drawn = split or (splits.stratified() if is_category else splits.random())
-        stages = _stage_folders(path) if split is None else {}
-        if label is None and is_category:
-            _check_classes(path, stages)
-        folders = [folder for those in stages.values() for folder in those] or [path]
         block = DataBlock(
             blocks,
-            items=partial(_files, folders=folders, endings=blocks[0].endings),
-            split=partial(_by_folders, root=path, drawn=drawn) if stages else drawn,
+            items=layout.files,
+            split=layout.split(drawn),
             label=label or parent_folder,
             item_transforms=_with_size(blocks, item_transforms, size),
             batch_transforms=batch_transforms,
@@ -180,11 +175,8 @@ class Data(Container):
             options: of `DataBlock.data`: batch_size, num_workers, memory, unreadable, ...
         """
         rows = read_rows(table)
-        names = list(rows[0]) if rows else []
-        if len(names) < 2 and (input is None or label is None):
-            raise DataError(f"the table has {len(names)} columns; give input= and label=")
-        inputs = _listed(names[0] if input is None else input)
-        label = names[1] if label is None else label
+        chosen, label = named_columns(rows, input, label)
+        inputs = _listed(chosen)
         wanted = [*inputs, *_listed(label), *([split] if isinstance(split, str) else [])]
         check_columns(rows, wanted)
         if folder is None and isinstance(table, (str, Path)):
@@ -253,43 +245,6 @@ def _with_size(blocks: Sequence[Block], transforms: Sequence[Any], size: Any) ->
     return (*transforms, *([] if size is None else [blocks[0].sized(size)]))
 
 
-# --- folders -------------------------------------------------------------------------------------
-
-
-def _stage_folders(path: Path) -> dict[str, list[Path]]:
-    """The folders that are parts, by stage; none if there is no folder for training."""
-    found: dict[str, list[Path]] = {}
-    for each in sorted(path.iterdir()):
-        stage = splits.STAGES.get(each.name.lower())
-        if stage is not None and each.is_dir():
-            found.setdefault(stage, []).append(each)
-    return found if "train" in found else {}
-
-
-def _check_classes(path: Path, stages: Mapping[str, Sequence[Path]]) -> None:
-    for root in stages["train"] if stages else [path]:
-        if not any(each.is_dir() and not each.name.startswith(".") for each in root.iterdir()):
-            raise DataError(
-                f"{root} has no folders, which are the classes: expected {root}/CLASS/FILE; or "
-                "give label=, a function of a path"
-            )
-
-
-def _files(_path: Path, folders: Sequence[Path], endings: tuple[str, ...] | None) -> list[Path]:
-    return [file for folder in folders for file in find_files(folder, endings)]
-
-
-def _by_folders(
-    items: Sequence[Any], label: splits.Label, root: Path, drawn: splits.Split
-) -> tuple[list[int], ...]:
-    """By folder; what is in train is split where there is no folder for validation."""
-    train, valid, *test = splits.by_folder(root)(items, label)
-    if not valid:
-        inner = drawn([items[index] for index in train], label)
-        train, valid = ([train[index] for index in part] for part in inner[:2])
-    return (train, valid, *test)
-
-
 # --- tables --------------------------------------------------------------------------------------
 
 
@@ -341,4 +296,8 @@ def _encoded(recipe: Recipe, parts: Sequence[Any], stage: str) -> list[Tensor]:
             raise DataError(f"{stage}, {block.kind}: {error}") from error
         # What was computed on the way is put where it came from.
         encoded.append(value.to(part.device) if isinstance(part, Tensor) else value)
+    try:
+        recipe.check(tuple(encoded))
+    except DataError as error:
+        raise DataError(f"{stage}, {error}") from error
     return encoded

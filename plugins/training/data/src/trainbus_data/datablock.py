@@ -101,6 +101,7 @@ class DataBlock:
         parts = self.find(source)
         if unreadable != "refuse":
             parts = _readable(parts, recipe, skip=unreadable == "skip")
+        parts = {stage: items.portable() for stage, items in parts.items()}
         set_up(recipe, parts)
         stores: dict[str, Store] = dict(parts)
         if memory:
@@ -134,6 +135,7 @@ class DataBlock:
                     "into it"
                 )
             found[stage] = Items([things[index] for index in indices], self.getters, root)
+        _check_apart(found, self.recipe)
         return found
 
     def _label(self, thing: Any) -> Any:
@@ -204,6 +206,23 @@ def check(block: Block, items: Items, number: int, stage: str) -> None:
         first += f" ({count} of the {len(items)} items of {stage} have such a problem)"
     if count:
         raise DataError(first)
+
+
+def _check_apart(parts: dict[str, Items], recipe: Recipe) -> None:
+    """Say it once if a file is in training and in another part, where it measures nothing."""
+    if not recipe.input.is_file:
+        return
+    trained = {raw for raw in parts["train"].part(0) if isinstance(raw, (str, Path))}
+    for stage, items in parts.items():
+        if stage == "train" or not trained:
+            continue
+        both = [raw for raw in items.part(0) if isinstance(raw, (str, Path)) and raw in trained]
+        if both:
+            logger.warning(
+                "%d files are in training and in %s, %s for example: what is measured there is "
+                "known from training (splits.by_group keeps items of one file together)",
+                len(set(both)), stage, both[0],
+            )  # fmt: skip
 
 
 class _Raws:

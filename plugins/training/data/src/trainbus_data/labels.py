@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,15 +12,27 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainbus.errors import nearest
-from trainbus_data.blocks import Block, Metric, dimensions, is_missing, unboxed
+from trainbus_data.blocks import Block, Metric
+from trainbus_data.cells import (
+    check_labels,
+    dimensions,
+    is_missing,
+    is_number,
+    label_of,
+    text_of,
+)
 from trainbus_data.errors import DataError
 from trainbus_data.metrics import (
     F1,
+    IGNORED,
     accuracy,
     labels_accuracy,
     mean_absolute_error,
     mean_squared_error,
 )
+from trainbus_data.transforms import Kinds, Parts
+
+logger = logging.getLogger("trainbus")
 
 
 class _Vocabulary(Block):
@@ -29,23 +42,32 @@ class _Vocabulary(Block):
         self.given = vocab is not None
         self.vocab: list[Any] = []
         self._codes: dict[Any, int] = {}
+        self._by_text: dict[str, int] = {}
         if vocab is not None:
-            self._take([unboxed(word) for word in vocab])
+            self._take([label_of(word) for word in vocab])
+
+    def _learn(self, words: Iterable[Any]) -> None:
+        """Take the labels of the training part, sorted; 1 and "1" are one."""
+        self._take(_sorted({text_of(word): label_of(word) for word in words}.values()))
 
     def _take(self, words: Sequence[Any]) -> None:
         self.vocab = list(words)
+        if (doubt := check_labels(words, type(self).__name__)) and not self.given:
+            logger.warning("%s (give vocab=[...] if they are)", doubt)
         self._codes = {word: index for index, word in enumerate(self.vocab)}
-        if len(self._codes) < len(self.vocab):
-            twice = next(word for word in self.vocab if self.vocab.count(word) > 1)
-            raise DataError(f"{type(self).__name__}: {twice!r} is in the vocabulary twice")
+        self._by_text = {text_of(word): index for index, word in enumerate(self.vocab)}
         self.outputs = len(self.vocab)
-        # Numbers in a target are codes where the vocabulary is names.
-        self._takes_codes = all(isinstance(word, str) for word in self.vocab)
+        # Numbers in a target are codes where the vocabulary is names, and none of them a number.
+        self._takes_codes = all(isinstance(word, str) for word in self.vocab) and not any(
+            map(is_number, self.vocab)
+        )
 
     def code(self, raw: Any) -> int:
-        """The index of a word in the vocabulary."""
-        word = unboxed(raw)
+        """The index of a word in the vocabulary; 1, 1.0 and "1" are one word."""
+        word = label_of(raw)
         index = self._codes.get(word)
+        if index is None and not is_missing(word):
+            index = self._by_text.get(text_of(word))
         if index is not None:
             return index
         if self._takes_codes and type(word) is int and 0 <= word < len(self.vocab):
@@ -76,7 +98,8 @@ class Category(_Vocabulary):
 
     Args:
         vocab: the labels in the order of the model's outputs; by default what the training
-            part has, sorted. Where they are names, integers in the data are indices of them.
+            part has, sorted. 1, 1.0 and "1" are one label. Where all are names, and none a number,
+            integers in the data are indices of them.
     """
 
     kind = "category"
@@ -85,13 +108,24 @@ class Category(_Vocabulary):
         """Take the labels of the training part."""
         if self.given:
             return
-        words = {unboxed(raw) for raw in raws if not is_missing(raw)}
+        words = {label_of(raw) for raw in raws if not is_missing(raw)}
+        if IGNORED in words:
+            raise DataError(
+                f"{IGNORED} is a label, which the loss takes for none: leave those items out, or "
+                "give vocab=[...] with it"
+            )
+        if any(isinstance(word, float) for word in words):
+            some = next(word for word in words if isinstance(word, float))
+            raise DataError(
+                f"the labels are numbers with fractions, {some} for example: Number() learns "
+                "numbers; if they are classes, give them as texts, or vocab=[...]"
+            )
         if len(words) == 1:
             raise DataError(
                 f"all labels of the training part are {next(iter(words))!r}; a classifier needs "
                 "two classes (give vocab=[...] if the others come later)"
             )
-        self._take(_sorted(words))
+        self._learn(words)
 
     def problem(self, raw: Any) -> str | None:
         """Missing, or unknown."""
@@ -108,6 +142,8 @@ class Category(_Vocabulary):
     def encode_all(self, raws: Any) -> Tensor:
         """The indices of all labels: (N,) int64; an array of integers without a loop."""
         values = raws.cpu().numpy() if isinstance(raws, Tensor) else np.asarray(raws)
+        if values.ndim == 2 and values.shape[1] == 1:
+            values = values[:, 0]
         if values.ndim != 1:
             raise DataError(f"labels of shape {values.shape}; a Category takes one for each item")
         try:
@@ -171,16 +207,20 @@ class Categories(_Vocabulary):
             raise DataError("the labels are missing; an item without any has an empty list or text")
         if not isinstance(raw, (list, tuple, set, frozenset)) and not dimensions(raw):
             raise DataError(f"{raw!r} is not a list of labels")
-        return [unboxed(word) for word in raw]
+        return list(raw)
 
     def setup(self, raws: Iterable[Any]) -> None:
         """Take the labels of the training part."""
         if self.given:
             return
-        words = {word for raw in raws if not _unset(raw) for word in self.labels(raw)}
+        if dimensions(raws) == 2:  # zeros and ones: the labels have no names
+            self._take(range(len(next(iter(raws)))))
+            return
+        given = (word for raw in raws if not _unset(raw) for word in self.labels(raw))
+        words = {label_of(word) for word in given if not is_missing(word)}
         if not words:
             raise DataError("no item of the training part has a label")
-        self._take(_sorted(words))
+        self._learn(words)
 
     def problem(self, raw: Any) -> str | None:
         """Missing, or one that is unknown."""
@@ -199,10 +239,15 @@ class Categories(_Vocabulary):
         return hot
 
     def encode_all(self, raws: Any) -> Tensor:
-        """N x C float32; a tensor of zeros and ones is taken as it is."""
-        if isinstance(raws, (Tensor, np.ndarray)) and raws.ndim == 2:
-            return torch.as_tensor(raws).float()
-        return super().encode_all(raws)
+        """N x C float32; a tensor of zeros and ones, or of probabilities, is taken as it is."""
+        if dimensions(raws) != 2:
+            return super().encode_all(raws)
+        values = torch.as_tensor(raws).float()
+        if values.shape[1] != len(self.vocab):
+            raise DataError(f"{values.shape[1]} columns for {len(self.vocab)} labels")
+        if not ((values >= 0) & (values <= 1)).all():
+            raise DataError("a table of labels holds zeros and ones, and not NaN or other numbers")
+        return values
 
     def decode(self, value: Tensor) -> list[Any]:
         """The labels whose value is above the threshold."""
@@ -247,7 +292,22 @@ class Labels(_Vocabulary):
     def setup(self, raws: Iterable[Any]) -> None:
         """Take the labels of the training part."""
         if not self.given:
-            self._take(_sorted({unboxed(word) for raw in raws for word in raw}))
+            self._learn(word for raw in raws for word in raw if not is_missing(word))
+
+    def problem(self, raw: Any) -> str | None:
+        """One that is missing, or unknown."""
+        try:
+            self.encode(raw)
+        except (DataError, TypeError) as error:
+            return str(error)
+        return None
+
+    def misfit(self, value: Tensor, parts: Parts, kinds: Kinds) -> str | None:
+        """Another number than there are boxes."""
+        boxes = parts[kinds.index("boxes")] if "boxes" in kinds else value
+        if value.shape[-1] == boxes.shape[value.ndim - 1]:
+            return None
+        return f"{value.shape[-1]} labels for {boxes.shape[value.ndim - 1]} boxes"
 
     def encode(self, raw: Any) -> Tensor:
         """The indices of the labels."""
@@ -290,7 +350,7 @@ class Number(Block):
             value = self.encode(raw)
         except (DataError, TypeError, ValueError) as error:
             return str(error)
-        return f"{raw!r} is not finite" if not value.isfinite().all() else None
+        return f"{raw!r:.60} is not finite" if not value.isfinite().all() else None
 
     def encode(self, raw: Any) -> Tensor:
         """The numbers, float32 (outputs,)."""
@@ -302,8 +362,10 @@ class Number(Block):
 
     def encode_all(self, raws: Any) -> Tensor:
         """N x outputs float32."""
-        values = torch.as_tensor(np.asarray(raws) if not isinstance(raws, Tensor) else raws)
-        values = values.float().reshape(len(values), -1)
+        values = np.asarray(raws) if not isinstance(raws, Tensor) else raws
+        if isinstance(values, np.ndarray) and values.dtype.kind not in "biuf":
+            values = super().encode_all(raws)  # texts, and what is missing: it says which item
+        values = torch.as_tensor(values).float().reshape(len(values), -1)
         if values.shape[1] != self.outputs:
             raise DataError(
                 f"{values.shape[1]} numbers for each item; Number(outputs={self.outputs})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import pickle
 import struct
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -41,27 +42,44 @@ class Items:
         self.things = things
         self.getters = tuple(getters)
         self.root = root
+        #: Parts that were taken already, by number.
+        self.taken: dict[int, list[Any]] = {}
 
     def __len__(self) -> int:
         return len(self.things)
 
     def __getitem__(self, index: int) -> Parts:
-        thing = self.things[index]
-        return tuple(getter(thing) for getter in self.getters)
+        return tuple(self.raw(index, number) for number in range(len(self.getters)))
+
+    def portable(self) -> Items:
+        """The same for worker processes: what a local function gives is taken now, once.
+
+        Arrays and images are not: those would all be in memory.
+        """
+        items = Items(self.things, self.getters, self.root)
+        for number, getter in enumerate(self.getters):
+            if not _is_portable(getter) and _is_plain(next(self.part(number), None)):
+                items.taken[number] = list(self.part(number))
+                items.getters = (*items.getters[:number], _taken, *items.getters[number + 1 :])
+        return items
+
+    def raw(self, index: int, number: int) -> Any:
+        """One part of an item."""
+        taken = self.taken.get(number)
+        return self.getters[number](self.things[index]) if taken is None else taken[index]
 
     def part(self, number: int) -> Iterator[Any]:
         """One part of all items; an error names the item."""
-        getter = self.getters[number]
         for index, thing in enumerate(self.things):
             try:
-                yield getter(thing)
+                yield self.raw(index, number)
             except Exception as error:
                 raise DataError(f"item {index} ({thing!r:.100}): {message(error)}") from error
 
     def describe(self, index: int) -> str:
         """The file of an item, or `item 17`."""
         try:
-            raw = self.getters[0](self.things[index])
+            raw = self.raw(index, 0)
         except Exception:  # whoever needs it raises the error
             raw = None
         if not isinstance(raw, (str, Path)):
@@ -69,6 +87,27 @@ class Items:
         path = Path(raw)
         inside = self.root is not None and path.is_relative_to(self.root)
         return str(path.relative_to(self.root) if inside and self.root is not None else path)
+
+
+def _is_portable(getter: Any) -> bool:
+    """Whether it goes to a process that is not forked from this one."""
+    try:
+        pickle.dumps(getter)
+    except Exception:  # pickle raises several kinds
+        return False
+    return True
+
+
+def _is_plain(raw: Any) -> bool:
+    """A name, a number, or a list of such: nothing that takes much memory."""
+    if isinstance(raw, (list, tuple)):
+        return all(map(_is_plain, raw))
+    return raw is None or isinstance(raw, (str, Path, int, float))
+
+
+def _taken(_thing: Any) -> Any:
+    """Stands for a function whose values were taken."""
+    raise NotImplementedError("its values are in Items.taken")
 
 
 class Tensors:

@@ -11,11 +11,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+#: The index that PyTorch's cross-entropy leaves out, where nothing else is said.
+IGNORED = -100
+
 
 def accuracy(output: Tensor, target: Tensor) -> Tensor:
-    """The part that is right: outputs N x C x ..., and indices N x ... or probabilities N x C."""
+    """The part that is right: outputs N x C x ..., and indices N x ... or probabilities N x C.
+
+    Indices below 0 do not count, as in the loss.
+    """
     wanted = target.argmax(dim=1) if target.ndim == output.ndim else target
-    return (output.argmax(dim=1) == wanted).float().mean()
+    counted = wanted >= 0
+    return ((output.argmax(dim=1) == wanted) & counted).sum() / counted.sum().clamp(min=1)
 
 
 def error_rate(output: Tensor, target: Tensor) -> Tensor:
@@ -64,6 +71,46 @@ class Counts:
         self.sums = []
 
 
+class Accuracy(Counts):
+    """The part that is right over a whole pass: outputs N x C x ..., indices or probabilities.
+
+    Args:
+        ignore: the index that does not count.
+        best: right is a class among so many of the greatest outputs.
+    """
+
+    def __init__(self, ignore: int | None = IGNORED, best: int = 1) -> None:
+        super().__init__()
+        self.ignore = ignore
+        self.best = best
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Count a batch."""
+        wanted = target.argmax(dim=1) if target.ndim == output.ndim else target
+        if self.best == 1:
+            right = output.argmax(dim=1) == wanted
+        else:
+            best = output.topk(min(self.best, output.shape[1]), dim=1).indices
+            right = (best == wanted.unsqueeze(1)).any(dim=1)
+        counted = wanted != self.ignore if self.ignore is not None else torch.ones_like(right)
+        self.add((right & counted).sum(), counted.sum())
+
+    def compute(self) -> Tensor:
+        """Right ones over counted ones."""
+        if not self.sums:
+            return torch.tensor(0.0)
+        right, counted = self.sums
+        return right / counted.clamp(min=1)
+
+
+class ErrorRate(Accuracy):
+    """The part that is wrong over a whole pass."""
+
+    def compute(self) -> Tensor:
+        """Wrong ones over counted ones."""
+        return 1 - super().compute()
+
+
 class F1(Counts):
     """The F1 score of several labels, all counted together (micro), from logits N x C."""
 
@@ -86,13 +133,22 @@ class MacroF1(Counts):
     """The F1 score of each class over a whole pass, and their mean; of outputs N x C.
 
     Classes that neither occur nor are predicted are left out of the mean.
+
+    Args:
+        ignore: the index that does not count.
     """
+
+    def __init__(self, ignore: int | None = IGNORED) -> None:
+        super().__init__()
+        self.ignore = IGNORED if ignore is None else ignore
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Count right ones, predictions and targets of each class."""
         classes = output.shape[1]
-        given = functional.one_hot(output.argmax(dim=1).flatten(), classes)
-        wanted = functional.one_hot(target.flatten(), classes)
+        target = target.argmax(dim=1) if target.ndim == output.ndim else target
+        counted = (target != self.ignore).flatten()[:, None]
+        given = functional.one_hot(output.argmax(dim=1).flatten(), classes) * counted
+        wanted = functional.one_hot(target.flatten().clamp(0, classes - 1), classes) * counted
         self.add((given & wanted).sum(0), given.sum(0) + wanted.sum(0))
 
     def compute(self) -> Tensor:

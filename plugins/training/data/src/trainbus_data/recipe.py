@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -23,6 +24,8 @@ from trainbus_data.transforms import (
 
 #: Where installed distributions list the classes of blocks and transforms that a state may name.
 GROUP = "trainbus.recipes"
+#: Makes of a predicted value what a person is shown.
+Restore = Callable[[Tensor], Any]
 _OWN = {each.__name__: each for each in (Categories, Category, Labels, Number)}
 
 
@@ -77,8 +80,8 @@ class Recipe:
 
     # --- one item ------------------------------------------------------------------------------
 
-    def steps(self, raws: Parts, training: bool = False) -> Iterator[tuple[str, Parts]]:
-        """Follow one item: the name of each step, and the parts after it.
+    def steps(self, raws: Parts, training: bool = False) -> Iterator[tuple[Any, Parts]]:
+        """Follow one item: each step ("read", or a transform), and the parts after it.
 
         Args:
             raws: a raw value for each block, or for each input alone.
@@ -90,14 +93,31 @@ class Recipe:
         blocks = self.blocks[: len(raws)]
         encoded = []
         for block, raw in zip(blocks, raws, strict=True):
-            encoded.append(_attempt(f"reading the {block.kind}", block.encode, raw))
+            try:
+                encoded.append(block.encode(raw))
+            except Exception as error:
+                raise DataError(f"reading the {block.kind}: {message(error)}") from error
         parts = tuple(encoded)
-        yield "read", parts
         kinds = tuple(block.kind for block in blocks)
+        self.check(parts)
+        yield "read", parts
         for transform in self.transforms if training else self.validation_transforms:
-            name = transform_name(transform)
-            parts = tuple(_attempt(name, transform, parts, kinds))
-            yield name, parts
+            try:
+                parts = tuple(transform(parts, kinds))
+            except Exception as error:
+                raise DataError(f"{transform_name(transform)}: {message(error)}") from error
+            yield transform, parts
+
+    def check(self, parts: Parts) -> None:
+        """Refuse encoded parts of an item, or of a batch, that do not fit each other.
+
+        Raises:
+            DataError: with what one of the blocks says.
+        """
+        kinds = self.kinds[: len(parts)]
+        for block, part in zip(self.blocks, parts, strict=False):
+            if misfit := block.misfit(part, parts, kinds):
+                raise DataError(f"the {block.kind}: {misfit}")
 
     def encode(self, raws: Parts, training: bool = False) -> Parts:
         """One item as tensors, through all steps."""
@@ -107,6 +127,30 @@ class Recipe:
         """One item without its target, as in validation: a tensor, or a tuple of several inputs."""
         parts = self.encode(self.input_parts(raw))
         return parts[0] if self.inputs == 1 else parts
+
+    def encode_placed(self, raw: Any) -> tuple[Parts, Restore]:
+        """The inputs of one item, and what brings a prediction for it back to its own places.
+
+        A target that lies in the picture of the input is predicted in pixels of what the model
+        sees. The corners of the input go through the transforms as a part of the kind "corners".
+        """
+        steps = [parts for _, parts in self.steps(self.input_parts(raw))]
+        before, parts, decode = steps[0], steps[-1], self.target.decode
+        corners = self.input.corners(before[0]) if self.target.in_picture else None
+        if corners is None:
+            return parts, decode
+        moved: Parts = (*before, corners)
+        kinds = (*self.kinds[: self.inputs], "corners")
+        try:
+            for transform in self.validation_transforms:
+                moved = tuple(transform(moved, kinds))
+        except Exception:  # one that was not made for a further part
+            return parts, decode
+        seen = moved[self.inputs] if len(moved) == len(kinds) else corners
+        if seen is corners and parts[0].shape != before[0].shape:
+            return parts, decode  # one that does not know how it moves places
+        width, height = corners[1].tolist()
+        return parts, partial(self.target.restored, corners=seen, size=(width, height))
 
     def input_parts(self, raw: Any) -> Parts:
         """A raw input as a tuple: as it is where there are several inputs."""
@@ -124,13 +168,19 @@ class Recipe:
         """A batch of encoded items: a tensor for each part.
 
         Raises:
-            DataError: a part has not the same shape in all; the message names two items.
+            DataError: a part has not the same shape or type in all; the message names two items.
         """
         batch = []
         for number, block in enumerate(self.blocks[: len(items[0])]):
             values = [item[number] for item in items]
             if not block.same_shape(values):
                 raise DataError(_differ(block, values, name))
+            odd = next((n for n, each in enumerate(values) if each.dtype != values[0].dtype), None)
+            if odd is not None:  # torch would make one type of both, and of bytes wrong floats
+                raise DataError(
+                    f"the {block.kind} is of the type {type_text(values[0])} in {name(0)}, but "
+                    f"{type_text(values[odd])} in {name(odd)}; give all in one"
+                )
             batch.append(block.batch(values))
         return tuple(batch)
 
@@ -194,14 +244,6 @@ def _made(what: str, state: Mapping[str, Any], known: Sequence[type]) -> Any:
     )
 
 
-def _attempt(step: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Call it; an error says which step failed."""
-    try:
-        return function(*args)
-    except Exception as error:
-        raise DataError(f"{step}: {message(error)}") from error
-
-
 def _differ(block: Block, values: Sequence[Tensor], name: Callable[[int], str]) -> str:
     first = values[0].shape
     other = next(number for number, value in enumerate(values) if value.shape != first)
@@ -210,6 +252,11 @@ def _differ(block: Block, values: Sequence[Tensor], name: Callable[[int], str]) 
         f"the {block.kind} is {shape_text(values[0])} in {name(0)}, but "
         f"{shape_text(values[other])} in {name(other)}, and they are in one batch{hint}"
     )
+
+
+def type_text(value: Tensor) -> str:
+    """`uint8`."""
+    return str(value.dtype).removeprefix("torch.")
 
 
 def shape_text(value: Tensor) -> str:

@@ -150,7 +150,7 @@ def by_folder(root: str | Path | None = None) -> Split:
     """A folder on the way to a file says: train, valid (val, validation), test.
 
     Args:
-        root: where the way begins; None for the whole path, of which the last such folder counts.
+        root: where the way begins, of which the first such folder counts; None for the whole path.
     """
 
     def split(items: Sequence[Any], label: Label) -> tuple[Indices, ...]:
@@ -162,6 +162,11 @@ def by_folder(root: str | Path | None = None) -> Split:
             if not stages:
                 raise DataError(
                     f"{path} is in none of the folders train, valid (val, validation) and test"
+                )
+            if root is None and len(set(stages)) > 1:
+                raise DataError(
+                    f"{path} is in folders of several parts, {' and '.join(stages)}: "
+                    "by_folder(root) says where to begin"
                 )
             parts[stages[-1] if root is None else stages[0]].append(index)
         return _without_empty_test((parts["train"], parts["valid"], parts["test"]))
@@ -204,15 +209,32 @@ def _check_fractions(valid: float, test: float) -> None:
 
 def _cut(orders: Sequence[Indices], valid: float, test: float) -> tuple[Indices, ...]:
     """The first of each order for the test, the next for validation, the rest for training."""
+    tested = _counts([len(order) for order in orders], test)
+    left = [len(order) - count for order, count in zip(orders, tested, strict=True)]
+    chosen = _counts(left, valid / (1 - test))
     parts: tuple[Indices, Indices, Indices] = ([], [], [])
-    for order in orders:
-        tested = round(len(order) * test)
-        chosen = tested + round(len(order) * valid)
-        for part, those in zip(
-            parts, (order[chosen:], order[tested:chosen], order[:tested]), strict=True
-        ):
-            part.extend(those)
+    for order, first, second in zip(orders, tested, chosen, strict=True):
+        behind = first + second
+        those = order[behind:], order[first:behind], order[:first]
+        for part, indices in zip(parts, those, strict=True):
+            part.extend(indices)
     return _without_empty_test(tuple(sorted(part) for part in parts))
+
+
+def _counts(sizes: Sequence[int], fraction: float) -> list[int]:
+    """How many of each are taken: its share, and one more of some where too few were in all.
+
+    One of each is left, and one at least is taken in all, if there are two.
+    """
+    counts = [max(0, min(round(size * fraction), size - 1)) for size in sizes]
+    wanted = round(sum(sizes) * fraction)
+    missing = (max(1, wanted) if fraction > 0 else 0) - sum(counts)
+    by_need = sorted(range(len(sizes)), key=lambda i: counts[i] - sizes[i] * fraction)
+    for i in by_need:
+        if missing > 0 and counts[i] < sizes[i] - 1:
+            counts[i] += 1
+            missing -= 1
+    return counts
 
 
 def _without_empty_test(parts: tuple[Indices, ...]) -> tuple[Indices, ...]:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from trainbus_data.errors import DataError, message
 from trainbus_data.loaders import ItemLoader, Items, MemoryLoader, Tensors, where
-from trainbus_data.recipe import Recipe, shape_text
+from trainbus_data.recipe import Recipe, shape_text, type_text
+from trainbus_data.transforms import transform_name
 
 
 def summary_of(
@@ -53,7 +54,8 @@ def _steps(recipe: Recipe, raws: tuple[Any, ...]) -> list[str]:
     given = (f"{block.kind} {raw!r:.80}" for block, raw in zip(recipe.blocks, raws, strict=True))
     lines = [f"given: {', '.join(given)}"]
     try:
-        for name, parts in recipe.steps(raws, training=True):
+        for step, parts in recipe.steps(raws, training=True):
+            name = step if isinstance(step, str) else transform_name(step)
             lines.append(f"{name}: {_values(recipe, parts)}")
     except DataError as error:
         lines.append(f"FAILED: {error}")
@@ -69,7 +71,7 @@ def _value(part: Any) -> str:
     """`3 x 160 x 160 uint8, 0 to 255`, or a few numbers themselves."""
     if not isinstance(part, Tensor):
         return f"{part!r:.80}"
-    kind = str(part.dtype).removeprefix("torch.")
+    kind = type_text(part)
     if part.numel() <= 4:
         return f"{part.tolist()} {kind}"
     known = part[~part.isnan()] if part.is_floating_point() else part

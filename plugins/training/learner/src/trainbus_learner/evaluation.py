@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,10 +20,12 @@ from trainbus_learner.snapshots import evaluating, kept
 if TYPE_CHECKING:
     from trainbus import Run
 
+#: A loader, or the name of a part of the data.
+Part = Iterable[Any] | Literal["valid", "test"] | None
 Augmenter = Callable[[Sequence[Any], Sequence[str], torch.Generator | None], Sequence[Any]]
 
 
-def validate(learner: Fitter, loader: Iterable[Any] | None) -> dict[str, float]:
+def validate(learner: Fitter, loader: Part) -> dict[str, float]:
     """See `Learner.validate`."""
     loader = validation_of(learner, loader, "validate")
     with silence():
@@ -32,17 +34,30 @@ def validate(learner: Fitter, loader: Iterable[Any] | None) -> dict[str, float]:
     return {name.removeprefix("valid/"): value for name, value in measured.items()}
 
 
-def validation_of(learner: Fitter, loader: Iterable[Any] | None, verb: str) -> Iterable[Any]:
-    """The loader that was given, or the one of the learner. Raises `UsageError` without any."""
-    if loader is not None:
+def validation_of(learner: Fitter, loader: Part, verb: str) -> Iterable[Any]:
+    """The loader that was given, or the part of the learner's data that was named.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if loader is None:
+        raise UsageError(
+            f"{verb}(None): these data have no test part, if that was data.test; without an "
+            "argument it is the validation data"
+        )
+    if not isinstance(loader, str):
         return loader
-    if learner.source.valid is None:
+    if loader not in ("valid", "test"):
+        raise UsageError(f"{verb}({loader!r}): give 'valid', 'test', or a loader")
+    found: Iterable[Any] | None = getattr(learner.source, loader)
+    if found is None and loader == "test":
+        raise UsageError(f"{verb}('test'): these data have no test part")
+    if found is None:
         raise UsageError(
             f"{verb}: the learner has no validation data; give a loader, {verb}(loader), or a pair "
             "(training loader, validation loader) to the learner"
         )
-    valid: Iterable[Any] = learner.source.valid
-    return valid
+    return found
 
 
 def forward(learner: Fitter, *inputs: Any) -> Any:
@@ -192,7 +207,7 @@ def tta(
 
 def _measured(learner: Fitter, look: Callable[[tuple[Any, ...]], Any]) -> dict[str, float]:
     """Loss and metrics of the validation data, where `look` gives the outputs."""
-    loader = validation_of(learner, None, "tta")
+    loader = validation_of(learner, "valid", "tta")
     with silence(), learner.task.answering(look):
         trainer = rehearsing(learner.all_plugins(), learner.options)
         measured = trainer.validate(learner.task, loader)

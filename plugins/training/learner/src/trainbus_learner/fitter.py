@@ -54,8 +54,7 @@ class Fitter:
         defaults.check_options(trainer, inspect.signature(Fitter).parameters)
         self.source = Source(data, loss)
         self.model = model
-        self.loss: Loss = loss if loss is not None else self.source.target.loss()
-        self.metrics, why = chosen(metrics, self.source.target)
+        self._given_loss, self._given_metrics = loss, metrics
         self.groups = ParameterGroups(model, groups)
         self.pretrained = pretrained
         self.model_description = model_description
@@ -69,28 +68,80 @@ class Fitter:
             "seed": seed, "precision": precision, "accelerator": accelerator, "run_dir": run_dir,
             **trainer,
         }  # fmt: skip
-        # A loss that was given may want other outputs than the block of the target does.
-        check = loss is None or self.source.data is None
-        self.task = LearnerTask(
-            model, self.source, self.loss, self.metrics, self._make_optimizer, check
-        )
+        self.task = LearnerTask(model, self.source, self._make_optimizer)
         self._rates = self.groups.rates(self.lr)
         #: The newest run.
         self.run: Run | None = None
-        loss_why = "given" if loss is not None else f"usual for {type(self.source.target).__name__}"
         #: What was chosen, and why, by topic.
-        self.choices = {
-            "loss": f"{name_of(self.loss)} ({loss_why})",
-            "metrics": f"{', '.join(self.metrics) or 'none'} ({why})",
+        self.choices: dict[str, str] = {}
+        self._choose_measures()
+        self.choices |= {
             "learning rate": f"{defaults.written(self.lr)} ({lr_why})",
             "optimizer": f"{name_of(optimizer)} (given)" if optimizer else defaults.OPTIMIZER,
             **self._about_batches(),
         }
 
+    def _choose_measures(self) -> None:
+        """The loss and the metrics: those that were given, or those of the target."""
+        target, given = self.source.target, self._given_loss
+        # A loss that was given may want other outputs than the block of the target does.
+        check = given is None or self.source.data is None
+        why = "given" if given is not None else f"usual for {type(target).__name__}"
+        loss = target.loss() if given is None else given
+        metrics, metrics_why = chosen(self._given_metrics, target, loss)
+        self.task.measure(loss, metrics, check)
+        self.choices["loss"] = f"{name_of(loss)} ({why})"
+        self.choices["metrics"] = f"{', '.join(metrics) or 'none'} ({metrics_why})"
+
+    @property
+    def loss(self) -> Loss:
+        """The loss, a function of (output, target); another one may be set."""
+        return self.task.loss
+
+    @loss.setter
+    def loss(self, loss: Loss) -> None:
+        if not callable(loss):
+            raise UsageError(f"learner.loss = {loss!r:.60}: give a function of (output, target)")
+        self._given_loss = loss
+        self._choose_measures()
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics by name; others may be set, as they are given to the learner."""
+        return self.task.metrics
+
+    @metrics.setter
+    def metrics(self, metrics: Metrics) -> None:
+        self._given_metrics = metrics
+        self._choose_measures()
+
     @property
     def data(self) -> Any:
-        """The `Data`, or None with plain loaders."""
+        """The `Data`, or None with plain loaders; others with equal blocks may be set.
+
+        Their images may have another size.
+        """
         return self.source.data
+
+    @data.setter
+    def data(self, data: Any) -> None:
+        source = Source(data, self._given_loss)
+        if source.data is None or self.data is None:
+            raise UsageError(
+                "learner.data = ...: a Data takes the place of a Data; with loaders make a new "
+                "learner on learner.model"
+            )
+        for new, old in zip(source.recipe.blocks, self.source.recipe.blocks, strict=False):
+            if (given := new.state() | {"size": None}) != (had := old.state() | {"size": None}):
+                wrong = next(name for name in given if given[name] != had.get(name))
+                raise UsageError(
+                    f"learner.data = ...: the block {new!r:.80} has {wrong}={given[wrong]!r:.60}, "
+                    f"but the model was made for {had.get(wrong)!r:.60}"
+                )
+        self.source = source
+        self.task.learn_from(source)
+        self._choose_measures()
+        self.choices |= self._about_batches()
 
     @property
     def device(self) -> torch.device:

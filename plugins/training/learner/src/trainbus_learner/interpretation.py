@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,9 @@ from torch import Tensor
 
 from trainbus import UsageError
 from trainbus_learner import show
-from trainbus_learner.evaluation import each_loss, outputs, validation_of
+from trainbus_learner.evaluation import Part, each_loss, outputs, validation_of
 from trainbus_learner.fitter import Fitter
+from trainbus_learner.ignoring import ignored
 from trainbus_learner.learning_data import Source
 
 if TYPE_CHECKING:
@@ -51,10 +51,12 @@ class Interpretation:
             other large targets, of which they are not kept.
     """
 
-    def __init__(self, source: Source, keep: int, stage: str) -> None:
+    def __init__(self, source: Source, keep: int, stage: str, ignored: int | None = None) -> None:
         if keep < 1:
             raise UsageError(f"interpret(worst={keep}): give at least 1")
         self._source, self._keep, self._stage = source, keep, stage
+        #: The index of a class that does not count.
+        self._ignored = ignored
         self._losses: list[Tensor] = []
         self._targets: list[Tensor] = []
         self._predictions: list[Tensor] = []
@@ -102,6 +104,8 @@ class Interpretation:
         """The labels, or the numbers of the classes where they have no names."""
         block = self._source.target
         words = list(getattr(block, "vocab", None) or getattr(block, "codes", None) or ())
+        if block.kind == "mask":  # a last one that is ignored has no output
+            words = words[: block.outputs]
         if words or block.kind not in ("category", "categories", "mask"):
             return words
         if block.kind == "categories":
@@ -120,6 +124,8 @@ class Interpretation:
         classes = len(self.vocab)
         true, given = self.targets.flatten().long(), self.predictions.flatten().long()
         there = (true >= 0) & (true < classes)  # others are codes that do not count
+        if self._ignored is not None:
+            there &= true != self._ignored
         cells = true[there] * classes + given[there]
         return torch.bincount(cells, minlength=classes**2).view(classes, classes)
 
@@ -132,7 +138,10 @@ class Interpretation:
         return sorted(found, key=lambda each: -each[2])
 
     def per_class(self) -> dict[Any, dict[str, float]]:
-        """For each class `precision`, `recall`, `f1`, `count`; NaN where nothing is to divide."""
+        """For each class `precision`, `recall`, `f1`, `count`; NaN where nothing is to divide.
+
+        Of masks the intersection over union, too: `iou`. What is ignored is in none of them.
+        """
         self._need("per_class", ("category", "categories", "mask"))
         if self._source.target.kind == "categories":
             true, given = self.targets > 0.5, self.predictions > 0.5
@@ -142,22 +151,24 @@ class Interpretation:
             matrix = self.confusion_matrix()
             right, predicted, there = matrix.diagonal(), matrix.sum(0), matrix.sum(1)
         precision, recall = right / predicted, right / there
-        f1 = 2 * right / (predicted + there)
+        numbers = {"precision": precision, "recall": recall, "f1": 2 * right / (predicted + there)}
+        if self._source.target.kind == "mask":
+            numbers["iou"] = right / (predicted + there - right)
         return {
-            word: {
-                "precision": float(precision[i]), "recall": float(recall[i]), "f1": float(f1[i]),
-                "count": int(there[i]),
-            }
+            word: {**{name: float(of[i]) for name, of in numbers.items()}, "count": int(there[i])}
             for i, word in enumerate(self.vocab)
-        }  # fmt: skip
+            if i != self._ignored
+        }
 
     def report(self) -> str:
         """The table of `per_class`, as text."""
         rows = self.per_class()
         width = max(len("class"), *(len(str(word)) for word in rows))
-        lines = [f"{'class':<{width}}  precision  recall      f1   count"]
+        names = [name for name in next(iter(rows.values())) if name != "count"]
+        head = "  ".join(f"{name:>6}" for name in [*names, "count"])
+        lines = [f"{'class':<{width}}  {head}"]
         for word, row in rows.items():
-            numbers = f"{row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1']:6.4f}"
+            numbers = "  ".join(f"{row[name]:{max(6, len(name))}.4f}" for name in names)
             lines.append(f"{word!s:<{width}}  {numbers}  {row['count']:6d}")
         return "\n".join(lines)
 
@@ -198,10 +209,11 @@ class Interpretation:
         return f"Interpretation({self._count} items, mean loss {self.losses.mean():.4f})"
 
 
-def interpret(learner: Fitter, loader: Iterable[Any] | None, worst: int) -> Interpretation:
+def interpret(learner: Fitter, loader: Part, worst: int) -> Interpretation:
     """See `Learner.interpret`."""
-    whole = loader is None
-    gathered = Interpretation(learner.source, worst, "valid" if whole else "")
+    stage = loader if isinstance(loader, str) else ""
+    leave_out = ignored(learner.loss, learner.source.target)
+    gathered = Interpretation(learner.source, worst, stage, leave_out)
     for inputs, target, output in outputs(learner, validation_of(learner, loader, "interpret")):
         losses = each_loss(learner.loss, output, target)
         gathered.add(inputs, target, learner.source.target.activation(output), losses)

@@ -94,10 +94,11 @@ class Learner(Fitter):
 
     # --- looking at it -------------------------------------------------------------------------
 
-    def validate(self, loader: Iterable[Any] | None = None) -> dict[str, float]:
-        """The loss and the metrics on the validation data, or another loader's: {"loss": ...}.
+    def validate(self, loader: evaluation.Part = "valid") -> dict[str, float]:
+        """The loss and the metrics on the validation data: {"loss": ...}. Nothing is recorded.
 
-        Nothing is recorded.
+        Args:
+            loader: another one, of (input, target) batches; or "test" for that part of the data.
         """
         return evaluation.validate(self, loader)
 
@@ -116,7 +117,9 @@ class Learner(Fitter):
     def predictor(self) -> Predictor:
         """What `predict` asks; it goes on with the present weights."""
         forward = partial(evaluation.forward, self)
-        return Predictor(forward, self.source.encode, self.source.target, self.source.recipe)
+        source = self.source
+        later = bool(source.batch_transforms)
+        return Predictor(forward, source.encode, source.target, source.recipe, moved_later=later)
 
     def tta(
         self,
@@ -145,14 +148,14 @@ class Learner(Fitter):
         return show.batch(self, count)
 
     def show_results(self, count: int = 9) -> Figure:
-        """Validation items with their targets and what is predicted for them."""
+        """Validation items from all over the data, with targets and what is predicted for them."""
         return show.results(self, count)
 
-    def interpret(self, loader: Iterable[Any] | None = None, worst: int = 36) -> Interpretation:
-        """What the model gets wrong in the validation data, or another loader's.
+    def interpret(self, loader: evaluation.Part = "valid", worst: int = 36) -> Interpretation:
+        """What the model gets wrong in the validation data.
 
         Args:
-            loader: of (input, target) batches.
+            loader: another one, of (input, target) batches; or "test" for that part of the data.
             worst: how many items with the greatest losses are kept with their inputs.
         """
         return interpretation.interpret(self, loader, worst)

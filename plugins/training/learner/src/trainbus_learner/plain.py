@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -54,6 +55,8 @@ class PlainTarget:
     @classmethod
     def of_loss(cls, loss: Callable[..., Any]) -> PlainTarget:
         """The target that a loss is for: cross-entropy, binary cross-entropy, or any other."""
+        while isinstance(loss, partial):
+            loss = loss.func
         if loss is functional.cross_entropy or isinstance(loss, nn.CrossEntropyLoss):
             return cls("category")
         if loss is functional.binary_cross_entropy_with_logits or isinstance(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainbus import TrainbusError, UsageError
+from trainbus import Accelerator, TrainbusError, UsageError
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,12 @@ class Prediction:
     """What a model says of one item.
 
     Attributes:
-        label: what a person is shown: "seven", ["cat", "dog"], 3.2, an array.
+        label: what a person is shown: "seven", ["cat", "dog"], 3.2, an array. Points and masks
+            are in pixels of the image as it was given; -1 is a pixel that the model did not see,
+            and for which there is no code to ignore.
         probability: of the label, where it is one of several.
         probabilities: what the model gave, as probabilities or values; on the CPU.
-        value: the prediction shaped like a target; on the CPU.
+        value: the prediction shaped like a target, in pixels of what the model saw; on the CPU.
         vocab: the labels in the order of the probabilities, where there are labels.
     """
 
@@ -33,10 +35,14 @@ class Prediction:
     vocab: Sequence[Any] = field(default=(), repr=False)
 
     def top(self, count: int = 5) -> list[tuple[Any, float]]:
-        """The most probable labels with their probabilities; empty where there are no labels."""
+        """The most probable labels with their probabilities; empty where there are no labels.
+
+        Of a mask: its classes, each with the mean of its probability over the pixels.
+        """
         if self.probability is None and not self.vocab:
             return []
-        values, indices = self.probabilities.flatten().sort(descending=True)
+        means = self.probabilities.flatten(1).mean(1) if self.probabilities.ndim > 1 else None
+        values, indices = (self.probabilities if means is None else means).sort(descending=True)
         pairs = zip(indices[:count].tolist(), values[:count].tolist(), strict=True)
         return [(self.vocab[i] if self.vocab else i, value) for i, value in pairs]
 
@@ -57,6 +63,8 @@ class Predictor:
         target: the block that says what an output means.
         recipe: makes batches of encoded items; without it they are stacked.
         about: what an export says of itself.
+        moved_later: inputs are changed behind the recipe, by batch transforms: places in what the
+            model sees cannot be brought back.
     """
 
     def __init__(
@@ -66,7 +74,9 @@ class Predictor:
         target: Any,
         recipe: Any = None,
         about: dict[str, Any] | None = None,
+        moved_later: bool = False,
     ) -> None:
+        self._moved_later = moved_later
         self._forward = forward
         self._encode = encode
         self._recipe = recipe
@@ -108,16 +118,36 @@ class Predictor:
     def _stream(self, items: Iterator[Any], batch_size: int, verb: str) -> Iterator[Prediction]:
         number = 0
         while chunk := list(islice(items, batch_size)):
-            encoded = []
+            encoded, restores = [], []
             for item in chunk:
                 try:
-                    encoded.append(self._encode(item))
+                    parts, restore = self._placed(item)
+                    encoded.append(parts)
+                    restores.append(restore)
                 except TrainbusError as error:
                     where = f"item {number} of the stream, {_name(item)}"
                     where = _name(item) if verb == "predict" else where
                     raise UsageError(f"{verb}: {where}: {error}") from error
                 number += 1
-            yield from self.read(self._forward(*self._collate(encoded)))
+            inputs = self._collate(encoded)
+            try:
+                output = self._forward(*inputs)
+            except (RuntimeError, TypeError, ValueError) as error:
+                if Accelerator().is_out_of_memory(error):
+                    raise
+                raise UsageError(f"{verb}: {self._refused(chunk, inputs, error)}") from error
+            yield from self.read(output, restores)
+
+    def _refused(self, chunk: list[Any], inputs: Sequence[Tensor], error: Exception) -> str:
+        """What to say where the model fails: mostly the input has another size than in training."""
+        shapes = " and ".join(" x ".join(map(str, each.shape[1:])) for each in inputs)
+        hint = getattr(self._recipe.input, "shape_hint", "") if self._recipe is not None else ""
+        many = f" and {len(chunk) - 1} others" if len(chunk) > 1 else ""
+        return (
+            f"{_name(chunk[0])}{many}: the model cannot take an input of {shapes}: "
+            f"{next(iter(str(error).splitlines()), type(error).__name__)}. Is that its shape in "
+            f"training?{' For the data: ' + hint if hint else ''}"
+        )
 
     def _collate(self, encoded: list[tuple[Tensor, ...]]) -> Sequence[Tensor]:
         if self._recipe is not None:
@@ -130,17 +160,35 @@ class Predictor:
             )
         return [torch.stack(parts) for parts in zip(*encoded, strict=True)]
 
-    def read(self, output: Any) -> Iterator[Prediction]:
-        """What the outputs of a batch mean, one by one; they are fetched together."""
+    def _placed(self, item: Any) -> tuple[tuple[Tensor, ...], Callable[[Tensor], Any]]:
+        """The inputs of an item, and what makes of a predicted value what a person is shown."""
+        if self._recipe is None or not self.target.in_picture or self._moved_later:
+            return self._encode(item), self.target.decode
+        placed: tuple[tuple[Tensor, ...], Callable[[Tensor], Any]]
+        placed = self._recipe.encode_placed(item)
+        return placed
+
+    def read(
+        self, output: Any, restores: Sequence[Callable[[Tensor], Any]] = ()
+    ) -> Iterator[Prediction]:
+        """What the outputs of a batch mean, one by one; they are fetched together.
+
+        Args:
+            output: of the model.
+            restores: make of each value what a person is shown; by default the target decodes it.
+        """
         probabilities = self.target.activation(output)
         values = self.target.read(probabilities).cpu()
         probabilities = probabilities.cpu()
         vocab = self.vocab
-        for each, value in zip(probabilities, values, strict=True):
+        restores = restores or [self.target.decode] * len(values)
+        for each, value, restore in zip(probabilities, values, restores, strict=True):
             sure = float(each[int(value)]) if self.target.kind == "category" else None
-            yield Prediction(self.target.decode(value), sure, each, value, vocab)
+            yield Prediction(restore(value), sure, each, value, vocab)
 
 
 def _name(item: Any) -> str:
-    """An item in words: all of a file's name, the beginning of anything else."""
+    """An item in words: all of a file's name, the shape of an array, the beginning of others."""
+    if getattr(item, "ndim", 0):
+        return f"{type(item).__name__} of shape {tuple(item.shape)}"
     return str(item) if isinstance(item, (str, Path)) else f"{item!r:.80}"

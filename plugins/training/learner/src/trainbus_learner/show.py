@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ def results(learner: Fitter, count: int) -> Figure:
     if source.valid is None:
         raise UsageError("show_results: the learner has no validation data")
     items: list[Item] = []
-    passes = evaluation.outputs(learner, source.valid)
+    passes = evaluation.outputs(learner, _spread(source, count))
     try:
         for inputs, target, output in passes:
             given = source.target.read(source.target.activation(output)).cpu()
@@ -51,6 +52,20 @@ def results(learner: Fitter, count: int) -> Figure:
     finally:
         passes.close()  # type: ignore[attr-defined]
     return grid(source, items)
+
+
+def _spread(source: Source, count: int) -> Any:
+    """Batches with items from all over the validation data, the same ones each time.
+
+    The first ones of a folder would be of one class. Of plain loaders they are the first.
+    """
+    if source.data is None:
+        return source.valid
+    total = len(source.data.items("valid"))
+    draw = random.Random(0)
+    step = total / min(count, total)
+    places = [int((number + draw.random()) * step) for number in range(min(count, total))]
+    return source.data.part("valid", places)
 
 
 def grid(source: Source, items: Sequence[Item]) -> Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,13 @@ from torch.optim import Optimizer
 
 from trainbus import Accelerator, UsageError
 from trainbus.engine.task import Supervised
+from trainbus_learner.ignoring import ignored
 from trainbus_learner.learning_data import Loss, Source
 
 if TYPE_CHECKING:
     from trainbus import Run
+
+logger = logging.getLogger("trainbus")
 
 
 class LearnerTask(Supervised):
@@ -25,35 +29,55 @@ class LearnerTask(Supervised):
         model: called with the inputs; those in uint8 come as floats in [0, 1], unless a module
             in the model scales for itself (`scales_bytes`).
         source: knows which parts of a batch are inputs, and which targets.
-        loss: of (output, target).
-        metrics: by name, functions of (output, target), or objects with update/compute/reset.
         make_optimizer: makes the optimizer, when the model is on its device.
-        check: compare the outputs of the first batch with what the target needs.
     """
 
     def __init__(
         self,
         model: nn.Module,
         source: Source,
-        loss: Loss,
-        metrics: Mapping[str, Any],
         make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        check: bool,
     ) -> None:
-        super().__init__(model, loss, make_optimizer, metrics)
-        self._source = source
+        super().__init__(model, _no_loss, make_optimizer, {})
+        self.learn_from(source)
         self._scale = not scales_bytes(model)
-        self._to_check = check
+        #: A parameter, in a tuple for it is no further one of the task: inputs come in its type,
+        #: which a plugin may change.
+        self._like = (next((p for p in model.parameters() if p.is_floating_point()), None),)
+        self._to_check = False
         #: What gives the outputs in validation, in the place of the model.
         self._answer: Callable[[tuple[Any, ...]], Any] | None = None
 
+    def measure(self, loss: Loss, metrics: Mapping[str, Any], check: bool) -> None:
+        """Take a loss and metrics.
+
+        Args:
+            loss: of (output, target).
+            metrics: by name, functions of (output, target), or objects with update/compute/reset.
+            check: compare the outputs of the next batch with what the target needs.
+        """
+        self.loss, self.metrics, self._to_check = loss, dict(metrics), check
+
+    def learn_from(self, source: Source) -> None:
+        """Take other data, whose batches are as those were."""
+        self._source = source
+        #: What the batches are; None with plain loaders.
+        self.recipe = source.recipe
+        self._sizes: dict[str, tuple[int, ...]] = {}
+        block = source.target
+        #: Fits targets to the inputs of their batch, where a block does.
+        self._fitted: Callable[[Any, tuple[Any, ...]], Any] | None = (
+            block.fitted if getattr(block, "in_picture", False) else None
+        )
+
     def forward(self, *inputs: Any) -> Any:
         """The model's output."""
-        if self._scale:
-            for each in inputs:  # in each step: without a call where there is nothing to scale
-                if type(each) is Tensor and each.dtype == torch.uint8:
-                    inputs = tuple(map(as_floats, inputs))
-                    break
+        like = self._like[0]
+        dtype = torch.float32 if like is None else like.dtype
+        for each in inputs:  # in each step: without a call where there is nothing to convert
+            if type(each) is Tensor and each.dtype is not dtype:
+                inputs = tuple(as_model_takes(each, dtype, self._scale) for each in inputs)
+                break
         try:
             return self.model(*inputs)
         except (RuntimeError, TypeError, ValueError) as error:
@@ -73,6 +97,10 @@ class LearnerTask(Supervised):
     def training_step(self, batch: Any, run: Run) -> Tensor:
         """The loss, logged as `loss`."""
         inputs, target = self._source.split(batch)
+        if "train" not in self._sizes:
+            self._see("train", batch)
+        if self._fitted is not None:
+            target = self._fitted(target, inputs)
         loss = self._loss(self.forward(*inputs), target)
         run.log(loss=loss)
         return loss
@@ -80,6 +108,10 @@ class LearnerTask(Supervised):
     def validation_step(self, batch: Any, run: Run) -> Any:
         """The model's output; the loss and the metrics are logged."""
         inputs, target = self._source.split(batch)
+        if "valid" not in self._sizes:
+            self._see("valid", batch)
+        if self._fitted is not None:
+            target = self._fitted(target, inputs)
         output = self.forward(*inputs) if self._answer is None else self._answer(inputs)
         run.log(loss=self._loss(output, target))
         for name in self.metrics:
@@ -89,6 +121,18 @@ class LearnerTask(Supervised):
                 error.add_note(f"in the metric {name!r}, {_shapes(output, target)}")
                 raise
         return output
+
+    def _see(self, stage: str, batch: Any) -> None:
+        """Look at the first batch of a stage: by its shapes alone, without waiting for a device."""
+        first = batch[0]
+        self._sizes[stage] = tuple(first.shape[2:]) if getattr(first, "ndim", 0) == 4 else ()
+        train, valid = self._sizes.get("train", ()), self._sizes.get("valid", ())
+        if train and valid and train != valid:
+            logger.warning(
+                "training sees images of %s, and validation of %s: an augmentation that changes "
+                "the size (Crop, size=) is for training alone. Resize or CenterCrop in the data "
+                "bring both to one size", *(" x ".join(map(str, each)) for each in (train, valid)),
+            )  # fmt: skip
 
     def predict_step(self, batch: Any, run: Run) -> Any:
         """The model's output for the inputs of a batch, with or without a target in it."""
@@ -124,8 +168,10 @@ class LearnerTask(Supervised):
         elif block.outputs is None and isinstance(target, Tensor) and block.kind == "category":
             outputs = output.shape[1] if output.ndim > 1 else 1
             # The only place where the device is waited for: once, at the first batch.
-            if not target.is_floating_point() and target.numel():
-                highest = int(target.max())
+            leave_out = ignored(self.loss, block)
+            counted = target if leave_out is None else target[target != leave_out]
+            if not target.is_floating_point() and counted.numel():
+                highest = int(counted.max())
                 if highest >= outputs:
                     raise UsageError(
                         f"{model} gives {outputs} outputs, but a target is {highest}: at least "
@@ -133,15 +179,26 @@ class LearnerTask(Supervised):
                     )
 
 
+def _no_loss(output: Any, target: Any) -> Tensor:
+    raise UsageError("LearnerTask: measure(loss, metrics) says how outputs are measured")
+
+
 def scales_bytes(model: nn.Module) -> bool:
     """Whether a module in the model makes floats of uint8 images by itself, and says so."""
     return any(getattr(module, "scales_bytes", False) for module in model.modules())
 
 
-def as_floats(value: Any) -> Any:
-    """Bytes as floats in [0, 1]; anything else as it is."""
-    if isinstance(value, Tensor) and value.dtype == torch.uint8:
-        return value.float().div_(255)
+def as_model_takes(value: Any, dtype: torch.dtype, scale: bool) -> Any:
+    """An input in the type of the model's parameters: floats, and bytes as floats in [0, 1].
+
+    Under autocast floats are left as they are: it chooses the type of each operation.
+    """
+    if not isinstance(value, Tensor) or not dtype.is_floating_point:
+        return value
+    if value.dtype == torch.uint8:
+        return value.float().div_(255).to(dtype) if scale else value
+    if value.is_floating_point() and not torch.is_autocast_enabled(value.device.type):
+        return value.to(dtype)
     return value
 
 
@@ -157,7 +214,9 @@ class BytesToFloats(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         """The model's output."""
-        return self.model(*(as_floats(each) for each in inputs))
+        like = next((p for p in self.model.parameters() if p.is_floating_point()), None)
+        dtype = torch.float32 if like is None else like.dtype
+        return self.model(*(as_model_takes(each, dtype, scale=True) for each in inputs))
 
 
 def name_of(function: Any) -> str:
