@@ -106,12 +106,6 @@ def test_a_fit_without_validation_is_an_error(line, loader):
         Trainer(epochs=2, plugins=[EarlyStopping()]).fit(line, loader)
 
 
-def test_it_decides_before_the_checkpoint_is_written():
-    for plugins in (["checkpoint", EarlyStopping()], [EarlyStopping(), "checkpoint"]):
-        order = Trainer(plugins=plugins).bus.order()["on_epoch_end"]
-        assert order.index("early_stopping") < order.index("checkpoint")
-
-
 def test_a_second_fit_starts_again(scripted, loader):
     trainer = Trainer(epochs=2, plugins=[EarlyStopping("valid/score", patience=1)])
     trainer.fit(scripted(0.0, -1.0), loader, [next(iter(loader))])

@@ -591,11 +591,6 @@ def test_a_test_after_the_fit_leaves_the_state(line, loader):
 # --- options -------------------------------------------------------------------------------------
 
 
-def test_it_moves_on_before_the_checkpoint_is_written():
-    order = Trainer(plugins=["checkpoint", Schedule(name="one_cycle")]).bus.order()["on_epoch_end"]
-    assert order.index("schedule") < order.index("checkpoint")
-
-
 def test_options_come_from_a_file_and_a_shell(tmp_path, monkeypatch):
     (tmp_path / "trainbus.toml").write_text(
         'plugins = ["trainbus.builtin.schedule:Schedule"]\n'

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainbus import JournalError, JournalFile, Trainer, hookimpl
+from trainbus import JournalError, JournalFile, RecordRejected, Trainer, hookimpl
 from trainbus.builtin import Checkpoint, Journal
 from trainbus.records.journal import Entry
 
@@ -351,7 +351,7 @@ def test_values_that_differ_after_a_return_are_kept_and_the_older_ones_are_not_s
     for step in range(1, 6):
         journal.append([metrics(step, loss=float(step))])
     journal.append([Entry("event", 0.0, 3, {"event": "resume"})])
-    journal.go_back(3)
+    journal.go_back()
     journal.append([metrics(4, loss=4.0), metrics(5, loss=50.0), metrics(6, loss=6.0)])
     for each in (journal, again(journal)):
         assert each.series("loss").steps.tolist() == [1, 2, 3, 4, 5, 6]
@@ -416,7 +416,7 @@ def test_the_file_is_read_while_it_is_written(journal):
 
 def test_a_failed_write_leaves_the_file_as_it_was(journal):
     journal.append([metrics(1, loss=1.0)])
-    with pytest.raises(JournalError, match=r"cannot write .*journal\.db"):
+    with pytest.raises(RecordRejected, match="too large"):
         journal.append([metrics(2, loss=2.0), metrics(2**70, loss=2.0)])
     journal.append([metrics(2, loss=2.0)])
     assert again(journal).series("loss").steps.tolist() == [1, 2]

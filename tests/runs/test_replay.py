@@ -357,7 +357,7 @@ def test_records_behind_many_repeats_are_found(tmp_path):
     with JournalFile.create(tmp_path / "journal.db") as journal:
         journal.append([("metrics", 0.0, i, {"a": float(i)}) for i in range(3000)])
         journal.append([Entry("event", 0.0, 5, {"event": "resume"})])
-        journal.go_back(5)
+        journal.go_back()
         journal.append([("metrics", 1.0, i, {"a": float(i)}) for i in range(6, 3003)])
         from_memory = journal.after(3001)
     with JournalFile.open(tmp_path / "journal.db") as journal:

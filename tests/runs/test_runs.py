@@ -290,7 +290,7 @@ def test_repeats_behind_a_resumption_are_not_lacking(trainbus, make_run):
     directory = make_run("a", *(metrics(i, loss=1.0) for i in range(1, 6)))
     with JournalFile.create(directory / "journal.db") as journal:
         journal.append([event("resume", 1010.0, 2)])
-        journal.go_back(2)
+        journal.go_back()
         journal.set_logger("jsonl", LoggerState(journal.last, {}, True))
         journal.append([metrics(i, loss=1.0) for i in (3, 4)])
     output = trainbus("runs", "show", "a").stdout

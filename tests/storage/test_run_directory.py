@@ -39,7 +39,7 @@ def test_the_manifest_tells_what_the_run_was(line, loader):
     assert list(plugins) == ["journal", "manifest", "nonfinite", "checkpoint"]
     assert plugins["checkpoint"]["switched on by"] == "Trainer"
     assert plugins["checkpoint"]["options"]["monitor"] == "valid/loss"
-    assert record["hooks"]["on_epoch_end"] == ["checkpoint"]
+    assert record["hooks"]["on_savepoint"] == ["checkpoint"]
 
 
 def test_the_manifest_tells_how_a_failed_run_ended(make_line, loader, tmp_path):

@@ -174,7 +174,6 @@ def _norm(run: Run) -> float:
     """The norm of the gradients; infinite or NaN only if one of them is."""
     import torch
 
-    assert run.optimizer is not None
     gradients: list[Any] = []
     for group in run.optimizer.param_groups:
         for parameter in group["params"]:

@@ -63,7 +63,6 @@ class Defaults:
     @hookimpl(trylast=True)
     def optimizer_step(self, run: Run) -> bool:
         """Let the optimizer do it."""
-        assert run.optimizer is not None
         try:
             run.optimizer.step()
         except TypeError as error:

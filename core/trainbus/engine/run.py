@@ -107,8 +107,9 @@ class Run:
         #: Differentiate for these tensors only (set by `run.backward(loss, optimizer)`).
         self.backward_inputs: list[Tensor] | None = None
         self.optimizers: list[Optimizer] = []
-        #: The optimizer at hand, in the hooks around its step.
-        self.optimizer: Optimizer | None = None
+        #: The optimizer at hand, in the hooks around its step. None before there are any, which no
+        #: listener of these hooks meets.
+        self.optimizer: Optimizer = None  # type: ignore[assignment]
         #: An optimizer has stepped in this batch.
         self.stepped = False
         #: Batches whose gradients make one step, and those of the present window.

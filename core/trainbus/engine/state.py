@@ -40,14 +40,18 @@ def about(run: Loop) -> dict[str, Any]:
     }
 
 
-def capture(run: Loop) -> dict[str, Any]:
-    """The parts of a checkpoint: model, optimizers, loop and one section for each plugin."""
-    run.flush()
-    plugins = {
-        name: plugin.state_dict()
+def _stateful(run: Loop) -> dict[str, Stateful]:
+    return {
+        name: plugin
         for name, plugin in run.bus.plugins.items()
         if isinstance(plugin, Stateful) and not isinstance(plugin, nn.Module)
     }
+
+
+def capture(run: Loop) -> dict[str, Any]:
+    """The parts of a checkpoint: model, optimizers, loop and one section for each plugin."""
+    run.flush()
+    plugins = {name: plugin.state_dict() for name, plugin in _stateful(run).items()}
     return {
         "model": run.task.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
@@ -57,6 +61,7 @@ def capture(run: Loop) -> dict[str, Any]:
             "records": run.buffer.state_dict(),
             "position": run.position.state_dict(run),
             "optimizers": optimizer_state.described(run.optimizers, run.task, run.given_options),
+            "made_with": [each.name for each in run.loaded],
             "task": {} if run.task_state is None else run.task_state.state_dict(),
         },
         # Sections that no active plugin took when they were loaded go on with the run.
@@ -97,8 +102,15 @@ def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
         if name in sections and isinstance(plugin, Stateful):
             plugin.load_state_dict(sections.pop(name))
     run.kept_sections = sections
+    without = [name for name in _stateful(run) if name not in parts["plugins"]]
+    made_with = ", ".join(loop["made_with"]) or "none"
     if sections:
         logger.warning(
-            "%s has sections of plugins that are not active: %s; they are kept", source,
-            ", ".join(sections),
+            "%s has sections of plugins that are not active: %s; they are kept (it was made with "
+            "the plugins %s)", source, ", ".join(sections), made_with,
+        )  # fmt: skip
+    if without:
+        logger.warning(
+            "%s has no section of %s, which begins anew (it was made with the plugins %s)", source,
+            ", ".join(without), made_with,
         )  # fmt: skip

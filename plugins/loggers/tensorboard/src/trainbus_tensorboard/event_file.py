@@ -7,12 +7,17 @@ import platform
 import time as clock
 from collections.abc import Iterable
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
+
+
+#: Of this process: two loggers of a run may begin in the same second.
+_FILES = count()
 
 
 class EventFile:
@@ -30,7 +35,8 @@ class EventFile:
 
         # The form of the name is TensorBoard's, which reads a directory's files in its order.
         moment, host = int(clock.time()), platform.node()
-        self.path = directory / f"events.out.tfevents.{moment:010d}.{host}.{os.getpid()}"
+        name = f"events.out.tfevents.{moment:010d}.{host}.{os.getpid()}.{next(_FILES)}"
+        self.path = directory / name
         #: Bytes that are safe.
         self.size = self.path.stat().st_size if self.path.exists() else 0
         self._first = Event(wall_time=clock.time(), file_version="brain.Event:2")
