@@ -24,8 +24,9 @@ def test_every_event_is_fired_and_every_action_called():
 
             def note(run, name=name):
                 called.append(name)
+                return (yield)
 
-            setattr(recorder, name, hookimpl(note))
+            setattr(recorder, name, hookimpl(wrapper=True)(note))
     for scenario in SCENARIOS.values():
         scenario.play(lab_of(recorder))
     kinds = {name: spec_options(each).kind for name, each in hookspecs.declared().items()}

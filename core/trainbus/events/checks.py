@@ -12,6 +12,7 @@ from trainbus.errors import PluginError, nearest
 from trainbus.events.compiler import Hook
 from trainbus.events.markers import impl_options, spec_options
 from trainbus.events.plugin import Plugin, marker
+from trainbus.events.results import check_answer
 
 
 def declared_by(namespace: object, by: str, taken: Collection[str]) -> dict[str, Hook]:
@@ -121,6 +122,8 @@ def _check_listener(
             f"{where}: a wrapper is a generator (`result = yield`, then `return result`) and "
             "is marked @hookimpl(wrapper=True); here is one without the other"
         )
+    if hook.answers and not options["wrapper"]:
+        check_answer(where, name, function)
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in (
             parameter.KEYWORD_ONLY,

@@ -35,6 +35,8 @@ class SpecOptions:
     final: bool = False
     #: Its listeners may change what is computed.
     computes: bool = False
+    #: An action whose result says that it is done: a listener without any would have it done twice.
+    answers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def hookspec(function: F | None = None, /, **options: Any) -> F | Callable[[F], 
 
     Args:
         function: its name and arguments are those of the hook.
-        options: `kind`, `cadence`, `strict`, `final`, `computes`: see `SpecOptions`.
+        options: `kind`, `cadence`, `strict`, `final`, `computes`, `answers`: see `SpecOptions`.
     """
     spec = SpecOptions(**options)
 
