@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
 from types import ModuleType
 from typing import Any
@@ -149,6 +149,25 @@ def _check_listener(
     limited = mine.once or mine.rank_zero or mine.every is not None
     if limited and hook.arguments[:1] != ("run",):
         raise PluginError(f"{where}: every, once and rank_zero need a hook that receives the run")
+
+
+def misspelt_names(
+    plugin: Plugin, listeners: Mapping[str, Callable[..., Any]], known: Mapping[str, Plugin]
+) -> Iterator[str]:
+    """What is said of names in `before` and `after` that are like those of a registered plugin.
+
+    Absent ones do not matter, so this is no error.
+    """
+    names = {*known, *(each.kind for each in known.values())}
+    for attribute, function in listeners.items():
+        options = impl_options(function)
+        for where in ("before", "after"):
+            for name in getattr(options, where):
+                if name not in names and (mend := nearest(name, names, 0.8)) != ".":
+                    yield (
+                        f"{plugin}, listener {attribute}: {where}=[{name!r}] names no plugin that "
+                        f"is active{mend}"
+                    )
 
 
 def listens(task: object, hooks: Mapping[str, Hook]) -> bool:

@@ -9,7 +9,13 @@ from typing import Any
 import pluggy
 
 from trainbus.errors import Control, PluginError, nearest, together
-from trainbus.events.checks import check_identity, declared_by, listeners_of, namespace_of
+from trainbus.events.checks import (
+    check_identity,
+    declared_by,
+    listeners_of,
+    misspelt_names,
+    namespace_of,
+)
 from trainbus.events.compiler import Compiled, Hook, Listener, Opened
 from trainbus.events.markers import Kind, impl_options
 from trainbus.events.order import in_order
@@ -110,6 +116,9 @@ class EventBus:
         if failures:
             raise together(failures)
         heard = self._check_order(added, known, hooks)
+        for plugin in fresh:
+            for problem in misspelt_names(plugin, vars(added[plugin.name]), known):
+                logger.warning("%s", problem)
 
         # From here on nothing is refused.
         self._add_hooks(namespaces, hooks)

@@ -24,8 +24,8 @@ from trainbus.events.markers import hookimpl, spec_options
 from trainbus.events.plugin import marker
 from trainbus.plugins import loading
 from trainbus.plugins.discovery import Found, Installed, import_target
+from trainbus.plugins.names import name_of
 from trainbus.plugins.options import Given, build, schema, unknown_option
-from trainbus.plugins.selection import name_of
 
 
 @dataclass(frozen=True)

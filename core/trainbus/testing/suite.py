@@ -20,8 +20,8 @@ from trainbus.engine.state import Stateful
 from trainbus.engine.task import Task
 from trainbus.engine.trainer import Trainer
 from trainbus.errors import PluginError, nearest
+from trainbus.plugins.names import name_of
 from trainbus.plugins.options import schema, types_of
-from trainbus.plugins.selection import name_of
 from trainbus.testing.bench import Bench, Subject
 from trainbus.testing.odd_records import log_odd_things
 from trainbus.testing.roles import AcceleratorChecks, LoggerChecks, ObserverChecks, same

@@ -42,10 +42,10 @@ class Waiting:
         """Look at every operation inside."""
         fetch, note = MetricBuffer.fetch, self._note
 
-        def counted_fetch(buffer: MetricBuffer) -> list[Row]:
+        def counted_fetch(buffer: MetricBuffer, *arguments: Any, **named: Any) -> list[Row]:
             if buffer.pending:
                 note("fetches what was logged", *_LOGGING)
-            return fetch(buffer)
+            return fetch(buffer, *arguments, **named)
 
         def counted_synchronize(*_arguments: Any) -> None:
             note("synchronizes")
