@@ -11,7 +11,14 @@ from trainbus.testing.scenarios import SCENARIOS
 
 def lab_of(plugin):
     subject = Subject.of(
-        lambda: plugin, {}, beside=(), synchronises=0, skip={}, task=TinyTask, loader=make_loader
+        lambda: plugin,
+        {},
+        beside=(),
+        synchronises=0,
+        milliseconds=10,
+        skip={},
+        task=TinyTask,
+        loader=make_loader,
     )
     return Bench(subject)
 
