@@ -70,7 +70,7 @@ def on_fit_start(run: Run) -> None:
     """
 
 
-@hookspec(kind="action")
+@hookspec(kind="action", answers=True)
 def load_checkpoint(run: Run, path: Path) -> bool:
     """Read a checkpoint into the run; True when it is done."""
 
@@ -113,7 +113,7 @@ def on_after_loss(run: Run) -> None:
     """`run.loss` is what is logged; `run.loss_to_backward`, differentiated, may be replaced."""
 
 
-@hookspec(kind="action", computes=True)
+@hookspec(kind="action", computes=True, answers=True)
 def backward(run: Run) -> bool:
     """Differentiate `run.loss_to_backward`; True when it is done."""
 
@@ -304,7 +304,7 @@ def on_log_end(run: RunInfo, status: str) -> None:
 # --- checkpoints and the end ---------------------------------------------------------------------
 
 
-@hookspec(kind="action")
+@hookspec(kind="action", answers=True)
 def save_checkpoint(run: Run, path: Path) -> bool:
     """Write the run's state to `path`; True when it is on the disk."""
 

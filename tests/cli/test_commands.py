@@ -184,3 +184,45 @@ def test_run_shows_the_traceback_of_a_script_that_fails(process, tmp_path):
     script.write_text("def learn():\n    raise ValueError('mine')\nlearn()\n")
     done = process("run", script, status=1)
     assert "in learn" in done.stderr and "ValueError: mine" in done.stderr
+
+
+DRIFT = '''
+from trainbus import hookimpl, hookspec
+
+class DriftHooks:
+    @hookspec(cadence="step")
+    def on_drift(self, run, amount: float):
+        """The loss has grown."""
+
+@hookimpl
+def register_hookspecs():
+    return DriftHooks
+'''
+
+
+def test_hooks_shows_those_that_plugins_declare(trainbus, tmp_path):
+    (tmp_path / "drift.py").write_text(DRIFT)
+    (line,) = (
+        line
+        for line in trainbus("hooks", "-p", "./drift.py").stdout.splitlines()
+        if line.startswith("on_drift ")
+    )
+    assert "The loss has grown. Declared by plugin 'drift' (./drift.py)." in line
+    one = trainbus("hooks", "-p", "./drift.py", "on_drift").stdout
+    assert one.startswith("on_drift(run, amount: float)\n\nAn event. `every=n` counts")
+    assert (
+        "did you mean 'on_drift'?"
+        in trainbus("hooks", "-p", "./drift.py", "on_drfit", status=2).stderr
+    )
+
+
+def test_hooks_shows_those_of_the_core_whatever_a_plugin_does(trainbus):
+    done = trainbus("hooks", "-p", "no_such_thing")
+    assert "on_fit_start" in done.stdout
+    assert "hooks of plugins are missing: no plugin 'no_such_thing'" in done.stderr
+
+
+def test_a_hooks_arguments_are_shown_by_their_names(trainbus):
+    shown = trainbus("hooks", "on_log_end").stdout.splitlines()[0]
+    assert shown == "on_log_end(run: RunInfo, status: str)"
+    assert trainbus("hooks", "on_run_end").stdout.splitlines()[0] == "on_run_end(run, status: str)"

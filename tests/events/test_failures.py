@@ -132,13 +132,13 @@ def test_a_failing_logger_is_set_aside_and_the_others_go_on(hook, warnings):
     assert bus.errors[0] in warning
 
 
-def test_a_plugin_that_was_set_aside_is_called_by_no_hook_but_the_last():
+def test_an_observer_that_was_set_aside_is_called_by_no_hook_but_the_last():
     bus, called = Bus(), []
     tell = {
         hook: hookimpl(lambda hook=hook: called.append(hook))
         for hook in ("on_epoch_end", "on_params", "on_exception", "on_run_end")
     }
-    bus.register(plugin(on_metrics=raising(OSError()), **tell), "foo")
+    bus.register(plugin(on_metrics=raising(OSError()), observer=True, **tell), "foo")
     call(bus, "on_metrics")
     assert bus.on_epoch_end is bus.on_params is bus.on_metrics is None
     call(bus, "on_exception")
@@ -153,6 +153,88 @@ def test_what_a_plugin_does_for_the_training_goes_on_though_its_record_fails():
     call(bus, "on_metrics")
     assert bus.on_metrics is None
     assert bus.training_step("run") == 1
+
+
+def test_a_plugin_whose_record_fails_keeps_its_vetoes_and_its_other_events():
+    """Only an observer is set aside whole: what others do for the training goes on."""
+    bus, called = Bus(), []
+
+    @hookimpl
+    def on_before_optimizer_step():
+        raise trainbus.SkipStep
+
+    tell = hookimpl(lambda: called.append("end"))
+    bus.register(
+        plugin(
+            on_metrics=raising(OSError()),
+            on_before_optimizer_step=on_before_optimizer_step,
+            on_train_batch_end=tell,
+        ),
+        "foo",
+    )
+    call(bus, "on_metrics")
+    assert bus.on_metrics is None
+    with pytest.raises(trainbus.SkipStep):
+        call(bus, "on_before_optimizer_step")
+    call(bus, "on_train_batch_end")
+    assert called == ["end"] and len(bus.errors) == 1
+
+
+class AlertHooks:
+    @trainbus.hookspec
+    def on_alert(self, run):
+        """Something is wrong."""
+
+
+def bus_with_an_alarm(hook, **attributes):
+    """A bus whose plugin `caller` fires a hook of its own in `hook`; `foo` fails there."""
+    bus, called = Bus(), []
+
+    def fire():
+        called.append("caller")
+        if bus.on_alert:
+            bus.on_alert("run")
+
+    listeners = {hook: hookimpl(fire), "register_hookspecs": hookimpl(lambda: AlertHooks)}
+    bus.register(plugin(**listeners, **attributes), "caller")
+    tell = hookimpl(lambda: called.append("foo"))
+    bus.register(plugin(on_alert=raising(ValueError("no pager")), on_fit_end=tell), "foo", ORIGIN)
+    return bus, called
+
+
+@pytest.mark.parametrize(
+    ("hook", "attributes"), [("on_metrics", {}), ("on_epoch_end", {"observer": True})]
+)
+def test_who_fails_in_the_event_of_another_is_blamed_and_set_aside_there(hook, attributes):
+    bus, called = bus_with_an_alarm(hook, **attributes)
+    for _ in range(2):
+        call(bus, hook)
+    assert bus.errors == [f"plugin 'foo' ({ORIGIN}), on_alert: ValueError: no pager"]
+    call(bus, "on_fit_end")
+    assert called == ["caller", "caller", "foo"]
+
+
+def test_a_failure_in_the_event_of_another_ends_the_run_in_the_name_of_who_failed():
+    bus, _ = bus_with_an_alarm("on_epoch_end")
+    with pytest.raises(ValueError, match="no pager") as caught:
+        call(bus, "on_epoch_end")
+    assert caught.value.__notes__ == [f"raised by plugin 'foo' ({ORIGIN}), on_alert"]
+
+
+def test_a_plugin_that_is_unregistered_in_the_call_and_raises_is_named():
+    bus, _ = bus_with("on_fit_start", LookupError("what went wrong"))
+    bus.register(plugin(on_fit_start=hookimpl(tryfirst=True)(lambda: bus.unregister("foo"))), "a")
+    with pytest.raises(LookupError, match="what went wrong") as caught:
+        call(bus, "on_fit_start")
+    assert caught.value.__notes__ == [f"raised by plugin 'foo' ({ORIGIN}), on_fit_start"]
+
+
+def test_an_observer_that_is_unregistered_in_the_call_and_raises_is_reported():
+    bus, _ = bus_with("on_epoch_end", LookupError("late"), observer=True)
+    leave = plugin(on_epoch_end=hookimpl(tryfirst=True)(lambda: bus.unregister("foo")))
+    bus.register(leave, "a")
+    call(bus, "on_epoch_end")
+    assert bus.errors == [f"plugin 'foo' ({ORIGIN}), on_epoch_end: LookupError: late"]
 
 
 def test_recall_brings_a_plugin_back_and_forgets_its_errors():
@@ -259,7 +341,7 @@ def test_a_failing_logger_does_not_end_the_run(tmp_path):
 
 def test_the_next_run_begins_with_all_plugins(tmp_path):
     """The first metrics come at the end of an epoch; then the plugin is silent until a new run."""
-    failing, epochs = Failing("on_metrics", OSError()), []
+    failing, epochs = Failing("on_metrics", OSError(), observer=True), []
     failing.on_epoch_start = hookimpl(lambda run: epochs.append(run.epoch))
     trainer = Trainer(epochs=2, plugins=[failing], run_dir=tmp_path)
     trainer.fit(Line(), make_line_loader(3))

@@ -38,9 +38,6 @@ def wrappers(log, name):
         log.append(f"{name} replaces {result!r}")
         return f"replaced by {name}"
 
-    def forgets(run):
-        yield
-
     def swallows(run):
         try:
             return (yield)
@@ -71,7 +68,7 @@ def wrappers(log, name):
         yield
 
     kinds = (
-        passes, replaces, forgets, swallows, translates, fails_before, fails_after, never_yields,
+        passes, replaces, swallows, translates, fails_before, fails_after, never_yields,
         yields_twice,
     )  # fmt: skip
     return {kind.__name__: hookimpl(wrapper=True)(kind) for kind in kinds}

@@ -152,8 +152,16 @@ def test_the_doctor_reports_each_broken_plugin_with_its_cure(in_zoo, trainbus):
     assert "pip install -U trainbus-outdated" in found["outdated"]
     assert "pip install -U 'no-such-sdk>=2.5'" in found["needy"]
     assert "pip install -U 'pluggy>=99'" in found["elderly"]
+    assert "did you mean 'on_fit_start'?" in found["misspelt"]
     assert "good" not in found
-    assert done.stdout.splitlines()[-1] == "6 problems found"
+    assert done.stdout.splitlines()[-1] == "7 problems found"
+
+
+def test_the_doctor_tells_a_plugin_that_needs_options_from_a_broken_one(in_zoo, trainbus):
+    lines = trainbus("doctor", status=1).stdout.splitlines()
+    (plain,) = (line for line in lines if " plain " in line)
+    assert plain.split()[0] == "options"
+    assert "needs the option 'size'" in plain
 
 
 def test_the_doctor_reports_what_is_switched_on_and_cannot_be_registered(in_zoo, trainbus):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from trainbus import PluginError, Trainer
+from trainbus.plugins.options import placed
 
 
 @pytest.fixture
@@ -130,11 +131,42 @@ def test_text_becomes_what_the_type_says(in_zoo, told, monkeypatch, load, key, t
     assert type(from_command_line) is type(value) or isinstance(value, Path)
 
 
-def test_a_project_file_gives_values_with_their_types(in_zoo, project, load):
+def test_a_project_file_gives_values_with_their_types(in_zoo, project, tmp_path, load):
     project("[options.typed]\nrate = 2\nloud = true\ntags = ['a']\nwhere = 'x'\nlimit = 5")
     plugin = load("typed")["typed"].object
     assert (plugin.rate, plugin.loud, plugin.tags) == (2.0, True, ["a"])
-    assert (plugin.where, plugin.limit) == (Path("x"), 5)
+    assert (plugin.where, plugin.limit) == (tmp_path / "x", 5)
+
+
+@pytest.mark.parametrize("inner", ["", "inner/deep"])
+def test_a_path_in_a_file_is_meant_from_the_file(
+    in_zoo, project, tmp_path, monkeypatch, load, inner
+):
+    project("[options.typed]\nwhere = 'data/x'")
+    (tmp_path / inner).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(tmp_path / inner)
+    assert load("typed")["typed"].object.where == tmp_path / "data" / "x"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "right"),
+    [
+        (Path, Path("x"), Path("/f/x")),
+        (Path, Path("/else/x"), Path("/else/x")),
+        (Path, Path("~/x"), Path("~/x")),
+        (str | Path | None, "x", "/f/x"),
+        (str | Path | None, "s3://bucket/x", "s3://bucket/x"),
+        (str | Path | None, None, None),
+        (str, "x", "x"),
+        (list[Path], [Path("x")], [Path("/f/x")]),
+        (list[str | Path], ["x"], ["/f/x"]),
+        (dict[str, Path], {"x": Path("x")}, {"x": Path("/f/x")}),
+        (dict[str, str | Path] | None, {"x": "x"}, {"x": "/f/x"}),
+        (list[str], ["x"], ["x"]),
+    ],
+)
+def test_what_may_be_a_path_is_placed_and_nothing_else(annotation, value, right):
+    assert placed(value, annotation, Path("/f")) == right
 
 
 # --- wrong ones ----------------------------------------------------------------------------------
@@ -247,6 +279,25 @@ def test_options_for_a_ready_made_plugin_are_refused_not_ignored(in_zoo, told, l
 
     told(options=("typed.steps=3",))
     assert "steps" in refusal(load, Typed())
+
+
+def test_options_of_a_file_for_a_ready_made_plugin_are_refused_not_ignored(
+    in_zoo, project, tmp_path, load
+):
+    from trainbus_kinds import Typed
+
+    project("[options.typed]\nsteps = 3")
+    message = refusal(load, Typed())
+    assert message.startswith(str(tmp_path / "trainbus.toml"))
+    assert "plugin 'typed' was made by the program" in message
+    assert "Set it where the program makes the plugin" in message
+
+
+def test_a_variable_for_a_ready_made_plugin_is_refused_not_ignored(in_zoo, monkeypatch, load):
+    from trainbus_kinds import Typed
+
+    monkeypatch.setenv("TRAINBUS_TYPED_STEPS", "3")
+    assert refusal(load, Typed()).startswith("TRAINBUS_TYPED_STEPS: plugin 'typed' was made")
 
 
 # --- what is written down ------------------------------------------------------------------------

@@ -75,7 +75,6 @@ class Lines:
 
 
 class AllRanks(Lines):
-    plugin_name = "lines"
     all_ranks = True
 '''
 TO = ("--to", "loggers:Lines", "-o", "lines.file=lines.jsonl")

@@ -1,8 +1,10 @@
 """The suite finds what it is there to find, and says which plugin it is and what to do."""
 
 import os
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -291,6 +293,8 @@ class Bad:
 }
 
 
+ALL = {**BAD, **runpy.run_path(str(Path(__file__).with_name("harmful.py")))["HARMFUL"]}
+
 SDK = """
 import json
 import numpy
@@ -339,6 +343,40 @@ class Reading:
 TestOnce = conformance(Reading, synchronises=1)
 TestNever = conformance(Reading)
 """
+AT_HOME = """
+class OneHot:
+    @hookimpl
+    def on_train_batch_start(self, run):
+        self.hot = torch.nn.functional.one_hot(run.batch[1], 3)
+
+class Drawn:
+    @hookimpl
+    def on_train_batch_start(self, run):
+        self.share = float(torch.rand((), device="cpu"))
+        self.places = (torch.randperm(4) + torch.tensor(1)).tolist()
+
+class OnTheDevice:
+    @hookimpl
+    def on_train_batch_start(self, run):
+        self.share = float(torch.rand((), device=run.device))
+
+class Mixed:
+    @hookimpl
+    def on_train_batch_start(self, run):
+        self.share = float(run.batch[0].sum() * torch.rand(()))
+
+class Counted:
+    @hookimpl
+    def on_train_batch_start(self, run):
+        self.hot = torch.nn.functional.one_hot(run.batch[1])
+
+TestOneHot = conformance(OneHot)
+TestDrawn = conformance(Drawn)
+TestOnTheDevice = conformance(OnTheDevice)
+TestMixed = conformance(Mixed)
+TestCounted = conformance(Counted)
+"""
+WAITS = {"OneHot": False, "Drawn": False, "OnTheDevice": True, "Mixed": True, "Counted": True}
 ONCE = {"Once": "passed", "Never": "failed"}
 DEVICE = """
 class Device(Accelerator):
@@ -372,18 +410,25 @@ def results(tmp_path_factory):
     """All of them, run by pytest in one process of its own: results by file, class and test."""
     folder = tmp_path_factory.mktemp("bad")
     asked = []
-    for number, (case, (source, _)) in enumerate(BAD.items()):
-        text = f"{PRELUDE}\n{source}\nTestBad = conformance(Bad)\n"
+    for number, (case, (source, _)) in enumerate(ALL.items()):
+        text = f"{PRELUDE}\nOPTIONS = {{}}\n{source}\nTestBad = conformance(Bad, **OPTIONS)\n"
         (folder / f"test_{number}.py").write_text(text)
         asked.append(f"test_{number}.py::TestBad::test_{check_of(case)}")
     (folder / "bad_module.py").write_text(SDK)
     (folder / "test_imports.py").write_text(IMPORTS)
     asked.append("test_imports.py::TestBad::test_imports_no_sdk")
-    for name, source in {"good": GOOD, "reading": READING, "device": DEVICE, "log": LOG}.items():
+    for name, source in {
+        "good": GOOD,
+        "reading": READING,
+        "device": DEVICE,
+        "log": LOG,
+        "home": AT_HOME,
+    }.items():
         (folder / f"test_{name}.py").write_text(PRELUDE + source)
     asked += ["test_good.py::TestGood", "test_log.py"]
     asked += [f"test_good.py::TestLess::test_{check}" for check in LESS]
     asked += [f"test_reading.py::Test{kind}::test_adds_no_synchronisation" for kind in ONCE]
+    asked += [f"test_home.py::Test{kind}::test_adds_no_synchronisation" for kind in WAITS]
     asked += [f"test_device.py::TestFar::test_{check}" for check in FAR]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     done = subprocess.run(
@@ -406,12 +451,13 @@ def check_of(case):
     return case.partition(":")[0]
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", ALL)
 def test_a_bad_plugin_is_found(case, results):
-    result = results[f"test_{list(BAD).index(case)}", "TestBad"][check_of(case)]
+    result = results[f"test_{list(ALL).index(case)}", "TestBad"][check_of(case)]
     assert result.outcome == "failed"
+    assert "Bad" in result.text or "'bad'" in result.text, "the plugin is named"
     position = 0
-    for part in BAD[case][1].split("*"):
+    for part in ALL[case][1].split("*"):
         position = result.text.find(part, position)
         assert position >= 0, f"{part!r} is not said in\n{result.text}"
 
@@ -441,6 +487,12 @@ def test_what_is_documented_to_wait_may_wait_as_often(results):
     for kind, outcome in ONCE.items():
         result = results["test_reading", f"Test{kind}"]["adds_no_synchronisation"]
         assert result.outcome == outcome
+
+
+@pytest.mark.parametrize("kind", WAITS)
+def test_only_what_is_on_the_device_is_waited_for(kind, results):
+    result = results["test_home", f"Test{kind}"]["adds_no_synchronisation"]
+    assert result.outcome == ("failed" if WAITS[kind] else "passed")
 
 
 def test_where_a_device_is_absent_what_needs_it_is_skipped(results):

@@ -11,7 +11,14 @@ from trainbus.testing.scenarios import SCENARIOS
 
 def lab_of(plugin):
     subject = Subject.of(
-        lambda: plugin, {}, beside=(), synchronises=0, skip={}, task=TinyTask, loader=make_loader
+        lambda: plugin,
+        {},
+        beside=(),
+        synchronises=0,
+        milliseconds=10,
+        skip={},
+        task=TinyTask,
+        loader=make_loader,
     )
     return Bench(subject)
 
@@ -24,8 +31,9 @@ def test_every_event_is_fired_and_every_action_called():
 
             def note(run, name=name):
                 called.append(name)
+                return (yield)
 
-            setattr(recorder, name, hookimpl(note))
+            setattr(recorder, name, hookimpl(wrapper=True)(note))
     for scenario in SCENARIOS.values():
         scenario.play(lab_of(recorder))
     kinds = {name: spec_options(each).kind for name, each in hookspecs.declared().items()}

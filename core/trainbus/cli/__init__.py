@@ -149,11 +149,21 @@ def plugins(hooks: bool, why: bool, as_json: bool) -> None:
 @trainbus.command()
 @click.argument("name", required=False)
 @click.option("--markdown", is_flag=True, help="The whole reference, as in docs/hooks.md.")
+@selects_plugins
 def hooks(name: str | None, markdown: bool) -> None:
-    """Show the hooks in firing order, or one of them."""
+    """Show the hooks in firing order, then those that active plugins declare; or one of them."""
     from trainbus.cli import reference
 
-    click.echo(reference.as_markdown() if markdown else reference.as_text(name))
+    if markdown:
+        click.echo(reference.as_markdown())
+        return
+    try:
+        loaded = loading.load(but=DEFAULTS)
+        loading.bus_of(loaded)
+    except TrainbusError as error:  # the core's hooks are shown whatever a plugin does
+        click.echo(f"warning: hooks of plugins are missing: {error}", err=True)
+        loaded = []
+    click.echo(reference.as_text(name, loaded))
 
 
 @trainbus.command()

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 
 import click
 
+from trainbus.bus import Bus
 from trainbus.errors import PluginError, TrainbusError
+from trainbus.events.checks import namespace_of
+from trainbus.events.plugin import Plugin, marker
 from trainbus.plugins import loading
-from trainbus.plugins.discovery import Found, Installed
+from trainbus.plugins.discovery import Installed, usurper
+from trainbus.plugins.options import NeedsOptions
 from trainbus.plugins.project import find_project
+from trainbus.plugins.selection import Request
 
 
 def report() -> int:
@@ -27,10 +33,9 @@ def report() -> int:
     problems += _project()
     click.echo("\nplugins")
     installed = Installed()
-    for name, found in sorted(installed.every.items()):
-        problem = _broken(found)
-        problems += problem is not None
-        click.echo(f"  {'broken' if problem else 'ok':8} {name:14} {problem or found.origin}")
+    for name, status, said in _plugins(installed):
+        problems += status == "broken"
+        click.echo(f"  {status:8} {name:14} {said}")
     try:
         loading.bus_of(loading.load(installed=installed))
     except PluginError as error:
@@ -61,13 +66,41 @@ def _project() -> int:
     return 0
 
 
-def _broken(found: Found) -> str | None:
+def _plugins(installed: Installed) -> Iterator[tuple[str, str, str]]:
+    """Each installed plugin, how it is, and what a trainer would say of it."""
+    loaded: dict[str, Plugin | PluginError] = {}
+    for name in sorted(installed.every):
+        loaded[name] = _loaded(name, installed)
+    made = [each for each in loaded.values() if isinstance(each, Plugin)]
+    for name, each in loaded.items():
+        problem = _refused(each, made) if isinstance(each, Plugin) else each
+        # Made without options here: what it has to be told is no fault of its own.
+        status = "options" if isinstance(problem, NeedsOptions) else "broken"
+        yield name, status if problem else "ok", str(problem or installed.every[name].origin)
+    for found in installed.usurping:
+        yield found.name, "broken", usurper(found.name, found.origin)
+
+
+def _loaded(name: str, installed: Installed) -> Plugin | PluginError:
+    found = installed.every[name]
     if found.rivals:
-        return f"also provided by {', '.join(found.rivals)}; uninstall one"
+        return PluginError(f"also provided by {found.others}")
     if problems := found.distribution.unmet:
-        return "; ".join(problems)
+        return PluginError("; ".join(problems))
     try:
-        found.load()
+        return loading.load_one(name, Request(name, "doctor"), installed=installed)
     except PluginError as error:
-        return str(error)
+        return error
+
+
+def _refused(plugin: Plugin, others: Sequence[Plugin]) -> PluginError | None:
+    """Why a bus does not take it, on which the hooks of all plugins are declared."""
+    bus = Bus()
+    try:
+        for each in others:
+            if marker(each.object, "register_hookspecs") and each is not plugin:
+                bus.declare(namespace_of(each), str(each))
+        bus.register_all([plugin])
+    except PluginError as error:
+        return error
     return None

@@ -25,24 +25,27 @@ def show_plugins(as_json: bool) -> None:
         if name in selection.blocked:
             status, note = "off", f"by {selection.blocked[name]}"
         if found.rivals:
-            status, note = "broken", f"also provided by {', '.join(found.rivals)}; uninstall one"
+            status, note = "broken", f"also provided by {found.others}"
         elif problems := found.distribution.unmet:
             status, note = "broken", "; ".join(problems)
         rows.append([name, status, found.version, found.dist_name, note])
     for name, request in selection.active.items():
         if name in installed.every:
             continue
-        note = str(request.item)
+        note = f"{request.item!s:.80}"
         missing = isinstance(request.item, str) and note == name
         note = loading.unknown(name, installed) if missing else note
         rows.append([name, "missing" if missing else "active", "", "", note])
+    for found in installed.usurping:
+        note = "the name is trainbus's own"
+        rows.append([found.name, "broken", found.version, found.dist_name, note])
     _table(("name", "status", "version", "distribution", "note"), rows, as_json)
 
 
 def show_why(as_json: bool) -> None:
     """Who switched each plugin on or off: the last word on its name."""
     selection = select()
-    rows = [[name, "on", request.why] for name, request in selection.active.items()]
+    rows = [[name, "on", request.reason] for name, request in selection.active.items()]
     rows += [[name, "off", why] for name, why in selection.blocked.items()]
     _table(("name", "is", "because of"), sorted(rows), as_json)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainbus import hookspecs
 from trainbus.errors import UsageError, nearest
+from trainbus.events.checks import namespace_of
 from trainbus.events.markers import spec_options
+from trainbus.events.plugin import Plugin, marker
 
 _EVERY = {
     "step": "optimizer steps",
@@ -28,22 +31,37 @@ data to loggers. A **contribution** is asked once. How to listen: [writing hooks
 
 def signature(name: str, declaration: Callable[..., Any]) -> str:
     """`on_metrics(run, step: int, metrics: Mapping[str, float])`, with the result of an action."""
-    text = str(inspect.signature(declaration)).replace("'", "")
-    text = text.removesuffix(" -> None").replace("run: Run", "run")
-    return name + text
+    given = inspect.signature(declaration)
+    arguments = [each for name, each in given.parameters.items() if name != "self"]
+    text = str(given.replace(parameters=arguments)).replace("'", "")
+    return name + re.sub(r"\brun: Run\b", "run", text.removesuffix(" -> None"))
 
 
-def as_text(name: str | None = None) -> str:
-    """All hooks with the first line of their description, or one hook in full."""
+def as_text(name: str | None = None, plugins: Sequence[Plugin] = ()) -> str:
+    """All hooks with the first line of their description, or one hook in full.
+
+    Args:
+        name: that of the hook, or None for all.
+        plugins: those whose own hooks are shown, too.
+    """
     hooks = hookspecs.declared()
+    by = dict.fromkeys(hooks, "")
+    for plugin in plugins:
+        if marker(plugin.object, "register_hookspecs") is not None:
+            namespace = vars(namespace_of(plugin)).items()
+            own = {each: spec for each, spec in namespace if hasattr(spec, "trainbus_spec_options")}
+            hooks |= own
+            by |= dict.fromkeys(own, f"Declared by {plugin}.")
     if name is None:
-        return "\n".join(
-            f"{hook:28} {inspect.getdoc(declaration).splitlines()[0]}"  # type: ignore[union-attr]
-            for hook, declaration in hooks.items()
-        )
+        lines = {
+            hook: (inspect.getdoc(spec) or "").partition("\n")[0] for hook, spec in hooks.items()
+        }
+        return "\n".join(f"{hook:28} {lines[hook]} {by[hook]}".rstrip() for hook in hooks)
     if name not in hooks:
         raise UsageError(f"no hook {name!r} is declared{nearest(name, hooks)}")
-    return f"{signature(name, hooks[name])}\n\n{_facts(hooks[name])}\n\n{hooks[name].__doc__}"
+    spec = hooks[name]
+    facts = f"{_facts(spec)} {by[name]}".rstrip()
+    return f"{signature(name, spec)}\n\n{facts}\n\n{inspect.getdoc(spec) or ''}".rstrip()
 
 
 def as_markdown() -> str:

@@ -20,7 +20,7 @@ from trainbus.devices.accelerator import Accelerator
 from trainbus.engine.accumulation import Window
 from trainbus.engine.metrics import MetricBuffer, Metrics
 from trainbus.engine.settings import Settings
-from trainbus.errors import UsageError
+from trainbus.errors import UsageError, nearest
 from trainbus.events.plugin import Plugin
 from trainbus.records.artifacts import ARTIFACT_KINDS, Artifact, ArtifactKind
 from trainbus.records.journal import read_only
@@ -278,6 +278,9 @@ class Run:
         Raises:
             UsageError: another plugin plays it.
         """
+        known = {"precision", "compile", *self._claims}
+        if role not in known and (mend := nearest(role, known, 0.8)) != ".":
+            raise UsageError(f"run.claim({role!r}): nobody asks for this role{mend}")
         if plugin is None:
             return self._claims.get(role)
         if (other := self._claims.setdefault(role, plugin)) != plugin:

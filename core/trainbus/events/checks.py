@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
 from types import ModuleType
 from typing import Any
@@ -12,6 +12,7 @@ from trainbus.errors import PluginError, nearest
 from trainbus.events.compiler import Hook
 from trainbus.events.markers import impl_options, spec_options
 from trainbus.events.plugin import Plugin, marker
+from trainbus.events.results import check_answer
 
 
 def declared_by(namespace: object, by: str, taken: Collection[str]) -> dict[str, Hook]:
@@ -121,6 +122,8 @@ def _check_listener(
             f"{where}: a wrapper is a generator (`result = yield`, then `return result`) and "
             "is marked @hookimpl(wrapper=True); here is one without the other"
         )
+    if hook.answers and not options["wrapper"]:
+        check_answer(where, name, function)
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in (
             parameter.KEYWORD_ONLY,
@@ -146,6 +149,25 @@ def _check_listener(
     limited = mine.once or mine.rank_zero or mine.every is not None
     if limited and hook.arguments[:1] != ("run",):
         raise PluginError(f"{where}: every, once and rank_zero need a hook that receives the run")
+
+
+def misspelt_names(
+    plugin: Plugin, listeners: Mapping[str, Callable[..., Any]], known: Mapping[str, Plugin]
+) -> Iterator[str]:
+    """What is said of names in `before` and `after` that are like those of a registered plugin.
+
+    Absent ones do not matter, so this is no error.
+    """
+    names = {*known, *(each.kind for each in known.values())}
+    for attribute, function in listeners.items():
+        options = impl_options(function)
+        for where in ("before", "after"):
+            for name in getattr(options, where):
+                if name not in names and (mend := nearest(name, names, 0.8)) != ".":
+                    yield (
+                        f"{plugin}, listener {attribute}: {where}=[{name!r}] names no plugin that "
+                        f"is active{mend}"
+                    )
 
 
 def listens(task: object, hooks: Mapping[str, Hook]) -> bool:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from trainbus.errors import Control, SkipBatch, StopRun
+from trainbus.errors import Control, PluginError, SkipBatch, StopRun
 from trainbus.events.markers import Cadence, ImplOptions, SpecOptions
+from trainbus.events.results import gives, lost, unwanted
 from trainbus.events.timing import Timings, begin
 
 #: When a listener marked `every=n` is due, by what its hook counts.
@@ -34,6 +35,8 @@ class Listener:
 
     hook: str
     plugin: str
+    #: The plugin and what it came from, for messages.
+    who: str
     function: Callable[..., Any]
     #: What it takes of the hook's arguments: by position, and those with a default by name.
     arguments: tuple[str, ...]
@@ -148,6 +151,12 @@ class Compiled:
                 "if _tb_result is not None:",
                 f"    {use[self.hook.kind]}",
             ]
+        elif self.hook.kind == "event" and gives(listener.function):
+            lines = [
+                f"_tb_result = {lines[0]}",
+                "if _tb_result is not None:",
+                f"    raise _tb_wrong(_tb_listener{i}, _tb_result)",
+            ]
         if not listener.core:
             raising = ["raise"]
             if self.hook.reaches_all:  # the strongest wish is told when all were called
@@ -252,7 +261,13 @@ class Compiled:
                 generator.close()
                 raise RuntimeError(f"wrapper of {self.hook.name} has a second `yield`")
             except StopIteration as stop:
-                result, error = stop.value, None
+                wrong = None
+                if error is None and (stop.value is None) is not (result is None):
+                    wrong = self._wrong(listener, stop.value, result)
+                if wrong is None:
+                    result, error = stop.value, None
+                elif self._failed(listener, wrong):
+                    error = wrong
             except BaseException as raised:
                 if raised is error or _is_converted(raised, error):
                     pass  # it went through
@@ -263,6 +278,14 @@ class Compiled:
         if error is not None:
             raise error
         return result
+
+    def _wrong(self, listener: Listener, value: Any, result: Any = None) -> PluginError | None:
+        """What is wrong with the value that a listener returned where the others gave `result`."""
+        if self.hook.kind == "event" and value is not None:
+            return unwanted(listener.who, listener.hook, self.hook.arguments, value)
+        if self.hook.kind == "action" and value is None:
+            return lost(listener.who, listener.hook, result)
+        return None
 
     # --- source --------------------------------------------------------------------------------
 
@@ -289,7 +312,7 @@ class Compiled:
             scope[f"_tb_call{i}"], scope[f"_tb_listener{i}"] = listener.function, listener
             if self._timings is not None:
                 scope[f"_tb_timing{i}"] = self._timings.of(listener.plugin, listener.hook)
-        scope |= {"_tb_begin": begin, "_tb_fails": self._fails}
+        scope |= {"_tb_begin": begin, "_tb_fails": self._fails, "_tb_wrong": self._wrong}
         arguments = ", ".join(filter(None, [first, *self.hook.arguments]))
         source = [f"def {self.hook.name}({arguments}):", *_indented(lines)]
         part = "hook" if listeners is self.plain else f"wrappers {first}"

@@ -9,7 +9,13 @@ from typing import Any
 import pluggy
 
 from trainbus.errors import Control, PluginError, nearest, together
-from trainbus.events.checks import check_identity, declared_by, listeners_of, namespace_of
+from trainbus.events.checks import (
+    check_identity,
+    declared_by,
+    listeners_of,
+    misspelt_names,
+    namespace_of,
+)
 from trainbus.events.compiler import Compiled, Hook, Listener, Opened
 from trainbus.events.markers import Kind, impl_options
 from trainbus.events.order import in_order
@@ -110,6 +116,9 @@ class EventBus:
         if failures:
             raise together(failures)
         heard = self._check_order(added, known, hooks)
+        for plugin in fresh:
+            for problem in misspelt_names(plugin, vars(added[plugin.name]), known):
+                logger.warning("%s", problem)
 
         # From here on nothing is refused.
         self._add_hooks(namespaces, hooks)
@@ -215,17 +224,15 @@ class EventBus:
                 if hook in hooks:
                     impl = pluggy.HookImpl(listeners, name, function, options)
                     impls.setdefault(hook, self._impls(hook)).append(impl)
-        position = {name: i for i, name in enumerate(known)}
         for hook, those in impls.items():
-            in_order(hook, those, position)
+            in_order(hook, those, known)
         return set(impls)
 
     def _sort(self, hooks: Collection[str]) -> None:
         """Write the order into pluggy's lists, which stay the one truth and are read in reverse."""
-        position = {name: i for i, name in enumerate(self._plugins)}
         for hook in hooks:
             caller = getattr(self._manager.hook, hook)
-            caller._hookimpls[:] = in_order(hook, self._impls(hook), position)[::-1]
+            caller._hookimpls[:] = in_order(hook, self._impls(hook), self._plugins)[::-1]
         self._changed(hooks)
 
     def _impls(self, hook: str) -> list[pluggy.HookImpl]:
@@ -269,7 +276,7 @@ class EventBus:
             isolated = hook.final or hook.kind == "record" or (observes and not hook.strict)
             keywords = tuple(name for name in impl.kwargnames if name in hook.arguments)
             listeners.append(Listener(
-                hook.name, plugin.name, impl.function, tuple(impl.argnames), keywords,
+                hook.name, plugin.name, str(plugin), impl.function, tuple(impl.argnames), keywords,
                 impl.wrapper, impl_options(impl.function), bool(isolated), plugin.core,
             ))  # fmt: skip
         return listeners
@@ -331,24 +338,33 @@ class EventBus:
         if isinstance(error, Control) and not final:
             error.by = error.by or str(self._plugins[listener.plugin])
             return True
-        who = f"{self._plugins[listener.plugin]}, {listener.hook}"
+        # Whoever fires a hook does not answer for those who listen to it: the innermost does.
+        culprit: Listener = vars(error).setdefault("trainbus_listener", listener)
+        who = f"{culprit.who}, {culprit.hook}"
         if not listener.isolated:
             if not any("raised by" in note for note in getattr(error, "__notes__", ())):
                 error.add_note(f"raised by {who}")
             return True
+        del vars(error)["trainbus_listener"]
         report = f"{who}: {type(error).__name__}: {error}"
         self.errors.append(report)
         logger.debug("%s", report, exc_info=error)
         if final:
             logger.warning("%s", report)
         else:
-            logger.warning("%s; it is set aside, the run goes on without it", report)
-            heard = self._hooks_of(listener.plugin)
-            # What a plugin does for the training goes on, though its records are lost.
-            acts = any(self._hooks[hook].kind == "action" for hook in heard)
-            self._silenced.add((listener.plugin, listener.hook if acts else _ALL))
-            self._changed(heard)
+            whole = self._is_observer(culprit.plugin)
+            what = "it" if whole else "this listener"
+            logger.warning("%s; %s is set aside, the run goes on without it", report, what)
+            self._silenced.add((culprit.plugin, _ALL if whole else culprit.hook))
+            self._changed(self._hooks_of(culprit.plugin))
         return False
+
+    def _is_observer(self, name: str) -> bool:
+        """Whether a plugin only looks on: what others do for the training goes on."""
+        plugin = self._plugins.get(name)  # unregistered, perhaps, while it was called
+        if plugin is None or not getattr(plugin.object, "observer", False):
+            return False
+        return all(self._hooks[hook].kind != "action" for hook in self._hooks_of(name))
 
     # --- time ----------------------------------------------------------------------------------
 

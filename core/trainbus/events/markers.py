@@ -37,6 +37,8 @@ class SpecOptions:
     computes: bool = False
     #: It tells of an end: a listener that raises a `Control` keeps it from nobody.
     reaches_all: bool = False
+    #: An action whose result says that it is done: a listener without any would have it done twice.
+    answers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def hookspec(function: F | None = None, /, **options: Any) -> F | Callable[[F], 
 
     Args:
         function: its name and arguments are those of the hook.
-        options: `kind`, `cadence`, `strict`, `final`, `computes`, `reaches_all`: see `SpecOptions`.
+        options: the attributes of `SpecOptions`.
     """
     spec = SpecOptions(**options)
 

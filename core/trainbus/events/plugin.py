@@ -22,6 +22,7 @@ class Plugin:
         source: where it was installed or imported from; empty for a package index.
         options: what it was made with, without secrets.
         core: a part of the loop itself, whose errors are those of the code that it calls.
+        kind: the plugin that it is one of, where it has a name of its own.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Plugin:
     source: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     core: bool = False
+    kind: str = ""
 
     def __str__(self) -> str:
         return f"plugin {self.name!r}" + (f" ({self.origin})" if self.origin else "")

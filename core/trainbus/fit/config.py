@@ -17,7 +17,15 @@ from trainbus.fit.instantiate import TRAINER, Factory, target_of, targets
 from trainbus.fit.static import Sources
 from trainbus.plugins import loading
 from trainbus.plugins.discovery import AUTOLOAD_GROUP, Installed
-from trainbus.plugins.options import Given, as_toml, unknown_option, validated
+from trainbus.plugins.names import is_name
+from trainbus.plugins.options import (
+    Given,
+    as_toml,
+    placed,
+    types_of,
+    unknown_option,
+    validated,
+)
 from trainbus.plugins.project import from_table
 from trainbus.plugins.selection import DEFAULTS, Request, command_line, select
 from trainbus.secrets import HIDDEN, hide_if_secret, hide_secrets
@@ -112,7 +120,8 @@ class Config:
         problems: list[TrainbusError] = [*self._misplaced()]
         for key, table in self.called.items():
             problems += self._calls.check(key, table, self._calls.read)
-        problems += self._wrong_plugins()
+        with self.importable():  # to find sources, which are read
+            problems += self._wrong_plugins()
         _raise(problems)
 
     def _misplaced(self) -> Iterator[UsageError]:
@@ -166,10 +175,11 @@ class Config:
         if item.endswith(".py"):
             loading.check_file(Path(item))
             return
-        if ":" not in item or item.startswith(f"{AUTOLOAD_GROUP}:"):
-            found = self._installed.every.get(name)
+        if is_name(item):
+            item = item.removeprefix(f"{AUTOLOAD_GROUP}:")
+            found = request.found or self._installed.every.get(item)
             if found is None:
-                raise PluginError(f"{request.why}: {loading.unknown(name, self._installed)}")
+                raise PluginError(f"{request.why}: {loading.unknown(item, self._installed)}")
             item, who = found.target, f"{name} ({found.origin})"
         try:
             signature = sources.read(item) if ":" in item else None
@@ -289,14 +299,21 @@ class Config:
         for request in selection.active.values():
             item = str(request.item)
             if request.why not in ("built in", "installed"):
-                names.append(from_there(Path(item)) if item.endswith(".py") else item)
-        values = {each.name: each.options for each in loaded}
+                item = from_there(Path(item)) if item.endswith(".py") else item
+                names.append(f"{request.alias}={item}" if request.alias else item)
+        values = {each.name: _from_here(each) for each in loaded}
         given = loading.given_options(project, selection, installed)
         options = {
             name: {key: values.get(name, {}).get(key, g.value) for key, g in table.items()}
             for name, table in given.items()
         }
         return names + [f"-{name}" for name in selection.blocked], options
+
+
+def _from_here(plugin: Plugin) -> dict[str, Any]:
+    """The options of a plugin, with paths that mean the same from any directory."""
+    types, here = types_of(type(plugin.object)), Path.cwd()
+    return {key: placed(each, types.get(key, Any), here) for key, each in plugin.options.items()}
 
 
 def _check_key(key: str, value: Any, where: str) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import re
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata, resources
 from typing import Any
 
@@ -14,6 +15,10 @@ from trainbus.errors import PluginError
 
 GROUP = "trainbus.plugins"
 AUTOLOAD_GROUP = "trainbus.autoload"
+#: Names that the loop itself has on the bus.
+OF_THE_LOOP = ("core", "task", "accelerator")
+
+logger = logging.getLogger("trainbus")
 
 
 class Distribution:
@@ -27,6 +32,11 @@ class Distribution:
     def about(self) -> Any:
         """The fields of its `METADATA`."""
         return self.files.metadata
+
+    @property
+    def is_core(self) -> bool:
+        """Whether it is trainbus itself."""
+        return normalized(self.about["Name"] or "") == "trainbus"
 
     @cached_property
     def source(self) -> str:
@@ -69,8 +79,8 @@ class Found:
     target: str
     group: str
     distribution: Distribution
-    #: Other distributions that claim the same name.
-    rivals: tuple[str, ...] = ()
+    #: What other distributions offer under the same name.
+    rivals: tuple[Found, ...] = ()
 
     @property
     def dist_name(self) -> str:
@@ -92,6 +102,12 @@ class Found:
         """Where it was installed from; empty for a package index."""
         return self.distribution.source
 
+    @property
+    def others(self) -> str:
+        """The other distributions that claim its name, and what to do about it."""
+        names = ", ".join(rival.dist_name for rival in self.rivals)
+        return f"{names}; uninstall one, or name the distribution"
+
     def load(self) -> Any:
         """Import what the entry point names. Raises `PluginError`."""
         return import_target(self.name, self.target, self.origin)
@@ -104,6 +120,8 @@ class Installed:
     """
 
     def __init__(self) -> None:
+        #: What other distributions offer under a name that is trainbus's own.
+        self.usurping: list[Found] = []
         self._versions: dict[str, str | None] = {}
 
     @cached_property
@@ -124,12 +142,29 @@ class Installed:
     def group(self, group: str) -> dict[str, Found]:
         """What distributions offer in a group of entry points, sorted by name."""
         by_name: dict[str, list[Found]] = {}
+        own = self._own if group in (GROUP, AUTOLOAD_GROUP) else ()
         for distribution, entries in self._offers:
             for entry in entries:
-                if entry.group == group:
-                    found = Found(entry.name, entry.value, group, distribution)
+                if entry.group != group:
+                    continue
+                found = Found(entry.name, entry.value, group, distribution)
+                if entry.name in own and not distribution.is_core:
+                    self.usurping.append(found)
+                    _warn_of_usurper(found.name, found.origin)
+                else:
                     by_name.setdefault(entry.name, []).append(found)
         return {name: _first(claims) for name, claims in sorted(by_name.items())}
+
+    def find(self, item: str) -> list[Found]:
+        """The plugins that a text means: one by its name, or all of a distribution by its."""
+        if item in self.every:
+            return [self.every[item]]
+        wanted = normalized(item)
+        if wanted == "trainbus":
+            return []
+        claims = [each for found in self.every.values() for each in (found, *found.rivals)]
+        # Named by its distribution it has no rival.
+        return [replace(each, rivals=()) for each in claims if normalized(each.dist_name) == wanted]
 
     def version(self, distribution: str) -> str | None:
         """The version of a distribution, or None where it is not installed."""
@@ -139,6 +174,13 @@ class Installed:
             except metadata.PackageNotFoundError:
                 self._versions[distribution] = None
         return self._versions[distribution]
+
+    @cached_property
+    def _own(self) -> set[str]:
+        """The names that no other distribution may give to a plugin."""
+        offered = (each for distribution, each in self._offers if distribution.is_core)
+        names = {entry.name for entries in offered for entry in entries if entry.group == GROUP}
+        return {*names, *OF_THE_LOOP}
 
     @cached_property
     def _offers(self) -> list[tuple[Distribution, list[metadata.EntryPoint]]]:
@@ -159,7 +201,17 @@ def _first(claims: list[Found]) -> Found:
     for each in claims:  # of one distribution the first on the path counts
         by_distribution.setdefault(normalized(each.dist_name), each)
     first, *others = (by_distribution[name] for name in sorted(by_distribution))
-    return replace(first, rivals=tuple(other.dist_name for other in others))
+    return replace(first, rivals=tuple(others))
+
+
+@cache  # said once in a process, however often it is looked at
+def _warn_of_usurper(name: str, origin: str) -> None:
+    logger.warning("%s", usurper(name, origin))
+
+
+def usurper(name: str, origin: str) -> str:
+    """What is said of a distribution that claims a name of trainbus."""
+    return f"{origin} offers a plugin {name!r}, a name that is trainbus's own: it is left out"
 
 
 def normalized(name: str) -> str:

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -26,9 +26,10 @@ from trainbus.plugins.discovery import (
     import_target,
     known_distributions,
 )
+from trainbus.plugins.names import found_of, is_name, kind_of, name_of
 from trainbus.plugins.options import Given, build, field_names, schema
 from trainbus.plugins.project import Project, find_project
-from trainbus.plugins.selection import Request, Selection, command_line, is_name, select
+from trainbus.plugins.selection import Request, Selection, command_line, select
 from trainbus.secrets import hide_secrets
 
 if TYPE_CHECKING:
@@ -120,38 +121,61 @@ def load_one(
 def _load(name: str, request: Request, given: Mapping[str, Given], installed: Installed) -> Plugin:
     item = request.item
     if not isinstance(item, str):
-        for key, option in given.items():
-            if option.text:  # said nearer to the run than the program is
-                raise PluginError(
-                    f"{option.where}: plugin {name!r} was made by the program with its options; "
-                    f"{key!r} cannot be set from outside"
-                )
-        return _describe(name, item, request, installed)
+        return _made_by_the_program(name, request, given, installed)
+    # Whose own name says nothing of what it is: messages say both.
+    origin = f"{item}, " if request.alias else ""
+    kind = name_of(item, installed) if request.alias else ""
     if item.endswith(".py"):
-        module, _ = build(name, _import_file(Path(item)), given)
-        return Plugin(name, module, item, request.why, source=str(Path(item).resolve()))
+        module, _ = build(name, _import_file(Path(item), name), given)
+        source = str(Path(item).resolve())
+        return Plugin(name, module, item, request.reason, source=source, kind=kind)
     if not is_name(item):
         target = import_target(name, item, item)
-        made, options = build(name, target, _with_environment(name, target, given))
-        return Plugin(name, made, item, request.why, source=item, options=options)
-    found = installed.autoload.get(name)
-    if not item.startswith(AUTOLOAD_GROUP):
-        found = installed.plugins.get(name, found)
-    if found is None:
-        raise PluginError(unknown(name, installed))
-    who = f"plugin {name!r} ({found.origin})"
+        given = _with_environment(name, schema(target), given)
+        made, options = build(f"{name} ({item})", target, given)
+        own = getattr(made, "plugin_name", None)  # inherited, perhaps, which no source told
+        name = name if request.alias or not isinstance(own, str) else own
+        return Plugin(name, made, item, request.reason, source=item, options=options, kind=kind)
+    found = request.found or _installed(item, installed)
+    origin += found.origin
+    who = f"plugin {name!r} ({origin})"
     if found.rivals:
         raise PluginError(
-            f"two distributions provide a plugin {name!r}: {found.dist_name} and "
-            f"{', '.join(found.rivals)}; uninstall one"
+            f"two distributions provide a plugin {found.name!r}: {found.dist_name} and "
+            f"{found.others}"
         )
     if problems := found.distribution.unmet:
         raise PluginError(f"{who} " + "; ".join(problems))
     target = found.load()
-    made, options = build(
-        f"{name} ({found.origin})", target, _with_environment(name, target, given)
-    )
-    return _found(name, made, request.why, found, options)
+    given = _with_environment(name, schema(target), given)
+    made, options = build(f"{name} ({origin})", target, given)
+    plugin = _found(name, made, request.reason, found, options)
+    return replace(plugin, origin=origin, kind=found.name if name != found.name else "")
+
+
+def _installed(item: str, installed: Installed) -> Found:
+    """The installed plugin of that name. Raises `PluginError` where there is none."""
+    name = item.removeprefix(f"{AUTOLOAD_GROUP}:")
+    found = installed.autoload.get(name)
+    if item == name:
+        found = installed.plugins.get(name, found)
+    if found is None:
+        raise PluginError(unknown(name, installed))
+    return found
+
+
+def _made_by_the_program(
+    name: str, request: Request, given: Mapping[str, Given], installed: Installed
+) -> Plugin:
+    item = request.item
+    for key, option in _with_environment(name, field_names(type(item)), given).items():
+        raise PluginError(
+            f"{option.where}: plugin {name!r} was made by the program with its options; "
+            f"{key!r} cannot be set from outside. Set it where the program makes the plugin"
+        )
+    plugin = _describe(name, item, request, installed)
+    kind = kind_of(item, installed)
+    return replace(plugin, kind=kind if kind != name else "")
 
 
 def built_in(
@@ -200,13 +224,13 @@ def unknown(name: str, installed: Installed) -> str:
 
 
 def _describe(name: str, plugin: object, request: Request, installed: Installed) -> Plugin:
-    found = installed.plugins.get(name)
+    found = found_of(type(plugin), installed)
     if found is None or isinstance(plugin, ModuleType):
-        return Plugin(name, plugin, why=request.why)
+        return Plugin(name, plugin, why=request.reason)
     options = {
         key: getattr(plugin, key) for key in field_names(type(plugin)) if hasattr(plugin, key)
     }
-    return _found(name, plugin, request.why, found, hide_secrets(options))
+    return _found(name, plugin, request.reason, found, hide_secrets(options))
 
 
 def check_file(path: Path) -> None:
@@ -215,9 +239,9 @@ def check_file(path: Path) -> None:
         raise PluginError(f"plugin file {str(path)!r} does not exist (looked in {Path.cwd()})")
 
 
-def _import_file(path: Path) -> ModuleType:
+def _import_file(path: Path, plugin: str) -> ModuleType:
     check_file(path)
-    name = f"trainbus_file_{path.stem}"
+    name = f"trainbus_file_{plugin}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -243,7 +267,9 @@ def given_options(
     """What was set for each plugin by name: in the files and on the command line."""
     told = command_line.get()
     given: dict[str, dict[str, Given]] = {}
-    names = {*installed.every, *known_distributions(), *selection.active}
+    names = {
+        *installed.every, *known_distributions(), *selection.active, *selection.blocked
+    }  # fmt: skip
     for file in (project,) if told.disabled else (project, told.config):
         for name, table in file.options.items():
             if name not in names:
@@ -251,7 +277,9 @@ def given_options(
                     f"{file.label}: [options.{name}] is for no plugin{nearest(name, names)}"
                 )
             for key, value in table.items():
-                option = value if isinstance(value, Given) else Given(value, file.label)
+                option = value
+                if not isinstance(value, Given):
+                    option = Given(value, file.label, folder=file.folder)
                 given.setdefault(name, {})[key] = option
     for text in told.options:
         match = re.fullmatch(r"([\w-]+)\.(\w+)=(.*)", text, re.DOTALL)
@@ -265,10 +293,12 @@ def given_options(
     return given
 
 
-def _with_environment(name: str, target: Any, given: Mapping[str, Given]) -> dict[str, Given]:
+def _with_environment(
+    name: str, keys: Iterable[str], given: Mapping[str, Given]
+) -> dict[str, Given]:
     """Add what `TRAINBUS_NAME_OPTION` says: nearer than the project's file, not than a shell."""
     merged = dict(given)
-    for key in schema(target):
+    for key in keys:
         variable = f"TRAINBUS_{name}_{key}".upper().replace("-", "_")
         if variable in os.environ and not (key in given and given[key].text):
             merged[key] = Given(os.environ[variable], variable, text=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import tomllib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, get_type_hints
+from pathlib import Path, PurePath
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from trainbus.errors import PluginError, TrainbusError, nearest
 from trainbus.secrets import hide_if_secret, hide_secrets, without_secrets
@@ -17,6 +19,12 @@ class Given(NamedTuple):
     value: Any
     where: str
     text: bool = False
+    #: From where a path is meant; the working directory, where it is None.
+    folder: Path | None = None
+
+
+class NeedsOptions(PluginError):
+    """A plugin refuses the options that it was given, or needs others."""
 
 
 def schema(target: Any) -> dict[str, inspect.Parameter]:
@@ -56,14 +64,16 @@ def build(who: str, target: Any, given: Mapping[str, Given]) -> tuple[Any, dict[
         if key not in parameters:
             raise unknown_option(who, key, option, list(parameters))
         subject = f"option {key!r} of plugin {who}"
-        values[key] = validated(subject, option, types.get(key, Any), shown=hide_if_secret(key))
+        kind = types.get(key, Any)
+        value = validated(subject, option, kind, shown=hide_if_secret(key))
+        values[key] = value if option.folder is None else placed(value, kind, option.folder)
     missing = [
         name
         for name, parameter in parameters.items()
         if parameter.default is parameter.empty and name not in values
     ]
     if missing:
-        raise PluginError(
+        raise NeedsOptions(
             f"plugin {who} needs the option {missing[0]!r}: give it as "
             f"-o {who.split()[0]}.{missing[0]}=VALUE, in the project's file, or make the plugin "
             "yourself in Trainer(plugins=[...])"
@@ -72,7 +82,7 @@ def build(who: str, target: Any, given: Mapping[str, Given]) -> tuple[Any, dict[
         plugin = target(**values)
     except PluginError as error:
         places = ", ".join(dict.fromkeys(option.where for option in given.values()))
-        raise PluginError(f"plugin {who}: {error}" + (f" ({places})" if places else "")) from error
+        raise NeedsOptions(f"plugin {who}: {error}" + (f" ({places})" if places else "")) from error
     except Exception as error:
         text = without_secrets(f"{type(error).__name__}: {error}", values)
         raise PluginError(
@@ -151,6 +161,37 @@ def validated(
     shown = shown or f"{given.value!r:.200}"
     reason = problem.errors(include_url=False)[0]["msg"]
     raise error(f"{given.where}: {subject} is {shown}: {reason}")
+
+
+def placed(value: Any, annotation: Any, folder: Path) -> Any:
+    """A value with the paths in it from a folder: those that are one, and texts that may be one."""
+    return _placed(value, _members(annotation), folder)
+
+
+def _placed(value: Any, members: Sequence[Any], folder: Path) -> Any:
+    may_be_path = isinstance(value, str) and any(_is_path(each) for each in members)
+    if may_be_path or _is_path(type(value)):
+        far = str(value).startswith("~") or "://" in str(value)
+        return value if far else type(value)(folder / value)
+    inner = [each for member in members for part in get_args(member) for each in _members(part)]
+    if isinstance(value, dict):
+        return {key: _placed(each, inner, folder) for key, each in value.items()}
+    if type(value) in (list, tuple, set, frozenset):
+        return type(value)(_placed(each, inner, folder) for each in value)
+    return value
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The types that an annotation allows, one by one."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [each for part in get_args(annotation) for each in _members(part)]
+    return [annotation]
+
+
+def _is_path(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, PurePath)
 
 
 def _adapter(annotation: Any) -> Any:

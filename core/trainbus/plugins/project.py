@@ -25,6 +25,11 @@ class Project:
         """The file's name, for messages."""
         return "no project file" if self.path is None else str(self.path)
 
+    @property
+    def folder(self) -> Path | None:
+        """Where the file is: paths in it are meant from there."""
+        return None if self.path is None else self.path.resolve().parent
+
 
 def find_project(start: Path | None = None) -> Project:
     """The nearest project file at or above `start` (the working directory); empty if there is none.

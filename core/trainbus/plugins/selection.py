@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 
-from trainbus.errors import PluginError
-from trainbus.plugins.discovery import AUTOLOAD_GROUP, Installed, normalized
+from trainbus.errors import PluginError, nearest
+from trainbus.plugins.discovery import (
+    AUTOLOAD_GROUP,
+    OF_THE_LOOP,
+    Found,
+    Installed,
+    known_distributions,
+)
+from trainbus.plugins.names import is_name, kind_of, name_of
 from trainbus.plugins.project import Project, find_project
 
 #: Built-in plugins that are active unless switched off.
@@ -50,10 +56,34 @@ command_line = _Told()
 
 @dataclass(frozen=True)
 class Request:
-    """A wish for a plugin: what, and who wants it."""
+    """A wish for a plugin: what, and who wants it.
+
+    Args:
+        item: a name, a file, an import path or an object.
+        why: who wants it.
+        alias: a name of its own, for a plugin that is used several times.
+        found: the installed plugin, where `item` is the name of a distribution.
+        instead: what it took the place of.
+    """
 
     item: str | object
     why: str
+    alias: str = ""
+    found: Found | None = None
+    instead: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Who wants it, and what it took the place of."""
+        return f"{self.why}, in place of {self.instead}" if self.instead else self.why
+
+    def means(self, other: Request) -> bool:
+        """Whether both mean the same plugin under the same name."""
+        if (self.alias, self.found) != (other.alias, other.found):
+            return False
+        if isinstance(self.item, str) and isinstance(other.item, str):
+            return _plain(self.item) == _plain(other.item)
+        return self.item is other.item
 
 
 @dataclass
@@ -62,30 +92,49 @@ class Selection:
 
     active: dict[str, Request] = field(default_factory=dict)
     blocked: dict[str, str] = field(default_factory=dict)
+    installed: Installed = field(default_factory=Installed)
 
     def switch(self, name: str, wish: Request, on: bool) -> None:
-        """Take a nearer wish. Raises `PluginError` when it means another plugin of that name."""
+        """Take a wish that is as near as those before, or nearer.
+
+        Raises:
+            PluginError: one list has two plugins of that name.
+        """
         earlier = self.active.pop(name, None)
         if not on:
             self.blocked[name] = wish.why
             return
         self.blocked.pop(name, None)
-        if earlier is None or is_name(earlier.item):
-            earlier = wish
-        elif not is_name(wish.item) and earlier.item != wish.item:
-            raise PluginError(
-                f"two plugins are named {name!r}: {earlier.item!r:.80} and {wish.item!r:.80}; "
-                "rename a file, or set the attribute plugin_name of an object"
-            )
-        # What is on as an object or a file stays so when it is only named once more.
-        self.active[name] = earlier
+        if earlier is not None and not wish.means(earlier):
+            # What is on as something else stays so when its name alone is said once more.
+            named = is_name(wish.item) and not wish.alias and wish.found is None
+            installed = name in self.installed.every
+            if named and not installed:
+                wish = earlier
+            elif earlier.why == wish.why:
+                raise PluginError(
+                    f"{wish.why}: two plugins are named {name!r}: {_shown(earlier)} and "
+                    f"{_shown(wish)}; give one a name of its own: 'other=...' in a list, the "
+                    "attribute plugin_name of an object"
+                )
+            elif named and (earlier.found or not isinstance(earlier.item, str)):
+                wish = earlier  # the one of several, or the program's own with its options
+            elif earlier.why != "built in" or kind_of(wish.item, self.installed) != name:
+                wish = replace(wish, instead=f"{_shown(earlier)} of {earlier.why}")
+        self.active[name] = wish
 
 
-def is_name(item: str | object) -> bool:
-    """Whether a wish is the name of an installed plugin, and no file, import path or object."""
-    if not isinstance(item, str) or item.endswith(".py"):
-        return False
-    return ":" not in item or item.startswith(f"{AUTOLOAD_GROUP}:")
+def _plain(item: str) -> str:
+    """A wish as it is compared with others: a file by its path."""
+    if item.endswith(".py") and not is_name(item):
+        return str(Path(item).resolve())
+    return item.removeprefix(f"{AUTOLOAD_GROUP}:")
+
+
+def _shown(wish: Request) -> str:
+    if not isinstance(wish.item, str):
+        return f"{wish.item!r:.80}"
+    return _plain(wish.item) if is_name(wish.item) else wish.item
 
 
 def select(
@@ -100,8 +149,11 @@ def select(
     """
     told, installed = command_line.get(), installed or Installed()
     if told.disabled:  # what the program itself made is part of the program
-        objects = [item for item in argument if not isinstance(item, str)]
-        return Selection({name_of(item, installed): Request(item, "Trainer") for item in objects})
+        made = Selection(installed=installed)
+        for item in argument:
+            if not isinstance(item, str):
+                made.switch(name_of(item, installed), Request(item, "Trainer"), on=True)
+        return made
     if isinstance(argument, str):
         raise PluginError(f"plugins={argument!r}: give a list, [{argument!r}]")
     project = project if project is not None else find_project()
@@ -121,53 +173,55 @@ def select(
         ),
         *(Request(item, "command line") for item in told.plugins),
     ]
-    selection = Selection()
+    selection, ever = Selection(installed=installed), set()
     for wish in wishes:
         off = re.match(r"(?:-|no:)(.+)", wish.item) if isinstance(wish.item, str) else None
-        for name in _names(off[1] if off else wish.item, installed):
-            selection.switch(name, wish, on=off is None)
+        for name, meant in _meant(replace(wish, item=off[1] if off else wish.item), installed):
+            selection.switch(name, meant, on=off is None)
+            if off is None:
+                ever.add(name)
+    _check_switched_off(selection, ever)
     return selection
 
 
-def _names(item: str | object, installed: Installed) -> list[str]:
-    """The plugins that a wish means: one, or all those of a distribution."""
-    if isinstance(item, str) and item not in installed.plugins:
-        wanted, found = normalized(item), installed.every
-        names = [name for name in found if normalized(found[name].dist_name) == wanted]
-        if names and wanted != "trainbus":
-            return names
-    return [name_of(item, installed)]
+def _meant(wish: Request, installed: Installed) -> Iterator[tuple[str, Request]]:
+    """The plugins that a wish means, by name: one, or all those of a distribution."""
+    item, alias = wish.item, ""
+    if isinstance(item, str) and (match := re.fullmatch(r"([\w-]+)=(.+)", item)):
+        alias, item = match.groups()
+    found = installed.find(item) if isinstance(item, str) and is_name(item) else []
+    if alias and len(found) > 1:
+        names = ", ".join(each.name for each in found)
+        raise PluginError(f"{wish.why}: {wish.item}: {item} has several plugins: {names}")
+    if alias and alias in {*installed.every, *known_distributions(), *OF_THE_LOOP} - {item}:
+        raise PluginError(
+            f"{wish.why}: {wish.item}: {alias!r} is the name of another plugin; choose one that "
+            "no plugin has"
+        )
+    if not found:
+        name = name_of(item, installed)
+        yield alias or name, replace(wish, item=item, alias=alias if alias != name else "")
+    for each in found:
+        own = alias if alias != each.name else ""
+        exact = each if item != each.name and installed.every[each.name].rivals else None
+        meant = replace(wish, item=item if exact else each.name, alias=own, found=exact)
+        yield own or each.name, meant
 
 
-def name_of(item: str | object, installed: Installed | None = None) -> str:
-    """The name of a plugin, given as a name, a file, an import path or an object."""
-    if isinstance(item, str):
-        if item.startswith(f"{AUTOLOAD_GROUP}:"):
-            return item.removeprefix(f"{AUTOLOAD_GROUP}:")
-        if item.endswith(".py"):
-            return Path(item).stem
-        if ":" in item:
-            return _snake_case(item.rpartition(":")[2])
-        return item
-    if isinstance(item, ModuleType):
-        return item.__name__.rpartition(".")[2]
-    kind = item if isinstance(item, type) else type(item)
-    if isinstance(name := getattr(item, "plugin_name", None), str):
-        return name
-    package = kind.__module__.partition(".")[0]
-    for found in (installed or Installed()).plugins.values():
-        module, _, attribute = found.target.partition(":")
-        if attribute == kind.__qualname__ and module.partition(".")[0] == package:
-            return found.name
-    return _snake_case(kind.__name__)
-
-
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+def _check_switched_off(selection: Selection, ever: Collection[str]) -> None:
+    """Refuse a name that switches off nothing, where it is like that of a plugin."""
+    known = known_distributions()
+    names = {*selection.installed.every, *known, *known.values(), *ever}
+    for name, why in selection.blocked.items():
+        if name in names:
+            continue
+        if (mend := nearest(name, names, 0.8)) != ".":
+            raise PluginError(f"{why}: -{name} switches off nothing: no plugin {name!r}{mend}")
 
 
 def _beside(item: str, project: Project) -> str:
     """A file named in the project's file is meant relative to that file."""
+    sign, item = re.fullmatch(r"((?:-|no:)?(?:[\w-]+=)?)(.*)", item, re.DOTALL).groups()  # type: ignore[union-attr]
     if item.endswith(".py") and project.path is not None:
-        return str(project.path.parent / item)
-    return item
+        item = str(project.path.parent / item)
+    return sign + item

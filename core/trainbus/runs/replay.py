@@ -17,7 +17,8 @@ from trainbus import terminal
 from trainbus.errors import JournalError, PluginError, UsageError
 from trainbus.plugins import loading
 from trainbus.plugins.discovery import Installed
-from trainbus.plugins.selection import Request, name_of, select
+from trainbus.plugins.names import name_of
+from trainbus.plugins.selection import Request, select
 from trainbus.records.delivery import Delivery, RunInfo
 from trainbus.records.journal import JournalFile
 from trainbus.runs.stored_run import StoredRun, explained, find, shown

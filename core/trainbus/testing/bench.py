@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import os
-import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,8 +23,9 @@ from trainbus.events.markers import hookimpl, spec_options
 from trainbus.events.plugin import marker
 from trainbus.plugins import loading
 from trainbus.plugins.discovery import Found, Installed, import_target
+from trainbus.plugins.names import name_of
 from trainbus.plugins.options import Given, build, schema, unknown_option
-from trainbus.plugins.selection import name_of
+from trainbus.testing.process import OF_A_RUN, SETTINGS, changes
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,12 @@ class Subject:
     options: Mapping[str, Any]
     beside: Sequence[str | object]
     synchronises: int
+    milliseconds: float
     skip: Mapping[str, str]
     task: Callable[[], Task]
     loader: Callable[[], Iterable[Any]]
+    #: What a logger's service holds of the run in a directory: steps and values by name.
+    read: Callable[[Path], Mapping[str, Sequence[tuple[int, float]]]] | None = None
     #: The module with its tests.
     tests: str = ""
 
@@ -137,10 +140,13 @@ class Bench:
             self.name = name_of(self.plugin)
             mine = [self.plugin]
             settings = _with_accelerator(self.plugin) | settings
-        self._before = _process()
+        self._before = {name: SETTINGS[name].get() for name in OF_A_RUN}
         # A logger that fails is to be known of soon.
         journal = [] if self.name == "journal" else [Journal(patience=3.0)]
-        plugins = [*journal, *self.subject.beside, *mine, *others, _Watch(self)]
+        # What else is installed for every run is not to be blamed on this plugin, nor this on it.
+        foreign = [f"-{name}" for name in Installed().autoload]
+        others = tuple(each for each in others if each != self.name)
+        plugins = [*foreign, *journal, *self.subject.beside, *mine, *others, _Watch(self)]
         return Trainer(plugins=plugins, **{"epochs": 2, "seed": 0} | settings)
 
     def task(self) -> Task:
@@ -153,10 +159,33 @@ class Bench:
         """A new loader."""
         return self.subject.loader()
 
+    def fit_ending(self, trainer: Trainer, kind: type[BaseException], moment: str) -> BaseException:
+        """The error by which a fit ends, which it has to.
+
+        Args:
+            trainer: what fits.
+            kind: what is raised.
+            moment: when, for the message.
+        """
+        try:
+            self.fit(trainer)
+        except kind as error:
+            return error
+        self.subject.fail(
+            f"let a run end well that {kind.__name__} was to end {moment}; a wrapper raises again "
+            "what it catches"
+        )
+        raise AssertionError("unreachable")
+
     def fit(self, trainer: Trainer, resume: str | None = None, valid: bool = True) -> Run:
         """Fit a new task, with validation."""
         loader = self.loader()
-        return trainer.fit(self.task(), loader, self.loader() if valid else None, resume)
+        try:
+            return trainer.fit(self.task(), loader, self.loader() if valid else None, resume)
+        except BaseException as error:
+            left = "".join(f"; it left {change}" for change in changes(self._before))
+            error.add_note(f"in a test of plugin {self.subject}{left}")
+            raise
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -179,9 +208,8 @@ class Bench:
             self.subject.fail("failed, and was told of as follows:\n" + "\n".join(failures))
         if how != statuses:
             self.subject.fail(f"made runs end as {', '.join(how)}, not {', '.join(statuses)}")
-        for what, value in _process().items():
-            if value != self._before[what]:
-                self.subject.fail(f"left {what} as {value}; it was {self._before[what]}")
+        for change in changes(self._before):
+            self.subject.fail(f"left {change}")
         for task in tasks:
             self._check_left(task)
 
@@ -193,18 +221,6 @@ class Bench:
         for name, parameter in task.named_parameters():
             if not parameter.requires_grad:
                 self.subject.fail(f"left the parameter {name!r} frozen")
-
-
-def _process() -> dict[str, Any]:
-    """What a run may change for the whole process, and has to put back."""
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    return {
-        **{f"the handler of {name}": signal.getsignal(getattr(signal, name)) for name in names},
-        "torch.is_grad_enabled()": torch.is_grad_enabled(),
-        "torch.get_default_dtype()": torch.get_default_dtype(),
-        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
-        "the working directory": os.getcwd(),  # noqa: PTH109
-    }
 
 
 def _with_accelerator(plugin: Any) -> dict[str, Any]:

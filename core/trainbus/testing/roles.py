@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import time
 from typing import Any, ClassVar
@@ -17,6 +18,8 @@ from trainbus.engine.run import Run
 from trainbus.records.delivery import RunInfo
 from trainbus.records.journal import FILE_NAME, JournalFile
 from trainbus.testing.bench import Bench, Subject
+
+Numbers = Sequence[tuple[int, float]]
 
 
 class ObserverChecks:
@@ -52,6 +55,13 @@ class LoggerChecks:
             run.log_artifact("note", "it *works*", "text")
             run.log_artifact("table", [{"a": 1, "b": "x"}], "table")
 
+        logged: dict[str, list[tuple[int, float]]] = {}
+
+        @trainer.on("metrics")
+        def keep(step: int, metrics: Mapping[str, float]) -> None:
+            for name, value in metrics.items():
+                logged.setdefault(name, []).append((step, value))
+
         run = lab.fit(trainer)
         lab.ended("completed")
         with JournalFile.open(run.dir / FILE_NAME) as journal:
@@ -59,13 +69,71 @@ class LoggerChecks:
             last = journal.last
         if not ended or position != last:
             self.subject.fail(f"has {position} of {last} records; ended is {ended}")
+        if self.subject.read is not None:
+            self._compare(logged, self.subject.read(run.dir))
+
+    def _compare(
+        self, logged: Mapping[str, Numbers], found: Mapping[str, Numbers], when: str = "the run"
+    ) -> None:
+        """Check that a service has all numbers, each once."""
+        for name, numbers in logged.items():
+            has = sorted((int(step), float(value)) for step, value in found.get(name, ()))
+            if not same(has, sorted((step, float(value)) for step, value in numbers)):
+                self.subject.fail(
+                    f"drops or changes numbers: of {name} it has {has} after {when}, logged were "
+                    f"{list(numbers)}"
+                )
+
+    def test_flushes_what_it_was_given(self, lab: Bench, tmp_path: Path) -> None:
+        """What came before `on_log_flush` is safe when that returns."""
+        lab.trainer()
+        hooks = _hooks(lab)
+        run = RunInfo("TinyTask", "flushed", tmp_path / "flushed", time(), {})
+        run.dir.mkdir()
+        _call(hooks, "on_log_start", run)
+        before = _written(run.dir, Path.cwd())
+        numbers = [(step, step / 7) for step in range(1, 201)]
+        for run.record, (step, value) in enumerate(numbers, 1):
+            _call(hooks, "on_metrics", run, step, {"train/loss": value}, time())
+        _call(hooks, "on_log_flush", run)
+        flushed = _written(run.dir, Path.cwd())
+        if self.subject.read is not None:
+            self._compare({"train/loss": numbers}, self.subject.read(run.dir), "on_log_flush")
+        _call(hooks, "on_log_end", run, "completed")
+        late = _written(run.dir, Path.cwd()) - flushed
+        if flushed == before and late > 4 * len(numbers):
+            self.subject.fail(
+                f"writes nothing in on_log_flush, and {late} bytes at the end: what a run logged "
+                "is lost when it is killed"
+            )
+
+    def test_goes_on_in_the_same_remote_run(self, lab: Bench, tmp_path: Path) -> None:
+        """A run that is resumed is the same run for its service."""
+        seen: list[tuple[dict[str, Any], dict[str, str]]] = []
+        directory = tmp_path / "resumed"
+        directory.mkdir()
+        for status in ("interrupted", "completed"):
+            lab.trainer()
+            hooks = _hooks(lab)
+            state = json.loads(json.dumps(seen[-1][0])) if seen else {}
+            run = RunInfo("TinyTask", directory.name, directory, time(), {}, state)
+            _call(hooks, "on_log_start", run)
+            seen.append((json.loads(json.dumps(run.state)), dict(run.header)))
+            _call(hooks, "on_metrics", run, len(seen), {"train/loss": 1.0}, time())
+            _call(hooks, "on_log_flush", run)
+            _call(hooks, "on_log_end", run, status)
+        for what, first, again in zip(("run.state", "run.header"), *seen, strict=True):
+            if other := [key for key in first if first[key] != again.get(key)]:
+                self.subject.fail(
+                    f"begins another remote run when a run is resumed: {what}[{other[0]!r}] was "
+                    f"{first[other[0]]!r:.200}, and is {again.get(other[0])!r:.200}; resume the "
+                    "one that run.state finds again"
+                )
 
     def test_begins_and_ends_many_times(self, lab: Bench, tmp_path: Path) -> None:
         """One object serves run after run, and the end of one may come twice."""
         lab.trainer()
-        bus = Bus()
-        bus.register(lab.plugin, lab.name)
-        hooks = bus.loggers[lab.name]
+        hooks = _hooks(lab)
         for number in range(2):
             directory = tmp_path / f"run-{number}"
             directory.mkdir()
@@ -106,6 +174,20 @@ class AcceleratorChecks:
             self.subject.fail("does not put back the random state of its device")
         offered.synchronize()
         offered.free_memory()
+
+
+def _hooks(lab: Bench) -> dict[str, Callable[..., Any]]:
+    """The record hooks of the newest object of a logger, as functions that raise."""
+    bus = Bus()
+    bus.register(lab.plugin, lab.name)
+    return bus.loggers[lab.name]
+
+
+def _written(*folders: Path) -> int:
+    """The bytes of all files below some folders."""
+    return sum(
+        each.stat().st_size for folder in folders for each in folder.rglob("*") if each.is_file()
+    )
 
 
 def _call(hooks: Mapping[str, Callable[..., Any]], name: str, *arguments: Any) -> None:

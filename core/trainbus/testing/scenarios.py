@@ -158,10 +158,9 @@ def _fails_at(lab: Bench, action: str, error: BaseException) -> None:
         if run.batch_index == 2:
             raise error
 
-    with pytest.raises(type(error)) as caught:
-        lab.fit(trainer)
-    if caught.value is not error:
-        lab.subject.fail(f"made {error!r} of the run into {caught.value!r}")
+    caught = lab.fit_ending(trainer, type(error), f"in {action} of its third batch")
+    if caught is not error:
+        lab.subject.fail(f"made {error!r} of the run into {caught!r}")
     lab.ended("failed" if isinstance(error, Mishap) else "interrupted")
 
 
@@ -174,8 +173,7 @@ def _interrupt(lab: Bench) -> None:
         if run.batch_index == 2:
             run.interrupt(KeyboardInterrupt())
 
-    with pytest.raises(KeyboardInterrupt):
-        lab.fit(trainer)
+    lab.fit_ending(trainer, KeyboardInterrupt, "after its third batch")
     lab.ended("interrupted")
 
 

@@ -20,9 +20,10 @@ from trainbus.engine.state import Stateful
 from trainbus.engine.task import Task
 from trainbus.engine.trainer import Trainer
 from trainbus.errors import PluginError, nearest
+from trainbus.plugins.names import name_of
 from trainbus.plugins.options import schema, types_of
-from trainbus.plugins.selection import name_of
 from trainbus.testing.bench import Bench, Subject
+from trainbus.testing.habits import HabitChecks
 from trainbus.testing.odd_records import log_odd_things
 from trainbus.testing.roles import AcceleratorChecks, LoggerChecks, ObserverChecks, same
 from trainbus.testing.scenarios import SCENARIOS
@@ -36,6 +37,8 @@ def conformance(
     *,
     plugins: Sequence[str | object] = (),
     synchronises: int = 0,
+    milliseconds: float = 10.0,
+    read: Callable[[Path], Mapping[str, Sequence[tuple[int, float]]]] | None = None,
     skip: Mapping[str, str] | None = None,
     task: Callable[[], Task] = TinyTask,
     loader: Callable[[], Iterable[Any]] = make_loader,
@@ -49,6 +52,9 @@ def conformance(
         plugin: its name, once it is installed; or its class.
         plugins: others that it cannot do without.
         synchronises: how often it waits for the device in each step, as its documentation says.
+        milliseconds: what its listeners may take of each step of a tiny task.
+        read: for a logger: what its service holds of the run in a directory, as pairs of a step
+            and a value by the metric's name.
         skip: for a check (`constructs_with_defaults`) or a scenario of `survives` (`a dry run`),
             why it is not for this plugin.
         task: makes what is trained, for a plugin that is not for every task.
@@ -59,10 +65,11 @@ def conformance(
         PluginError: there is no such plugin, option, check or scenario.
     """
     subject = Subject.of(
-        plugin, options, beside=plugins, synchronises=synchronises, skip=skip or {},
-        task=task, loader=loader, tests=str(sys._getframe(1).f_globals.get("__name__")),
+        plugin, options, beside=plugins, synchronises=synchronises, milliseconds=milliseconds,
+        read=read, skip=skip or {}, task=task, loader=loader,
+        tests=str(sys._getframe(1).f_globals.get("__name__")),
     )  # fmt: skip
-    bases: list[type] = [Conformance]
+    bases: list[type] = [Conformance, HabitChecks]
     if getattr(subject.looked_at, "observer", False) is True:
         bases.insert(0, ObserverChecks)
     if subject.is_logger:
@@ -147,6 +154,14 @@ class Conformance:
         needed = [key for key, each in parameters.items() if each.default is each.empty]
         if missing := [key for key in needed if key not in subject.options]:
             subject.fail(f"needs the option {missing[0]!r}: conformance(..., {missing[0]}=...)")
+        shared = [
+            key for key, each in parameters.items() if isinstance(each.default, (list, dict, set))
+        ]
+        if shared:
+            subject.fail(
+                f"has the option {shared[0]!r} with the default {parameters[shared[0]].default!r}, "
+                "which all its objects share; write `= ()` or `= None`"
+            )
         untyped = [key for key in parameters if key not in types_of(subject.target)]
         if untyped:
             subject.fail(
@@ -155,6 +170,9 @@ class Conformance:
         threads = threading.active_count()
         plugin = subject.make({key: subject.options[key] for key in needed})
         Bus().register(plugin, name_of(plugin))
+        halves = [hasattr(plugin, name) for name in ("state_dict", "load_state_dict")]
+        if any(halves) and not all(halves):
+            subject.fail("has one of state_dict and load_state_dict; only both are a state")
         if list(empty.iterdir()) or threading.active_count() != threads:
             subject.fail("writes files or starts threads in __init__; wait until a run starts")
 
@@ -240,22 +258,29 @@ class Conformance:
         lab.ended("completed")
 
         trainer = lab.trainer("checkpoint", run_dir="parts")
+        where = "inside an epoch" if step % len(list(lab.loader())) else "the last of an epoch"
+        moment = f"after step {step}, {where}"
         _interrupt_after(trainer, step)
-        with pytest.raises(KeyboardInterrupt):
-            lab.fit(trainer)
+        lab.fit_ending(trainer, KeyboardInterrupt, moment)
         lab.ended("interrupted")
-        run = lab.fit(lab.trainer("checkpoint", run_dir="parts"), resume="auto")
-        lab.ended("completed")
+        try:
+            run = lab.fit(lab.trainer("checkpoint", run_dir="parts"), resume="auto")
+            lab.ended("completed")
+        except Exception as error:
+            error.add_note(f"in the resume of a run that was interrupted {moment}")
+            raise
         assert run.global_step > step, "the run was not resumed"
 
         if different := [name for name in whole if not same(whole[name], lab.weights[name])]:
             self.subject.fail(
-                f"trains other weights after a resume ({', '.join(different)}): what it needs to "
+                f"trains other weights after a resume ({', '.join(different)}) of a run that was "
+                f"interrupted {moment}: what it needs to "
                 "go on belongs into state_dict() and load_state_dict()"
             )
         if isinstance(lab.plugin, Stateful) and not same(state, lab.state):
             self.subject.fail(
-                f"has another state after a resume:\n{lab.state}\nwithout one it has:\n{state}"
+                f"has another state after a resume of a run that was interrupted {moment}:\n"
+                f"{lab.state}\nwithout one it has:\n{state}"
             )
 
     def test_works_on_another_rank(

@@ -18,9 +18,9 @@ from trainbus.devices.accelerator import Accelerator
 from trainbus.engine.metrics import MetricBuffer, Row
 from trainbus.engine.run import Run
 
-#: Operators whose result, or its size, depends on values.
 #: Where logged numbers are fetched in time.
 _LOGGING = ("trainbus.engine.run", "trainbus.engine.metrics", "trainbus.engine.loop")
+#: Operators whose result, or its size, depends on values.
 _OPERATORS = ("_local_scalar_dense", "equal", "nonzero", "masked_select")
 #: Methods of tensors that no operator stands for on the CPU.
 _METHODS = ("tolist", "numpy", "cpu", "__array__", "__repr__")
@@ -31,6 +31,8 @@ class Waiting:
 
     On the CPU nothing waits, so it looks at what would, if the tensors were on a device. What
     `run.log` does with a number that is at hand is none of it: on a device it keeps a copy there.
+    Nor is what would be in the host's memory beside a device, too: a tensor that is made without a
+    device or on `"cpu"`, and what is computed of such alone.
     """
 
     def __init__(self) -> None:
@@ -42,10 +44,10 @@ class Waiting:
         """Look at every operation inside."""
         fetch, note = MetricBuffer.fetch, self._note
 
-        def counted_fetch(buffer: MetricBuffer) -> list[Row]:
+        def counted_fetch(buffer: MetricBuffer, *arguments: Any, **named: Any) -> list[Row]:
             if buffer.pending:
                 note("fetches what was logged", *_LOGGING)
-            return fetch(buffer)
+            return fetch(buffer, *arguments, **named)
 
         def counted_synchronize(*_arguments: Any) -> None:
             note("synchronizes")
@@ -79,13 +81,37 @@ class Waiting:
         masked = name == "index" and any(
             index is not None and index.dtype in (torch.bool, torch.uint8) for index in arguments[1]
         )
-        if name in _OPERATORS or "unique" in name or masked:
+        if (name in _OPERATORS or "unique" in name or masked) and not _all_at_home(arguments):
             self._note(f"reads values ({name.removeprefix('_')})")
 
-    def note_function(self, name: str) -> None:
-        """A function of torch was called."""
-        if name in _METHODS:
+    def call(self, function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """A function of torch is called; returns its result."""
+        name = getattr(function, "__name__", "")
+        if name in _METHODS and not _all_at_home(arguments):
             self._note(f"reads values ({name})")
+        classes = named.get("num_classes", arguments[1] if len(arguments) > 1 else -1)
+        if name == "one_hot" and classes != -1:  # which reads values on the CPU alone
+            was_on, self.on = self.on, False
+            try:
+                return function(*arguments, **named)
+            finally:
+                self.on = was_on
+        result = function(*arguments, **named)
+        if self.on and isinstance(result, torch.Tensor):
+            given = (*arguments, *named.values())
+            moved = any(isinstance(each, torch.device) for each in given)
+            result.trainbus_at_home = _all_at_home(given) and not moved  # type: ignore[attr-defined]
+        return result
+
+
+def _all_at_home(values: tuple[Any, ...]) -> bool:
+    """Whether all tensors among some values are in the host's memory, whatever the device is."""
+    for each in values:
+        if isinstance(each, torch.Tensor) and not getattr(each, "trainbus_at_home", False):
+            return False
+        if isinstance(each, (tuple, list)) and not _all_at_home(tuple(each)):
+            return False
+    return True
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -104,5 +130,4 @@ class _Functions(TorchFunctionMode):
         self._waiting = waiting
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._waiting.note_function(getattr(func, "__name__", ""))
-        return func(*args, **(kwargs or {}))
+        return self._waiting.call(func, args, kwargs or {})
