@@ -155,7 +155,7 @@ class Checkpoint:
         self._stepping = False
 
     @hookimpl(rank_zero=True)
-    def on_savepoint(self, run: Run, after: str) -> None:
+    def on_savepoint(self, run: Loop, after: str) -> None:
         """Compare, and save what is due, asked for, or the last before the run ends."""
         if after == "train_batch":
             self._stepping = False
@@ -336,7 +336,7 @@ class Checkpoint:
         self._saved_step = run.global_step
         self._save(run, name)
 
-    def _save_best(self, run: Run) -> None:
+    def _save_best(self, run: Loop) -> None:
         if self._monitor is None or not self._monitor.due(run):
             return
         value = self._monitor.value(run, self._name(run))

@@ -10,6 +10,7 @@ from trainbus.errors import PluginError
 from trainbus.events.markers import hookimpl
 
 if TYPE_CHECKING:
+    from trainbus.engine.loop import Loop
     from trainbus.engine.run import Run
 
 
@@ -62,7 +63,7 @@ class EarlyStopping:
             self.waited = 0
 
     @hookimpl
-    def on_epoch_end(self, run: Run) -> None:
+    def on_epoch_end(self, run: Loop) -> None:
         """Decide."""
         if not self._monitor.due(run):
             return

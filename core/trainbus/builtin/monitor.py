@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trainbus.errors import PluginError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from trainbus.engine.run import Run
+    from trainbus.engine.loop import Loop
 
 
 class Monitor:
@@ -38,20 +38,21 @@ class Monitor:
         """Forget the best."""
         self.best, self._seen = None, 0
 
-    def due(self, run: Run) -> bool:
+    def due(self, run: Loop) -> bool:
         """Whether there is a value that was not looked at; or none, where one should be.
 
         A metric of validation has none in an epoch that was not validated, since `validate_every`
         left it out or the run was stopped before; and it need not be logged in each validation.
         """
-        if measured := run.metrics.measured.get(self.metric, 0):
+        run.flush()
+        if measured := run.buffer.measured.get(self.metric, 0):
             return measured != self._seen
         if not self.metric.startswith("valid/"):
             return True
         every = run.trainer.validate_every
         return not run.stopping and (every < 1 or (run.epoch + 1) % every == 0)
 
-    def value(self, run: Run, who: str) -> float:
+    def value(self, run: Loop, who: str) -> float:
         """The newest value of the metric.
 
         Raises:
@@ -64,7 +65,7 @@ class Monitor:
                 f"{who} monitors {self.metric!r}, which was not logged"
                 f"{nearest(self.metric, metrics)} Logged were: {logged}"
             )
-        self._seen = metrics.measured.get(self.metric, 0)
+        self._seen = run.buffer.measured.get(self.metric, 0)
         return metrics[self.metric]
 
     def improved(self, value: float) -> bool:

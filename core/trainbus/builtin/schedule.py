@@ -17,6 +17,7 @@ from trainbus.events.markers import hookimpl
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+    from trainbus.engine.loop import Loop
     from trainbus.engine.run import Run
 
 logger = logging.getLogger("trainbus")
@@ -149,7 +150,7 @@ class Schedule:
                     _advance(scheduler)
 
     @hookimpl
-    def on_epoch_end(self, run: Run) -> None:
+    def on_epoch_end(self, run: Loop) -> None:
         """Go on with what counts epochs; an epoch that was cut short is not over."""
         if run.epochs_done <= run.epoch:
             return

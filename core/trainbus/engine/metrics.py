@@ -19,14 +19,6 @@ Pending = tuple[str, Any, bool, str, int, int, bool, float]
 Row = tuple[int, dict[str, float], float]
 
 
-class Metrics(dict[str, float]):
-    """The newest value of each metric, and how often it was measured."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.measured: dict[str, int] = {}
-
-
 _Pass = tuple[dict[str, list[float]], dict[str, Any]]
 
 
@@ -43,7 +35,9 @@ class MetricBuffer:
 
     def __init__(self, accelerator: Accelerator, every: int) -> None:
         #: The newest value of each metric that was fetched so far.
-        self.latest = Metrics()
+        self.latest: dict[str, float] = {}
+        #: How often each was measured.
+        self.measured: dict[str, int] = {}
         #: What is not fetched yet.
         self.pending: list[Pending] = []
         #: What is logged now belongs to this optimizer step, and has this stage in front.
@@ -133,7 +127,7 @@ class MetricBuffer:
                 return []
         self._fetched += len(pending)
         sums, latest, full_names, every = self._sums, self.latest, self._full_names, self._every
-        measured = latest.measured
+        measured = self.measured
         rows: list[Row] = []
         values: dict[str, float] = {}
         weights: dict[str, float] = {}
@@ -231,7 +225,7 @@ class MetricBuffer:
 
     def _set(self, means: dict[str, float]) -> None:
         self.latest.update(means)
-        measured = self.latest.measured
+        measured = self.measured
         for name in means:
             measured[name] = measured.get(name, 0) + 1
 
@@ -240,14 +234,14 @@ class MetricBuffer:
         # In a validation inside an epoch, the means to go on with are those of the epoch.
         present = self._outer[0][0] if self._outer else self._sums
         sums = {name: list(total) for name, total in present.items()}
-        measured = dict(self.latest.measured)
+        measured = dict(self.measured)
         return {"sums": sums, "latest": dict(self.latest), "measured": measured}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the means of a pass that was left."""
         self._sums = {name: list(total) for name, total in state["sums"].items()}
         self.latest.update(state["latest"])
-        self.latest.measured.update(state["measured"])
+        self.measured.update(state["measured"])
 
     def begin_pass(self) -> None:
         """Begin the means of a training pass; nothing may be pending."""

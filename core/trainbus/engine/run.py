@@ -18,7 +18,7 @@ from trainbus.bus import Bus
 from trainbus.checkpoints import weights
 from trainbus.devices.accelerator import Accelerator
 from trainbus.engine.accumulation import Window
-from trainbus.engine.metrics import MetricBuffer, Metrics
+from trainbus.engine.metrics import MetricBuffer
 from trainbus.engine.settings import Settings
 from trainbus.errors import UsageError, nearest
 from trainbus.events.plugin import Plugin
@@ -157,13 +157,13 @@ class Run:
     # --- logging -------------------------------------------------------------------------------
 
     @property
-    def metrics(self) -> Metrics:
+    def metrics(self) -> dict[str, float]:
         """The newest value of each metric; reading it fetches what is pending from the device."""
         self.flush()
         return self._buffer.latest
 
     @property
-    def last_metrics(self) -> Metrics:
+    def last_metrics(self) -> dict[str, float]:
         """The newest values that were fetched already; reading it waits for nothing."""
         return self._buffer.latest
 
