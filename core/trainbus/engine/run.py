@@ -23,7 +23,7 @@ from trainbus.engine.settings import Settings
 from trainbus.errors import UsageError, nearest
 from trainbus.events.plugin import Plugin
 from trainbus.records.artifacts import ARTIFACT_KINDS, Artifact, ArtifactKind
-from trainbus.records.journal import read_only
+from trainbus.records.values import read_only
 from trainbus.storage.run_dir import RunDirectory
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from weakref import ref
 import torch
 from torch import nn
 
-from trainbus import batches
 from trainbus.bus import Bus
 from trainbus.checkpoints import resume as resuming
 from trainbus.devices.accelerator import Accelerator
@@ -34,6 +33,7 @@ from trainbus.engine.snapshot import in_evaluation_mode, modes, same_modes, set_
 from trainbus.engine.stray_step import StrayStep
 from trainbus.engine.task import ByHand, Optimizers, Task
 from trainbus.engine.task_state import TaskState
+from trainbus.engine.validations import Validations
 from trainbus.errors import Control, UsageError
 from trainbus.events.checks import listens
 from trainbus.events.plugin import Plugin
@@ -136,16 +136,15 @@ class Trainer(Settings):
             if self.overfit is not None:
                 train = list(islice(train, self.overfit))
                 valid = None if valid is None else train
-            self._check_validation(run, train, valid)
+            validations = Validations(run, train, valid, self._evaluate)
             run.enter("fit")
             if run.resume_path is not None:
                 run.load_checkpoint(run.resume_path)
-            inside = valid is not None and self.validate_every < 1
             for _ in run.epochs(self.epochs):
                 for _ in run.training_batches(train):
                     # Of a checkpoint that was written before a validation inside an epoch.
-                    if inside and self._validates_behind(run, run.batches_done):
-                        self._validate(run, valid)
+                    if validations.inside and validations.is_due():
+                        validations.make()
                     try:
                         loss = bus.training_step(run)
                     except Control as control:
@@ -153,9 +152,9 @@ class Trainer(Settings):
                     else:
                         run.step(loss)
                         loss = None  # what it holds is not kept until the next one is there
-                    if inside and self._validates_behind(run, run.batches_done):
-                        self._validate(run, valid)
-                self._validate_epoch(run, valid)
+                    if validations.inside and validations.is_due():
+                        validations.make()
+                validations.end_epoch()
         return run
 
     def validate(self, task: Task, loader: Iterable[Any]) -> dict[str, float]:
@@ -350,43 +349,6 @@ class Trainer(Settings):
             for topic, text in run.header.items():
                 logger.info("%s: %s", topic, text)
 
-    def _validates_behind(self, run: Loop, batches_done: int) -> bool:
-        """Whether `validate_every`, a part of the epoch, was reached since the last validation."""
-        every, total = self.validate_every, run.batches_in_pass
-        if every >= 1 or not total or run.accumulating:
-            return False
-        part = total * every
-        validated_at = run.position.validated_at
-        return int(batches_done / part + 1e-9) > int(validated_at / part + 1e-9)
-
-    def _validate_epoch(self, run: Loop, valid: Iterable[Any] | None) -> None:
-        """Validate at the end of an epoch, or of the run, if that is due and not done."""
-        position = run.position
-        done = run.batches_done or position.pass_batches
-        if valid is None or position.stood_behind_validation:
-            return
-        if self.validate_every < 1:
-            due = self._validates_behind(run, done)
-            made = position.validated_at == done
-        else:
-            due = not run.batches_done and (run.epoch + 1) % self.validate_every == 0
-            made = False
-        if not due:
-            last = run.finished or run.dry_run or run.epoch + 1 == run.epochs_planned
-            if made or run.stopping or not last:
-                return
-            # Of the last weights. A run that goes on from here makes no validation here.
-            if not run.batches_done:  # else the savepoint of its last batch is this one
-                run.savepoint("train_epoch")
-            position.measures_last = True
-        position.expects_validation = not run.batches_done
-        self._validate(run, valid)
-        position.expects_validation = False
-
-    def _validate(self, run: Loop, valid: Iterable[Any] | None) -> None:
-        if valid is not None:
-            self._evaluate(run, valid, "valid")
-
     def _evaluate(self, run: Loop, loader: Iterable[Any], stage: Stage) -> None:
         # Read to the end, and nothing kept: the output of a batch is gone before the next.
         deque(run.evaluation_batches(loader, stage, _validation_step), maxlen=0)
@@ -397,29 +359,6 @@ class Trainer(Settings):
             self._evaluate(run, loader, stage)
         prefix = f"{stage}/"
         return {name: value for name, value in run.metrics.items() if name.startswith(prefix)}
-
-    def _check_validation(
-        self, run: Loop, train: Iterable[Any], valid: Iterable[Any] | None
-    ) -> None:
-        """Say before the first epoch, and not after it, what cannot be."""
-        for loader, stage in ((train, "train"), (valid, "valid")):
-            if loader is not None:
-                batches.check(loader, stage)
-                if batches.size(loader) == 0:
-                    raise batches.is_empty(loader, stage)
-        if valid is None:
-            return
-        missing = type(run.task).validation_step is Task.validation_step
-        if missing and self.bus.order()["validation_step"] == ["core"]:
-            raise UsageError(
-                f"{type(run.task).__name__} has no validation_step, which the validation loader "
-                "needs; define it, or leave the loader out"
-            )
-        if self.validate_every < 1 and batches.size(train) is None and self.limit_batches is None:
-            raise UsageError(
-                f"validate_every={self.validate_every} is a fraction of an epoch, but "
-                f"{batches.describe(train)} does not tell its length; give whole epochs"
-            )
 
 
 def _validation_step(run: Run) -> Any:

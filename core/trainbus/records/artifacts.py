@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainbus.errors import RecordRejected
-from trainbus.records.journal import plain
+from trainbus.records.values import plain
 from trainbus.storage.files import replacing
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ little-endian 64-bit numbers. A row for each value costs ten times as much to wr
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 import threading
 from bisect import bisect_right
@@ -16,10 +15,10 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from trainbus.errors import JournalError, RecordRejected
+from trainbus.records import values
 from trainbus.records.series import MetricColumns, Rewind, Series
 
 FILE_NAME = "journal.db"
@@ -173,7 +172,7 @@ class JournalFile:
                     number += 1
                     repeats: set[str] = set()
                     if repeatable and step <= self._repeats_until:
-                        repeats, differs = _repeats(repeatable, step, body)
+                        repeats, differs = values.repeats(repeatable, step, body)
                         if differs:  # from here on nothing of the other way is left
                             repeats, repeatable = set(), {}
                             text = json.dumps({"event": "return"})
@@ -193,7 +192,7 @@ class JournalFile:
                         if not body:
                             continue
                 else:
-                    text = _text(body)
+                    text = values.text(body)
                     body = json.loads(text)  # as every later reader has it
                     if kind in told:
                         known = told[kind]
@@ -401,54 +400,6 @@ class JournalFile:
     def _rows(self, query: str, *values: Any) -> list[Any]:
         with self._lock, _explained(self.path, "cannot read"):
             return self._connection.execute(query, values).fetchall()
-
-
-def _repeats(
-    repeatable: Mapping[str, Mapping[int, float]], step: int, body: Mapping[str, Any]
-) -> tuple[set[str], bool]:
-    """The names whose value at a step is known from before the run went back; is one another?"""
-    found, differs = set(), False
-    for name, value in body.items():
-        known = repeatable.get(name, {}).get(step)
-        if known is None:
-            continue
-        if known == value or (math.isnan(known) and math.isnan(value)):
-            found.add(name)
-        else:
-            differs = True
-    return found, differs
-
-
-def read_only(value: Any) -> Any:
-    """A copy of a record's values that no listener can change for the others."""
-    if isinstance(value, Mapping):
-        return MappingProxyType({key: read_only(item) for key, item in value.items()})
-    return tuple(map(read_only, value)) if type(value) in (list, tuple) else value
-
-
-def plain(value: Any) -> Any:
-    """What JSON has no word for: numbers of torch or NumPy as numbers, everything else as text."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    return value.item() if getattr(value, "ndim", None) == 0 else str(value)
-
-
-def _text(body: Mapping[str, Any]) -> str:
-    """A body in JSON, whose keys are texts. Raises `RecordRejected`."""
-    try:
-        return json.dumps(_keyed(body), default=plain)
-    except Exception as error:  # of a `__str__`, of what leads back to itself, of any kind
-        raise RecordRejected(f"{type(error).__name__}: {error}") from error
-
-
-def _keyed(value: Any, depth: int = 0) -> Any:
-    if depth > 100:
-        raise RecordRejected("it is nested too deeply, or holds itself")
-    if isinstance(value, Mapping):
-        return {str(key): _keyed(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_keyed(item, depth + 1) for item in value]
-    return value
 
 
 @contextmanager

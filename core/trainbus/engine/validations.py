@@ -1,0 +1,99 @@
+"""When a fit validates: inside an epoch, at its end, and at the end of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from trainbus import batches
+from trainbus.engine.loop import Loop
+from trainbus.engine.run import Stage
+from trainbus.engine.task import Task
+from trainbus.errors import UsageError
+
+Evaluate = Callable[[Loop, Iterable[Any], Stage], None]
+
+
+class Validations:
+    """The validations of a fit, as `validate_every` has them.
+
+    Args:
+        run: the run.
+        train: the training loader.
+        valid: the validation loader, or None.
+        evaluate: makes a pass over a loader.
+
+    Raises:
+        UsageError: what cannot be, before the first epoch and not after it.
+    """
+
+    def __init__(
+        self, run: Loop, train: Iterable[Any], valid: Iterable[Any] | None, evaluate: Evaluate
+    ) -> None:
+        self._run = run
+        self._valid = valid
+        self._evaluate = evaluate
+        self._every = run.trainer.validate_every
+        #: Some are made inside an epoch.
+        self.inside = valid is not None and self._every < 1
+        self._check(train)
+
+    def _check(self, train: Iterable[Any]) -> None:
+        run, loaders = self._run, {"train": train, "valid": self._valid}
+        for stage, loader in loaders.items():
+            if loader is not None:
+                batches.check(loader, stage)
+                if batches.size(loader) == 0:
+                    raise batches.is_empty(loader, stage)
+        if self._valid is None:
+            return
+        missing = type(run.task).validation_step is Task.validation_step
+        if missing and run.bus.order()["validation_step"] == ["core"]:
+            raise UsageError(
+                f"{type(run.task).__name__} has no validation_step, which the validation loader "
+                "needs; define it, or leave the loader out"
+            )
+        unlimited = run.trainer.limit_batches is None
+        if self.inside and unlimited and batches.size(train) is None:
+            raise UsageError(
+                f"validate_every={self._every} is a fraction of an epoch, but "
+                f"{batches.describe(train)} does not tell its length; give whole epochs"
+            )
+
+    def is_due(self, batches_done: int | None = None) -> bool:
+        """Whether `validate_every`, a part of the epoch, was reached since the last validation."""
+        run = self._run
+        done = run.batches_done if batches_done is None else batches_done
+        total = run.batches_in_pass
+        if not total or run.accumulating:
+            return False
+        part = total * self._every
+        return int(done / part + 1e-9) > int(run.position.validated_at / part + 1e-9)
+
+    def make(self) -> None:
+        """Validate now."""
+        if self._valid is not None:
+            self._evaluate(self._run, self._valid, "valid")
+
+    def end_epoch(self) -> None:
+        """Validate at the end of an epoch, or of the run, if that is due and not done."""
+        run, position = self._run, self._run.position
+        if self._valid is None or position.stood_behind_validation:
+            return
+        done = run.batches_done or position.pass_batches
+        made = False
+        if self.inside:
+            due, made = self.is_due(done), position.validated_at == done
+        else:
+            due = not run.batches_done and (run.epoch + 1) % self._every == 0
+        if not due:
+            last = run.finished or run.dry_run or run.epoch + 1 == run.epochs_planned
+            if made or run.stopping or not last:
+                return
+            # Of the last weights. A run that goes on from here makes no validation here.
+            if not run.batches_done:  # else the savepoint of its last batch is this one
+                run.savepoint("train_epoch")
+            position.measures_last = True
+        position.expects_validation = not run.batches_done
+        self.make()
+        position.expects_validation = False

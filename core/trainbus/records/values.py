@@ -1,0 +1,59 @@
+"""What records hold: copies that nobody changes, and JSON that every reader understands."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from trainbus.errors import RecordRejected
+
+
+def repeats(
+    repeatable: Mapping[str, Mapping[int, float]], step: int, body: Mapping[str, Any]
+) -> tuple[set[str], bool]:
+    """The names whose value at a step is known from before the run went back; is one another?"""
+    found, differs = set(), False
+    for name, value in body.items():
+        known = repeatable.get(name, {}).get(step)
+        if known is None:
+            continue
+        if known == value or (math.isnan(known) and math.isnan(value)):
+            found.add(name)
+        else:
+            differs = True
+    return found, differs
+
+
+def read_only(value: Any) -> Any:
+    """A copy of a record's values that no listener can change for the others."""
+    if isinstance(value, Mapping):
+        return MappingProxyType({key: read_only(item) for key, item in value.items()})
+    return tuple(map(read_only, value)) if type(value) in (list, tuple) else value
+
+
+def plain(value: Any) -> Any:
+    """What JSON has no word for: numbers of torch or NumPy as numbers, everything else as text."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return value.item() if getattr(value, "ndim", None) == 0 else str(value)
+
+
+def text(body: Mapping[str, Any]) -> str:
+    """A body in JSON, whose keys are texts. Raises `RecordRejected`."""
+    try:
+        return json.dumps(_keyed(body), default=plain)
+    except Exception as error:  # of a `__str__`, of what leads back to itself, of any kind
+        raise RecordRejected(f"{type(error).__name__}: {error}") from error
+
+
+def _keyed(value: Any, depth: int = 0) -> Any:
+    if depth > 100:
+        raise RecordRejected("it is nested too deeply, or holds itself")
+    if isinstance(value, Mapping):
+        return {str(key): _keyed(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_keyed(item, depth + 1) for item in value]
+    return value
