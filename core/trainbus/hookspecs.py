@@ -181,7 +181,7 @@ def on_epoch_end(run: Run) -> None:
     """The epoch is over, validation included: the place to decide."""
 
 
-@hookspec(cadence="step_end", reaches_all=True)
+@hookspec(reaches_all=True)
 def on_savepoint(run: Run, after: str) -> None:
     """A state that is saved here resumes exactly: all who listen to what is over are done.
 

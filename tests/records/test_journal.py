@@ -416,7 +416,7 @@ def test_the_file_is_read_while_it_is_written(journal):
 
 def test_a_failed_write_leaves_the_file_as_it_was(journal):
     journal.append([metrics(1, loss=1.0)])
-    with pytest.raises(RecordRejected, match="too large"):
+    with pytest.raises(RecordRejected, match="too big"):
         journal.append([metrics(2, loss=2.0), metrics(2**70, loss=2.0)])
     journal.append([metrics(2, loss=2.0)])
     assert again(journal).series("loss").steps.tolist() == [1, 2]

@@ -29,15 +29,15 @@ class Stateful(Protocol):
 
 def about(run: Loop) -> dict[str, Any]:
     """What a checkpoint's manifest tells of the run."""
-    return {
+    about = {
         "run": run.name,
         "status": run.status,
         "epoch": run.epochs_done,
         "global_step": run.global_step,
         "batches": run.batches_done,
-        # Measured only because the run ends there: one that goes on begins before it.
-        "measured_last": run.position.measures_last,
     }
+    # Measured only because the run ends there: one that goes on begins before it.
+    return {**about, "measured_last": True} if run.position.measures_last else about
 
 
 def _stateful(run: Loop) -> dict[str, Stateful]:
