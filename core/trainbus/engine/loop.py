@@ -24,7 +24,7 @@ from trainbus.engine.snapshot import same_modes
 from trainbus.engine.step import Step
 from trainbus.engine.task import Optimizers, Task
 from trainbus.engine.task_state import TaskState
-from trainbus.errors import Control
+from trainbus.errors import Control, StopRun
 from trainbus.events.plugin import Plugin
 from trainbus.storage.run_dir import RunDirectory
 
@@ -131,6 +131,9 @@ class Loop(Step):
                 self.batch = bus.place_batch(self)
                 if bus.on_train_batch_start:
                     bus.on_train_batch_start(self)
+            except StopRun as stop:  # as `run.stop`: the batch is made, and is the last one
+                self.obey(stop)
+                yield self.batch
             except Control as control:
                 self.leave_batch(control)
             else:
