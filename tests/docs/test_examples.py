@@ -278,3 +278,16 @@ def test_no_line_is_longer_than_120_characters(page):
     if page.name != "hooks.md":  # written by a command, from docstrings
         lines = enumerate(page.read_text("utf-8").splitlines(), 1)
         assert [number for number, line in lines if len(line) > 120] == []
+
+
+@pytest.mark.slow
+def test_the_plugin_on_the_page_of_hooks_is_typed(tmp_path):
+    text = (ROOT / "docs" / "writing-hooks.md").read_text("utf-8")
+    begin = text.index("# trainbus-gradnorm/src")
+    (tmp_path / "gradnorm.py").write_text(text[begin : text.index("```", begin)])
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "gradnorm.py"],
+        cwd=tmp_path, env={**os.environ, "MYPYPATH": str(ROOT / "core")},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout

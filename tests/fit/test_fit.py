@@ -318,3 +318,25 @@ def test_runs_that_start_together_have_a_directory_each(config, tmp_path, runs):
         assert manifest(directory)["status"] == "completed"
         assert archive.newest_valid(directory / "checkpoints") is not None
         assert written(directory)["task"]["hidden"] == 3
+
+
+def test_a_plugin_is_used_twice_and_what_is_written_says_so(trainbus, config, tmp_path):
+    config.write_text(
+        'plugins = ["checkpoint", "best=checkpoint"]\n'
+        + config.read_text()
+        + '[options.best]\nmonitor = "valid/loss"\n'
+    )
+    trainbus("fit", str(config))
+    (written,) = tmp_path.glob("runs/*/config.toml")
+    table = tomllib.loads(written.read_text())
+    assert table["plugins"] == ["checkpoint", "best=checkpoint"]
+    assert table["options"]["best"] == {"monitor": "valid/loss"}
+    trainbus("fit", str(written))
+
+
+def test_a_misspelt_option_of_a_plugin_used_twice_names_its_own_name(trainbus, config):
+    config.write_text(
+        'plugins = ["best=checkpoint"]\n' + config.read_text() + "[options.best]\nmonitr = 1\n"
+    )
+    done = trainbus("fit", str(config), status=2)
+    assert "plugin best (checkpoint, trainbus 0.1.0) has no option 'monitr'" in done.stderr

@@ -88,7 +88,7 @@ class Bad:
     def on_fit_end(self):
         self.batches.clear()
 """,
-        "tensors of the batches of an epoch alive",
+        "keeps 5 batches of an epoch alive at its end",
     ),
     "lets_go_of_the_run: graphs": (
         """
@@ -104,7 +104,7 @@ class Bad:
     def on_run_end(self):
         self.losses = []
 """,
-        "tensors of the batches of an epoch alive",
+        "keeps 5 batches of an epoch alive at its end",
     ),
     # --- the process -----------------------------------------------------------------------------
     "puts_back_what_it_changes: threads of torch": (

@@ -430,6 +430,7 @@ def results(tmp_path_factory):
     asked += [f"test_reading.py::Test{kind}::test_adds_no_synchronisation" for kind in ONCE]
     asked += [f"test_home.py::Test{kind}::test_adds_no_synchronisation" for kind in WAITS]
     asked += [f"test_device.py::TestFar::test_{check}" for check in FAR]
+    install_an_audit(folder)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--junitxml=out.xml", *asked],
@@ -445,6 +446,18 @@ def results(tmp_path_factory):
         check = test.get("name").removeprefix("test_")
         found.setdefault((file, kind), {})[check] = Result(outcome, text)
     return found
+
+
+def install_an_audit(folder):
+    """A plugin that is active because it is installed, and writes a file in each run."""
+    info = folder / "acme_audit-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-audit\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[trainbus.autoload]\naudit = acme_audit:Audit\n")
+    (folder / "acme_audit.py").write_text(
+        "from trainbus import hookimpl\nclass Audit:\n    @hookimpl\n    def on_run_start(self):\n"
+        "        open('audit.log', 'a').close()\n        print('audited')\n"
+    )
 
 
 def check_of(case):
@@ -469,6 +482,7 @@ def test_an_import_of_more_than_trainbus_is_found(results):
 
 
 def test_a_good_plugin_passes(results):
+    """Also where a plugin of somebody else is active because it is installed."""
     good = results["test_good", "TestGood"]
     assert len(good) > 30
     skipped = [check for check, result in good.items() if result.outcome == "skipped"]

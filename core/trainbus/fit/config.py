@@ -180,7 +180,8 @@ class Config:
             found = request.found or self._installed.every.get(item)
             if found is None:
                 raise PluginError(f"{request.why}: {loading.unknown(item, self._installed)}")
-            item, who = found.target, f"{name} ({found.origin})"
+            own = f"{item}, " if request.alias else ""
+            item, who = found.target, f"{name} ({own}{found.origin})"
         try:
             signature = sources.read(item) if ":" in item else None
         except UsageError:  # told when it is imported

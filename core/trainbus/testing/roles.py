@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import time
@@ -123,7 +124,7 @@ class LoggerChecks:
             _call(hooks, "on_log_flush", run)
             _call(hooks, "on_log_end", run, status)
         for what, first, again in zip(("run.state", "run.header"), *seen, strict=True):
-            if other := [key for key in first if first[key] != again.get(key)]:
+            if other := [k for k in first if _finds(k, first[k]) and first[k] != again.get(k)]:
                 self.subject.fail(
                     f"begins another remote run when a run is resumed: {what}[{other[0]!r}] was "
                     f"{first[other[0]]!r:.200}, and is {again.get(other[0])!r:.200}; resume the "
@@ -181,6 +182,12 @@ def _hooks(lab: Bench) -> dict[str, Callable[..., Any]]:
     bus = Bus()
     bus.register(lab.plugin, lab.name)
     return bus.loggers[lab.name]
+
+
+def _finds(key: str, value: Any) -> bool:
+    """Whether a value is what a remote run is found by, and no file or time of one start."""
+    names = re.split(r"[^a-z]+", key.lower())
+    return "://" in str(value) or not {"id", "key", "uuid", "run", "remote"}.isdisjoint(names)
 
 
 def _written(*folders: Path) -> int:

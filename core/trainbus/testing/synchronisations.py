@@ -68,8 +68,8 @@ class Waiting:
                 break
             frame = frame.f_back
         module, code = str(frame.f_globals.get("__name__")), frame.f_code
-        # `run.log`, and what fetches in time.
-        if module in _LOGGING or code is Run.log.__code__:
+        # `run.log`, and the loop, which fetches when it is time.
+        if module in (*_LOGGING, "trainbus.engine.trainer") or code is Run.log.__code__:
             return
         if code.co_name == "fetch" and isinstance(frame.f_locals.get("self"), Accelerator):
             return  # for the records

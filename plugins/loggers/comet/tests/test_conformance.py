@@ -2,4 +2,8 @@
 
 from trainbus.testing import conformance
 
-TestConformance = conformance("comet", mode="offline")
+TestConformance = conformance(
+    "comet",
+    mode="offline",
+    skip={"flushes_what_it_was_given": "an offline archive is written when the run ends"},
+)

@@ -45,8 +45,8 @@ def loader():
     return DataLoader(TensorDataset(inputs, target), batch_size=4, shuffle=True)
 
 
-TestConformance = conformance("augment", task=Classifier, loader=loader)
+TestConformance = conformance("augment", task=Classifier, loader=loader, milliseconds=200)
 TestMixing = conformance(
-    "augment", task=Classifier, loader=loader,
+    "augment", task=Classifier, loader=loader, milliseconds=200,
     policy="autoaugment", erase=0.5, mixup=0.4, cutmix=1.0, smoothing=0.1, classes=3,
 )  # fmt: skip
