@@ -1,4 +1,4 @@
-"""What a run goes on with is its own: by name, and what is given otherwise now is used, and told."""
+"""What a run goes on with is its own; what is given otherwise now is used, and told."""
 
 import pytest
 import torch
@@ -111,7 +111,7 @@ def test_groups_in_another_order_keep_their_own_rates():
             "has other parameters than it had:\n  only in the checkpoint: b.weight",
         ),
         (
-            lambda net: [torch.optim.Adam(net.a.parameters()), torch.optim.Adam(net.b.parameters())],
+            lambda net: [torch.optim.Adam(part.parameters()) for part in (net.a, net.b)],
             "holds 1 optimizers, the task has 2",
         ),
         (in_order, r"has groups of \[1, 1\] parameters, the checkpoint of \[2\]"),

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -139,7 +140,7 @@ def test_two_averages_go_on_with_their_own():
 
     whole = plugins()
     fit(whole)
-    os.rename("runs", "whole")
+    Path("runs").rename("whole")
     fit(plugins(), epochs=2)
     fit(parts := plugins(), resume="auto")
     for one, other in zip(whole[:2], parts[:2], strict=True):

@@ -3,6 +3,7 @@
 import logging
 from collections import namedtuple
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -147,7 +148,7 @@ def stepped(data, window, weigh=None):
 
 
 def cut(places):
-    return [(X[a:b], Y[a:b]) for a, b in zip(places[:-1], places[1:], strict=True)]
+    return [(X[a:b], Y[a:b]) for a, b in pairwise(places)]
 
 
 @pytest.mark.parametrize("name", CUTS)

@@ -65,7 +65,7 @@ class MetricBuffer:
         self._full_names: dict[tuple[str, str], str] = {}
         self._sums: dict[str, list[float]] = {}
         self._meters: dict[str, Any] = {}
-        #: Sums, meters and what is pending of the passes around the present one, the outermost first.
+        #: Sums, meters and pending values of the passes around this one, the outermost first.
         self._outer: list[_Pass] = []
 
     def add(
@@ -176,7 +176,7 @@ class MetricBuffer:
     def _keep(
         self, pending: list[Pending], numbers: list[float], step: int
     ) -> tuple[list[Pending], list[float], dict[str, float]]:
-        """Keep the values of an open step, as numbers; returns the others, and what it has so far."""
+        """Keep the values of an open step as numbers; returns the others, and its means so far."""
         totals: dict[str, list[float]] = {}
         others: list[Pending] = []
         theirs: list[float] = []
