@@ -91,3 +91,32 @@ def test_what_safetensors_cannot_hold_is_told(tmp_path):
     with pytest.raises(CheckpointError, match="_extra_state is a dict"):
         save_weights(Extra(1, 1), tmp_path / "w.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+class Tied(nn.Module):
+    """An embedding whose weights are those of the head, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(5, 4)
+        self.head = nn.Linear(4, 5, bias=False)
+        self.head.weight = self.embed.weight
+
+
+@pytest.mark.parametrize("name", ["embed.weight", "head.weight"])
+def test_a_file_may_hold_tied_weights_under_either_name_alone(tmp_path, name):
+    weight = torch.randn(5, 4)
+    safetensors.torch.save_file(
+        {name: weight}, tmp_path / "w.safetensors", metadata={"format": "pt"}
+    )
+    model = Tied()
+    load_weights(model, tmp_path / "w.safetensors")
+    assert torch.equal(model.embed.weight, weight)
+    assert model.head.weight is model.embed.weight
+
+
+def test_weights_that_are_only_of_the_same_shape_are_not_tied(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    torch.save({"0.weight": torch.ones(3, 3)}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match=r"only in the model: 1.weight"):
+        load_weights(model, tmp_path / "w.pt")

@@ -229,6 +229,7 @@ class Schedule:
             "schedulers": [given.plain(scheduler.state_dict()) for scheduler in self.schedulers],
             "given": self._given,
             "moved": list(self._moved),
+            "monitor": self._monitor.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -254,6 +255,7 @@ class Schedule:
             for sentence in given.told(f"schedule: {type(scheduler).__name__}", changes):
                 logger.warning("%s", sentence)
         self._moved = list(state["moved"])
+        self._monitor.load_state_dict(state["monitor"])
         self._last = [-1] * len(self.schedulers)
 
 

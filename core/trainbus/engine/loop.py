@@ -34,7 +34,7 @@ _EVENTS: dict[Stage, str] = {"valid": "validation", "test": "test", "predict": "
 _ACTIONS = {"valid": "validation_step", "test": "validation_step", "predict": "predict_step"}
 #: Saved before a pass inside another one, and restored after it: of the run, and of its log.
 _SAVED = ("stage", "loader", "batches_in_pass", "batch_index", "batch", "output")
-_SAVED_LOG = ("step", "averaging", "weight")
+_SAVED_LOG = ("step", "averaging", "weight", "batch_start")
 
 
 class Loop(Step):

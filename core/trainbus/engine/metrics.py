@@ -19,7 +19,7 @@ Pending = tuple[str, Any, bool, str, int, int, bool, float]
 Row = tuple[int, dict[str, float], float]
 
 
-_Pass = tuple[dict[str, list[float]], dict[str, Any]]
+_Pass = tuple[dict[str, list[float]], dict[str, Any], list[Pending]]
 
 
 class MetricBuffer:
@@ -59,7 +59,7 @@ class MetricBuffer:
         self._full_names: dict[tuple[str, str], str] = {}
         self._sums: dict[str, list[float]] = {}
         self._meters: dict[str, Any] = {}
-        #: Sums and meters of the passes around the present one, the outermost first.
+        #: Sums, meters and pending values of the passes around this one, the outermost first.
         self._outer: list[_Pass] = []
 
     def add(
@@ -121,9 +121,11 @@ class MetricBuffer:
         pending, self.pending = self.pending, []
         self._accelerator.step_boundary("log")
         numbers = self._numbers(pending)
+        open_values: dict[str, float] = {}
         if open_step is not None:
-            pending, numbers = self._keep(pending, numbers, open_step)
+            pending, numbers, open_values = self._keep(pending, numbers, open_step)
             if not pending:
+                self.latest.update(open_values)
                 return []
         self._fetched += len(pending)
         sums, latest, full_names, every = self._sums, self.latest, self._full_names, self._every
@@ -160,14 +162,15 @@ class MetricBuffer:
                 weights[name] = weight
                 measured[name] = measured[name] + 1 if name in measured else 1
             latest[name] = values[name]
+        latest.update(open_values)
         if values:
             rows.append((present, values, since))
         return rows
 
     def _keep(
         self, pending: list[Pending], numbers: list[float], step: int
-    ) -> tuple[list[Pending], list[float]]:
-        """Keep the values of an open step, as numbers; returns the others."""
+    ) -> tuple[list[Pending], list[float], dict[str, float]]:
+        """Keep the values of an open step as numbers; returns the others, and its means so far."""
         totals: dict[str, list[float]] = {}
         others: list[Pending] = []
         theirs: list[float] = []
@@ -183,8 +186,7 @@ class MetricBuffer:
             total[0] += number * item[5]
             total[1] += item[5]
         self.batch_start = before
-        self.latest.update({name: total / (n or 1) for name, (total, n) in totals.items()})
-        return others, theirs
+        return others, theirs, {name: total / (n or 1) for name, (total, n) in totals.items()}
 
     def _numbers(self, pending: list[Pending]) -> list[float]:
         """The pending values as numbers, with one transfer for each device and type of tensor."""
@@ -249,15 +251,16 @@ class MetricBuffer:
 
     def begin_inner_pass(self) -> None:
         """Begin the means of a pass inside another one, whose means are kept."""
-        self._outer.append((self._sums, self._meters))
-        self._sums, self._meters = {}, {}
+        self._outer.append((self._sums, self._meters, self.pending))
+        self._sums, self._meters, self.pending = {}, {}, []
 
     def leave_inner_pass(self) -> None:
         """Forget what is unfinished of a pass, and go on with the one around it."""
-        self.pending = [item for item in self.pending if not item[6] or item[3] == "train"]
+        left = [item for item in self.pending if not item[6]]
         for meter in self._meters.values():
             meter.reset()
-        self._sums, self._meters = self._outer.pop()
+        self._sums, self._meters, self.pending = self._outer.pop()
+        self.pending += left
 
 
 def _full(name: str, stage: str) -> str:

@@ -70,6 +70,7 @@ def fitting(
             group = state["param_groups"][index]
             more = _given_otherwise(group, about["given"][there], at_start[number][index])
             name = what if len(groups) == 1 else f"{what}, group {index}"
+            _check_state(more, f"{source}: {name}")
             told += given.told(name, more)
         states.append(state)
     return states, told
@@ -127,6 +128,17 @@ def _ordered(saved: dict[str, Any], groups: list[tuple[int, list[int]]]) -> dict
     return {**saved, "state": state, "param_groups": made}
 
 
+def _check_state(changes: list[given.Change], what: str) -> None:
+    """Raise `CheckpointError` for an option that needs what was not gathered without it."""
+    for key, then, now, _ in changes:
+        if key in ("amsgrad", "centered") and now and not then:
+            raise CheckpointError(
+                f"{what}: {key} was given as {then!r} and is given as {now!r} now, for which the "
+                "checkpoint has no state; give what was given then, or begin a new run with "
+                "load_weights(task, ...)"
+            )
+
+
 def _given_otherwise(
     group: dict[str, Any], then: Mapping[str, Any], now: Mapping[str, Any]
 ) -> list[given.Change]:
@@ -136,7 +148,7 @@ def _given_otherwise(
         if key not in then or key not in group or given.same(then[key], value):
             continue
         if given.same(group[key], then[key]):
-            group[key] = value
+            group[key] = tuple(value) if isinstance(group[key], tuple) else value
         if key == "lr" and "initial_lr" in group and given.same(group["initial_lr"], then[key]):
             group["initial_lr"] = value
         changes.append((key, then[key], value, group[key]))

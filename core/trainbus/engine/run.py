@@ -209,7 +209,8 @@ class Run:
             if (size := buffer.weight) is None:
                 batch = self.batch
                 first = batch[0] if type(batch) in (tuple, list) and batch else batch
-                usual = type(first) is Tensor and first.ndim
+                # The first batch of a pass is looked at in full, and so are lists of images.
+                usual = self.batch_index and type(first) is Tensor and first.ndim not in (0, 3)
                 size = first.shape[0] if usual else self.batch_size
                 buffer.weight = size
             weight = size

@@ -76,6 +76,9 @@ class Step(Run):
             self.vetoed_by = control.by
             if differentiated:  # its gradient cannot be taken out of those of its window
                 self._drop_gradients()
+                self.buffer.drop_step()
+            elif self.window.size > 1:
+                self.buffer.drop_batch()
         except Control as control:
             self.is_undone = isinstance(control, StopRun) and not differentiated
             self.obey(control)

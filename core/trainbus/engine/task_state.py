@@ -49,6 +49,8 @@ class TaskState:
             self._objects[path] = value
             return
         inside: Iterator[tuple[Any, Any]] | Any = ()
+        if isinstance(value, (Mapping, list, tuple)):
+            self._known.add(id(value))  # it may hold itself
         if isinstance(value, Mapping):
             inside = value.items()
         elif isinstance(value, (list, tuple)):

@@ -27,11 +27,16 @@ def repeats(
     return found, differs
 
 
-def read_only(value: Any) -> Any:
+def read_only(value: Any, around: tuple[int, ...] = ()) -> Any:
     """A copy of a record's values that no listener can change for the others."""
+    if id(value) in around:  # it holds itself, which the journal refuses
+        return value
+    around = (*around, id(value))
     if isinstance(value, Mapping):
-        return MappingProxyType({key: read_only(item) for key, item in value.items()})
-    return tuple(map(read_only, value)) if type(value) in (list, tuple) else value
+        return MappingProxyType({key: read_only(item, around) for key, item in value.items()})
+    if type(value) in (list, tuple):
+        return tuple(read_only(item, around) for item in value)
+    return value
 
 
 def plain(value: Any) -> Any:
@@ -49,11 +54,12 @@ def text(body: Mapping[str, Any]) -> str:
         raise RecordRejected(f"{type(error).__name__}: {error}") from error
 
 
-def _keyed(value: Any, depth: int = 0) -> Any:
-    if depth > 100:
+def _keyed(value: Any, around: tuple[int, ...] = ()) -> Any:
+    if not isinstance(value, (Mapping, list, tuple)):
+        return value
+    if id(value) in around or len(around) > 100:
         raise RecordRejected("it is nested too deeply, or holds itself")
+    around = (*around, id(value))
     if isinstance(value, Mapping):
-        return {str(key): _keyed(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_keyed(item, depth + 1) for item in value]
-    return value
+        return {str(key): _keyed(item, around) for key, item in value.items()}
+    return [_keyed(item, around) for item in value]
