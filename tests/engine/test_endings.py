@@ -172,8 +172,12 @@ def ended(run, end):
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize(
     "options",
-    [{}, {"accumulate": 3}, {"validate_every": 0.5}, {"validate_every": 2}],
-    ids=["plain", "accumulate", "half epochs", "every second"],
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"accumulate": 3}, id="accumulate", marks=pytest.mark.slow),
+        pytest.param({"validate_every": 0.5}, id="half epochs", marks=pytest.mark.slow),
+        pytest.param({"validate_every": 2}, id="every second", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_was_ended_goes_on_as_one_left_alone(tmp_path, moment, act, options):
     alone = Run(tmp_path / "alone", **options).fit()
@@ -183,7 +187,13 @@ def test_a_run_that_was_ended_goes_on_as_one_left_alone(tmp_path, moment, act, o
     assert twice.fit() == alone
 
 
-@pytest.mark.parametrize("steps", range(1, BATCHES * EPOCHS))
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param(step, marks=[] if step in (3, 4, 6, 8) else pytest.mark.slow)
+        for step in range(1, BATCHES * EPOCHS)
+    ],
+)
 @pytest.mark.parametrize("every", [1, 2, 0.5])
 def test_a_run_whose_steps_were_limited_goes_on_as_one_left_alone(tmp_path, steps, every):
     alone = Run(tmp_path / "alone", validate_every=every).fit()
@@ -223,7 +233,7 @@ class Killed(BaseException):
     """Nobody catches it, and nothing is saved for it."""
 
 
-@pytest.mark.parametrize("step", range(1, BATCHES * EPOCHS))
+@pytest.mark.parametrize("step", [1, 4, 6, 8])
 def test_a_run_that_was_killed_goes_on_as_one_left_alone(tmp_path, step):
     def kill(run):
         if run.global_step == step:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from math import inf
+from typing import Any
 
 from torch.optim import Optimizer
 
@@ -72,3 +74,19 @@ class Window:
     def clear(self) -> None:
         """Begin a new window."""
         self.size, self.begun, self.gathered = 1, 0, 0
+
+
+def looking_ahead(rest: Iterator[Any], told: int, longer: Callable[[], None]) -> Iterator[Any]:
+    """The batches of a loader that may be longer than it tells, so that windows stay whole.
+
+    Args:
+        rest: the batches.
+        told: how many there are, as the loader tells.
+        longer: called before the last of these is given, if there are more.
+    """
+    yield from islice(rest, max(0, told - 1))
+    last = list(islice(rest, 1))
+    more = list(islice(rest, 1))
+    if more:
+        longer()
+    yield from chain(last, more, rest)

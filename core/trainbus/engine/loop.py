@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
@@ -16,6 +15,7 @@ import torch
 from trainbus import batches
 from trainbus.bus import Bus
 from trainbus.devices.accelerator import Accelerator
+from trainbus.engine.accumulation import looking_ahead
 from trainbus.engine.metrics import MetricBuffer, Row
 from trainbus.engine.position import Position
 from trainbus.engine.run import Stage
@@ -171,20 +171,14 @@ class Loop(Step):
         if self.stopping:
             return 0, ()
         first, rest = self.position.start(self, loader)
-        return first, () if self.ends_pass else self._whole_windows(rest, first)
+        if self.ends_pass:
+            return first, ()
+        if self.accumulate > 1 and self.batches_in_pass is not None:
+            rest = looking_ahead(iter(rest), self.batches_in_pass - first, self._forget_length)
+        return first, rest
 
-    def _whole_windows(self, rest: Iterable[Any], first: int) -> Iterable[Any]:
-        """With accumulation look ahead where the loader says that it ends, and may be wrong."""
-        return self._looking_ahead(iter(rest), first) if self.accumulate > 1 else rest
-
-    def _looking_ahead(self, rest: Iterator[Any], first: int) -> Iterator[Any]:
-        for index, batch in enumerate(rest, first):
-            if index + 1 == self.batches_in_pass and (more := list(islice(rest, 1))):
-                self.batches_in_pass = None
-                yield batch
-                yield from chain(more, rest)
-                return
-            yield batch
+    def _forget_length(self) -> None:
+        self.batches_in_pass = None
 
     def _end_training(self, loader: Iterable[Any], exhausted: bool) -> None:
         position = self.position
