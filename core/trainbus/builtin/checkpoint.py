@@ -281,14 +281,14 @@ class Checkpoint:
         if lost and not self.best:
             logger.warning(
                 "%s: the best so far (%s of %.6g) is not on the disk here; the best is looked for "
-                "anew", self._name(run), self.monitor, lost[0][0],
+                "anew", run.bus.name_of(self), self.monitor, lost[0][0],
             )  # fmt: skip
         kept = {*self.last, *(name for _, name in self.best)}
         others = sorted(here - kept - {*self._superseded, path.name})
         if others:
             logger.warning(
                 "%s: the run goes on from %s; %s, which it leaves behind, %s removed when the next "
-                "state is on the disk", self._name(run), path, ", ".join(others),
+                "state is on the disk", run.bus.name_of(self), path, ", ".join(others),
                 "is" if len(others) == 1 else "are",
             )  # fmt: skip
         self._superseded = sorted({*self._superseded, *here} - kept)
@@ -297,13 +297,9 @@ class Checkpoint:
 
     def directory(self, run: Run) -> Path:
         """Where it keeps its states: each plugin of this kind in a directory of its own."""
-        name = self._name(run)
+        name = run.bus.name_of(self)
         directory = run.dir / "checkpoints"
         return directory if name == "checkpoint" else directory / file_name(name)
-
-    def _name(self, run: Run) -> str:
-        plugins = run.bus.plugins.items()
-        return next((name for name, plugin in plugins if plugin is self), "checkpoint")
 
     def _failed(self, run: Run, error: CheckpointError) -> None:
         """Go back to the states of before; they are all still there."""
@@ -339,7 +335,7 @@ class Checkpoint:
     def _save_best(self, run: Loop) -> None:
         if self._monitor is None or not self._monitor.due(run):
             return
-        value = self._monitor.value(run, self._name(run))
+        value = self._monitor.value(run, run.bus.name_of(self))
         worse = -value if self.mode == "max" else value
         kept = [-v if self.mode == "max" else v for v, _ in self.best]
         if not math.isfinite(value) or (len(kept) >= self.keep_best and worse >= kept[-1]):

@@ -85,7 +85,7 @@ class EMA:
         self._swapped = self._loaded = False
         self._aside = {}
         self._left_out = None
-        name = next((n for n, plugin in run.bus.plugins.items() if plugin is self), "ema")
+        name = run.bus.name_of(self)
         # Two that exchanged weights around the same pass would put back each other's.
         for role, wanted in (("validates", self.validate), ("is left in the model", self.final)):
             if wanted and (other := run.claim(f"average that {role}")) not in (None, name):

@@ -311,6 +311,13 @@ class EventBus:
         self._never.update((plugin, hook) for hook in hooks)
         self._changed([*hooks])
 
+    def name_of(self, plugin: object) -> str:
+        """The name that a registered plugin has here. Raises `KeyError`."""
+        for name, record in self._plugins.items():
+            if record.object is plugin:
+                return name
+        raise KeyError(plugin)
+
     def pause(self, plugin: str, *hooks: str) -> None:
         """Call the listeners that a plugin has of these hooks no more, for the rest of the run.
 

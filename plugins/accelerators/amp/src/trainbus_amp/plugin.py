@@ -70,7 +70,7 @@ class AMP:
         """Choose, check that the device can, and tell."""
         import torch
 
-        run.claim("precision", "amp")
+        run.claim("precision", run.bus.name_of(self))
         self._used = used = choose(run.precision, self.precision)
         used.check(run.accelerator)
         if used.name == "fp8":
@@ -91,7 +91,7 @@ class AMP:
             scaler = run.accelerator.scaler()
             if scaler.is_enabled():  # a device may need none
                 self._scaling = Scaling(scaler)
-        run.bus.pause("amp", *self._idle())
+        run.bus.pause(run.bus.name_of(self), *self._idle())
 
     def _idle(self) -> list[str]:
         """The hooks at which there is nothing to do in this run: in each step they would cost."""

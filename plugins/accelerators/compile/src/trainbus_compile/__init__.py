@@ -81,7 +81,7 @@ class Compile:
     @hookimpl
     def on_run_start(self, run: Run) -> None:
         """Check what was asked for, and begin to count."""
-        run.claim("compile", "compile")
+        run.claim("compile", run.bus.name_of(self))
         self._check(self._backend(run))
         self._waiting, self._logged = set(), {}
         self._watch = Watch(__file__, self.warn_after)

@@ -110,7 +110,7 @@ class Augment:
         if run.stage == "train":
             run.header["augment"] = ", ".join(names) or "nothing"
         if not names:
-            run.bus.pause("augment", "on_train_batch_start")
+            run.bus.pause(run.bus.name_of(self), "on_train_batch_start")
 
     @hookimpl
     def on_fit_start(self, run: Run) -> None:
