@@ -4,6 +4,7 @@ import pytest
 from tensorboard.plugins.hparams import api_pb2, metadata
 
 from trainbus import Trainer
+from trainbus.builtin import Checkpoint
 from trainbus.testing import Line
 from trainbus_tensorboard import TensorBoard
 
@@ -103,3 +104,33 @@ def test_a_replay_finds_the_directory_without_the_option_of_its_trainer(info, re
     logger.on_log_end(run, "completed")
     assert read(tmp_path / "logs" / run.id).points() == {"loss": [(1, 1.0)]}
     assert run.header["tensorboard"] == "tensorboard --logdir logs"
+
+
+class Marked(Line):
+    """Its values say of which history they are."""
+
+    mark = 0.0
+
+    def training_step(self, batch, run):
+        run.log(value=run.global_step + self.mark)
+        return super().training_step(batch, run)
+
+
+def test_a_run_that_goes_back_shows_one_history(batches, read):
+    plugins = [Checkpoint(keep_last=9), TensorBoard()]
+    first = Trainer(epochs=3, plugins=plugins).fit(Marked(), batches)
+    task = Marked()
+    task.mark = 100.0
+    path = first.dir / "checkpoints" / "step-00000005"
+    Trainer(epochs=2, plugins=plugins).fit(task, batches, resume=path)
+    points = read(first.dir / "tensorboard").series("train/value")
+    assert points == [(n + 1, n) for n in range(5)] + [(n + 1, n + 100) for n in range(5, 10)]
+
+
+def test_a_run_that_goes_back_and_makes_the_same_again_shows_it_once(batches, read):
+    plugins = [Checkpoint(keep_last=9), TensorBoard()]
+    first = Trainer(epochs=3, plugins=plugins).fit(Marked(), batches)
+    path = first.dir / "checkpoints" / "step-00000005"
+    Trainer(epochs=4, plugins=plugins).fit(Marked(), batches, resume=path)
+    points = read(first.dir / "tensorboard").series("train/value")
+    assert points == [(n + 1, n) for n in range(20)]
