@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from trainbus.engine.task import Optimizers, Task
 from trainbus.engine.task_state import TaskState
 from trainbus.errors import Control, StopRun
 from trainbus.events.plugin import Plugin
+from trainbus.records.values import ReadOnly
 from trainbus.storage.run_dir import RunDirectory
 
 logger = logging.getLogger("trainbus")
@@ -360,7 +360,7 @@ class Loop(Step):
         for step, values, when in rows:
             if bus.on_metrics:
                 try:
-                    bus.on_metrics(self, step, MappingProxyType(values), when)
+                    bus.on_metrics(self, step, ReadOnly(values), when)
                 except Control as control:
                     self.obey(control)
 

@@ -25,11 +25,19 @@ class StrayStep:
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         self._seen: dict[int, int] = {}
+        #: Steps that are at work inside of each other: a `step` may call that of its base class.
+        self._depth = 0
         self._left = _BATCHES * len(optimizers)
-        self._handles = [each.register_step_post_hook(self._stepped) for each in optimizers]
+        self._handles = [each.register_step_pre_hook(self._begun) for each in optimizers]
+        self._handles += [each.register_step_post_hook(self._stepped) for each in optimizers]
+
+    def _begun(self, *_: Any) -> None:
+        self._depth += 1
 
     def _stepped(self, optimizer: Optimizer, *_: Any) -> None:
-        self._seen[id(optimizer)] = self._seen.get(id(optimizer), 0) + 1
+        self._depth -= 1
+        if self._depth == 0:
+            self._seen[id(optimizer)] = self._seen.get(id(optimizer), 0) + 1
 
     def check(self, run: Run, optimizer: Optimizer, made: bool) -> bool:
         """After a step; True when it looks no more.
@@ -37,7 +45,7 @@ class StrayStep:
         Raises:
             UsageError: the optimizer made another one.
         """
-        steps = self._seen.pop(id(optimizer), 0)
+        steps, self._depth = self._seen.pop(id(optimizer), 0), 0
         self._left -= 1
         if self._left <= 0:
             self.end()

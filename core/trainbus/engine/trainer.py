@@ -172,9 +172,12 @@ class Trainer(Settings):
         return Predictions(self._predictions(task, loader), self._wait_for)
 
     def _wait_for(self, predictions: Predictions) -> None:
-        if (others := self._waiting()) is not None:
-            others.end()
+        self._end_waiting()
         self._waiting = ref(predictions)
+
+    def _end_waiting(self) -> None:
+        if (waiting := self._waiting()) is not None:
+            waiting.end()
 
     def _predictions(self, task: nn.Module, loader: Iterable[Any]) -> Generator[Any, None, None]:
         gradients = torch.is_grad_enabled()
@@ -219,8 +222,7 @@ class Trainer(Settings):
             raise UsageError(
                 f"{task!r:.80} is no Task; subclass trainbus.Task, or use Task.supervised(model)"
             )
-        if (waiting := self._waiting()) is not None:
-            waiting.end()
+        self._end_waiting()
         if self._is_running:
             raise UsageError("this trainer is in the middle of a run; use another one")
         bus = self.bus

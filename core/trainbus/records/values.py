@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
+from copy import deepcopy
 from typing import Any
 
 from trainbus.errors import RecordRejected
@@ -27,13 +27,32 @@ def repeats(
     return found, differs
 
 
+class ReadOnly(dict[str, Any]):
+    """A mapping that no listener can change for the others; a copy of it is a plain `dict`."""
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("what was logged is read-only: others receive it, too; copy it first")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __copy__(self) -> dict[str, Any]:
+        return dict(self)
+
+    def __deepcopy__(self, memo: Any) -> dict[str, Any]:
+        return {key: deepcopy(value, memo) for key, value in self.items()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
 def read_only(value: Any, around: tuple[int, ...] = ()) -> Any:
     """A copy of a record's values that no listener can change for the others."""
     if id(value) in around:  # it holds itself, which the journal refuses
         return value
     around = (*around, id(value))
     if isinstance(value, Mapping):
-        return MappingProxyType({key: read_only(item, around) for key, item in value.items()})
+        return ReadOnly({key: read_only(item, around) for key, item in value.items()})
     if type(value) in (list, tuple):
         return tuple(read_only(item, around) for item in value)
     return value
