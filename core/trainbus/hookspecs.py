@@ -143,6 +143,16 @@ def on_train_batch_end(run: Run) -> None:
     """The batch is done, also when it was skipped."""
 
 
+@hookspec(reaches_all=True)
+def on_savepoint(run: Run, after: str) -> None:
+    """A state that is saved here resumes exactly: all who listen to what is over are done.
+
+    `after` is what is over: "train_batch" (at the end of a window of accumulated batches),
+    "validation", "epoch", or "train_epoch" in two cases: the validation that follows was not made
+    since the run is stopping, or it is made only because the run ends here.
+    """
+
+
 @hookspec(cadence="epoch", reaches_all=True)
 def on_train_epoch_end(run: Run) -> None:
     """The pass over the training data is over; its means are in `run.metrics`."""
@@ -179,16 +189,6 @@ def on_validation_end(run: Run) -> None:
 @hookspec(cadence="epoch", reaches_all=True)
 def on_epoch_end(run: Run) -> None:
     """The epoch is over, validation included: the place to decide."""
-
-
-@hookspec(reaches_all=True)
-def on_savepoint(run: Run, after: str) -> None:
-    """A state that is saved here resumes exactly: all who listen to what is over are done.
-
-    `after` is what is over: "train_batch" (at the end of a window of accumulated batches),
-    "validation", "epoch", or "train_epoch" in two cases: the validation that follows was not made
-    since the run is stopping, or it is made only because the run ends here.
-    """
 
 
 @hookspec(reaches_all=True)
