@@ -18,7 +18,7 @@ from torch.utils.data import (
     Subset,
 )
 
-from trainbus import Loader, Task, Trainer
+from trainbus import Loader, StopRun, Task, Trainer
 from trainbus.builtin import Checkpoint
 
 ITEMS = torch.arange(16.0).unsqueeze(1)
@@ -241,6 +241,32 @@ def test_a_run_that_ends_with_an_epochs_last_batch_goes_on_in_the_same_order(tmp
     whole = read(tmp_path / "whole", LOADERS[kind]())
     first = read(tmp_path / "parts", LOADERS[kind](), max_steps=steps)
     assert first + read(tmp_path / "parts", LOADERS[kind]()) == whole
+
+
+@pytest.mark.parametrize("hook", ["train_batch_start", "after_loss"])
+@pytest.mark.parametrize(("batch", "accumulate"), [(0, 1), (0, 3), (1, 3), (2, 3), (3, 1)])
+def test_a_batch_that_was_not_done_is_read_again(tmp_path, hook, batch, accumulate):
+    def seen(directory, stopped):
+        torch.manual_seed(0)
+        task = Net()
+        plugins = ["checkpoint"]
+        trainer = Trainer(
+            epochs=2, seed=0, accumulate=accumulate, run_dir=directory, plugins=plugins
+        )
+
+        @trainer.on(hook)
+        def stop(run):
+            if stopped and run.epoch == 1 and run.batch_index == batch:
+                raise StopRun("enough")
+
+        run = trainer.fit(task, LOADERS["with a generator"](), resume="auto")
+        return task.seen, task.net.weight.tolist(), run.global_step
+
+    whole, weights, steps = seen(tmp_path / "whole", stopped=False)
+    seen(tmp_path / "parts", stopped=True)
+    rest, weights_after, steps_after = seen(tmp_path / "parts", stopped=False)
+    assert rest == whole[-len(rest) :]
+    assert (weights_after, steps_after) == (weights, steps)
 
 
 # --- each epoch is told --------------------------------------------------------------------------

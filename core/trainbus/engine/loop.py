@@ -161,6 +161,7 @@ class Loop(Step):
         if self.position.saved is None:
             self.flush()
             self.buffer.begin_pass()
+        self.position.pass_start = {}
         batches.set_epoch(loader, self.epoch)  # it may change the length
         self._begin_pass("train", loader)
         self.window.begun = 0

@@ -121,14 +121,16 @@ class Position:
             return self.saved
         inner: Any = batches.innermost(self.loader, one_for_one=True)
         inside = self.over in ("train_epoch", "validation")
+        # Of a pass whose first batch was not done: it is begun once more.
+        again = self.pass_start if "train_epoch" in run.open_events and not run.batches_done else {}
         return {
             "epoch": run.epoch if inside else run.epochs_done,
             "batches": self.pass_batches if inside else run.batches_done,
             "validated_at": self.validated_at,
             "over": self.over if inside else "",
             "ends_pass": run.ends_pass,
-            "random": self.random or run.accelerator.random_state(),
-            "generators": _generator_states(self.loader),
+            "random": again.get("random") or self.random or run.accelerator.random_state(),
+            "generators": again.get("generators") or _generator_states(self.loader),
             "pass_start": self.pass_start,
             "loader": _loader_state(inner) if run.batches_done else None,
             "last_batch": batches.fingerprint(self.read) if run.batches_done else [],
