@@ -268,7 +268,7 @@ class Bad:
             if isinstance(value, dict):
                 value.clear()
 """,
-        "changes a record that others get, too, in on_params: *copy it",
+        "on_params: TypeError: what was logged is read-only*copy it",
     ),
     "makes_no_step_of_its_own": (
         """
@@ -278,7 +278,7 @@ class Bad:
         for optimizer in run.optimizers:
             optimizer.step()
 """,
-        "makes optimizer steps of its own: 20 were made in a run that counts 10",
+        "SGD has stepped 2 times for one step of the run",
     ),
     "survives[fit]: a value from an event": (
         """
