@@ -123,6 +123,7 @@ class Position:
         inside = self.over in ("train_epoch", "validation")
         # Of a pass whose first batch was not done: it is begun once more.
         again = self.pass_start if "train_epoch" in run.open_events and not run.batches_done else {}
+        none_read = not run.batches_done or run.is_undone
         return {
             "epoch": run.epoch if inside else run.epochs_done,
             "batches": self.pass_batches if inside else run.batches_done,
@@ -133,7 +134,7 @@ class Position:
             "generators": again.get("generators") or _generator_states(self.loader),
             "pass_start": self.pass_start,
             "loader": _loader_state(inner) if run.batches_done else None,
-            "last_batch": batches.fingerprint(self.read) if run.batches_done else [],
+            "last_batch": [] if none_read else batches.fingerprint(self.read),
         }
 
 

@@ -105,6 +105,7 @@ class Step(Run):
         if self.is_undone:  # a run that goes on makes it again, with the others of its window
             done = self.batch_index - self.window.gathered
             self._drop_gradients()
+            self.buffer.drop_step()
         if self.window.gathered and not self.accumulating:
             self.step_optimizers()
         self.batches_done = done - 1 if self.is_undone and done > self.batch_index else done
