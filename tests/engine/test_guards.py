@@ -8,7 +8,16 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from trainbus import Accelerator, SkipBatch, SkipStep, Task, Trainer, UsageError, hookimpl
+from trainbus import (
+    Accelerator,
+    SkipBatch,
+    SkipStep,
+    StopRun,
+    Task,
+    Trainer,
+    UsageError,
+    hookimpl,
+)
 from trainbus.engine.step import MAX_IDLE
 
 PAIRS = TensorDataset(torch.randn(8, 4), torch.randn(8, 1))
@@ -117,6 +126,29 @@ def test_a_run_whose_steps_are_all_called_off_ends_and_names_who_did(line, hook,
     )
 
 
+def test_a_task_that_skips_each_batch_ends_the_run_and_is_named(make_line):
+    class Picky(make_line):
+        def training_step(self, batch, run):
+            raise SkipBatch
+
+    trainer = Trainer(max_steps=5, plugins=["-journal", "-manifest"])
+    run = trainer.fit(Picky(), [next(iter(pairs()))] * 20)
+    assert (run.status, run.global_step) == ("stopped", 0)
+    assert "called off, the last one by the task Picky" in run.stop_reason
+
+
+def test_a_window_that_a_stop_calls_off_before_its_step_is_made_again(line):
+    trainer = Trainer(accumulate=2)
+
+    @trainer.on("before_optimizer_step")
+    def stop(run):
+        if run.batch_index == 3:
+            raise StopRun("enough")
+
+    run = trainer.fit(line, list(pairs(batch_size=1)))
+    assert (run.global_step, run.batches_done) == (1, 2)
+
+
 def test_an_action_that_makes_no_step_ends_the_run_too(line):
     trainer = Trainer(max_steps=5, plugins=["-journal", "-manifest"])
     trainer.on("optimizer_step")(lambda run: False)
@@ -222,16 +254,21 @@ SEVERAL = {
 }
 
 
-@pytest.mark.parametrize("place", ["train", "valid"])
-@pytest.mark.parametrize("kind", SEVERAL)
-def test_several_loaders_are_told_before_the_first_batch(line, kind, place):
-    train, valid = (SEVERAL[kind](), None) if place == "train" else (pairs(), SEVERAL[kind]())
+def is_refused_before_the_first_batch(task, place, loader, message):
+    train, valid = (loader, None) if place == "train" else (pairs(), loader)
     started = []
     trainer = Trainer()
     trainer.on("train_batch_start")(lambda run: started.append(1))
-    with pytest.raises(UsageError, match=rf"the {place} loader is a \w+ of 2 loaders; give one"):
-        trainer.fit(line, train, valid)
+    with pytest.raises(UsageError, match=message):
+        trainer.fit(task, train, valid)
     assert not started
+
+
+@pytest.mark.parametrize("place", ["train", "valid"])
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_several_loaders_are_told_before_the_first_batch(line, kind, place):
+    message = rf"the {place} loader is a \w+ of 2 loaders; give one"
+    is_refused_before_the_first_batch(line, place, SEVERAL[kind](), message)
 
 
 def test_a_list_of_batches_is_a_loader(line):
@@ -247,13 +284,7 @@ def test_what_is_no_loader_is_told(line, loader):
 @pytest.mark.parametrize("empty", [[], pairs(batch_size=64, drop_last=True)], ids=["list", "drop"])
 @pytest.mark.parametrize("place", ["train", "valid"])
 def test_a_loader_that_says_that_it_is_empty_is_told_before_the_first_batch(line, empty, place):
-    train, valid = (empty, None) if place == "train" else (pairs(), empty)
-    started = []
-    trainer = Trainer()
-    trainer.on("train_batch_start")(lambda run: started.append(1))
-    with pytest.raises(UsageError, match=f"the {place} loader gave no batch"):
-        trainer.fit(line, train, valid)
-    assert not started
+    is_refused_before_the_first_batch(line, place, empty, f"the {place} loader gave no batch")
 
 
 # --- values and copies ---------------------------------------------------------------------------

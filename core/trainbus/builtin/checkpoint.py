@@ -165,28 +165,23 @@ class Checkpoint:
             return
         if after == "epoch" or (after == "validation" and self._compares_validation):
             self._save_best(run)
-        if run.stopping or self._asked or getattr(self, f"_is_due_after_{after}")(run):
+        if run.stopping or self._asked or self._is_due(run, after):
             self._save_last(run)
+            if after == "train_epoch" and not run.stopping:
+                self._kept_step = run.global_step  # what follows is no part of a longer run
 
-    def _is_due_after_train_batch(self, run: Run) -> bool:
-        if self.every_steps is not None and run.stepped and not run.global_step % self.every_steps:
-            return True
-        if self.every_minutes is not None and monotonic() - self._saved_at >= (
-            60 * self.every_minutes
-        ):
-            return True
-        # In the last batch of an epoch more of it follows, and then another savepoint.
-        return run.finished and run.batches_done != run.batches_in_pass
-
-    def _is_due_after_train_epoch(self, run: Run) -> bool:
-        self._kept_step = run.global_step  # what follows is no part of a longer run
-        return True
-
-    def _is_due_after_validation(self, run: Run) -> bool:
-        return False
-
-    def _is_due_after_epoch(self, run: Run) -> bool:
-        return (run.epoch + 1) % self.every_epochs == 0 and self._kept_step != run.global_step
+    def _is_due(self, run: Run, after: str) -> bool:
+        if after == "train_batch":
+            steps, minutes = self.every_steps, self.every_minutes
+            if steps is not None and run.stepped and run.global_step % steps == 0:
+                return True
+            if minutes is not None and monotonic() - self._saved_at >= 60 * minutes:
+                return True
+            # In the last batch of an epoch more of it follows, and then another savepoint.
+            return run.finished and run.batches_done != run.batches_in_pass
+        if after == "epoch":
+            return (run.epoch + 1) % self.every_epochs == 0 and self._kept_step != run.global_step
+        return after == "train_epoch"
 
     @hookimpl(tryfirst=True, rank_zero=True)
     def on_fit_end(self, run: Run) -> None:

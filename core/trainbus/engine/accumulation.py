@@ -17,11 +17,13 @@ class Window:
     log are: by `run.batch_size`.
     """
 
-    __slots__ = ("begun", "first_weight", "gathered", "size", "total_weight")
+    __slots__ = ("begun", "first_batch", "first_weight", "gathered", "size", "total_weight")
 
     def __init__(self) -> None:
         #: Batches in it.
         self.size = 1
+        #: The index in its pass of the first one, with accumulation.
+        self.first_batch = 0
         #: Batches that were begun, until the last one is.
         self.begun = 0
         #: Batches whose gradients are there.

@@ -125,6 +125,8 @@ class Loop(Step):
             buffer.weight, buffer.step = None, self.global_step + 1
             if self.accumulate > 1 or window.begun:
                 buffer.batch_start = len(buffer.pending)
+                if window.begun == 0:
+                    window.first_batch = index
                 left = None if self.batches_in_pass is None else self.batches_in_pass - index
                 self.accumulating = window.begin_batch(self.accumulate, left)
             try:
@@ -146,8 +148,8 @@ class Loop(Step):
                 break
             # A window of accumulated batches is finished first: its start is where one can resume.
             # A pass whose last batch is done is read to its end, where its sampler may draw again.
-            if (self.stopping and not self.accumulating) or (
-                self.finished and not self.accumulating and index + 1 != self.batches_in_pass
+            if not self.accumulating and (
+                self.stopping or (self.finished and index + 1 != self.batches_in_pass)
             ):
                 break
         else:
@@ -183,16 +185,15 @@ class Loop(Step):
 
     def _end_training(self, loader: Iterable[Any], exhausted: bool) -> None:
         position = self.position
-        if position.over:  # a checkpoint stood behind it
-            self.epochs_done = self.epoch + 1
-            self.batches_done, position.pass_batches = 0, self.batch_index + 1
-            self.buffer.averaging = self.ends_pass = False
-            return
-        self._cut_short = not (exhausted or self.ends_pass)
+        stood_behind = position.over  # where a checkpoint was written behind this pass
+        self._cut_short = not (stood_behind or exhausted or self.ends_pass)
         if not self._cut_short:
             self.epochs_done = self.epoch + 1
             self.batches_done, position.pass_batches = 0, self.batch_index + 1
-            position.over, position.saved = "train_epoch", None
+            position.over, position.saved = stood_behind or "train_epoch", None
+        if stood_behind:
+            self.buffer.averaging = self.ends_pass = False
+            return
         if self.window.gathered:  # the pass ended in the middle of a window
             self.step_optimizers()
         self._check_not_empty(loader)

@@ -61,13 +61,13 @@ class Position:
         if saved is None or not saved["batches"]:
             if saved is not None:
                 self.restore_random(run)
-                _set_generators(loader, saved["generators"])
+                generators.put_back(loader, saved["generators"])
             self.saved = None
             run.batches_done = self.validated_at = 0
             inner = batches.innermost(loader)
             self.pass_start = {
                 "random": run.accelerator.random_state(),
-                "generators": _generator_states(loader),
+                "generators": generators.states_of(loader),
                 "workers_stayed": _has_workers_that_stay(inner)
                 and getattr(inner, "_iterator", None) is not None,
             }
@@ -80,12 +80,12 @@ class Position:
         self.stood_behind_validation = self.over == "validation"
         run.ends_pass = saved["ends_pass"]
         if self.over or run.ends_pass:  # nothing of it is to be read
-            _set_generators(loader, saved["generators"])
+            generators.put_back(loader, saved["generators"])
         else:
             inner = batches.innermost(loader)
             if self.pass_start["workers_stayed"] and getattr(inner, "_iterator", None) is None:
                 iter(inner)  # workers that were there before draw their seeds in another order
-            _set_generators(loader, self.pass_start["generators"])
+            generators.put_back(loader, self.pass_start["generators"])
             run.accelerator.set_random_state(self.pass_start["random"])
             started = perf_counter()
             rest = _behind(run, loader, saved)
@@ -131,20 +131,11 @@ class Position:
             "over": self.over if inside else "",
             "ends_pass": run.ends_pass,
             "random": again.get("random") or self.random or run.accelerator.random_state(),
-            "generators": again.get("generators") or _generator_states(self.loader),
+            "generators": again.get("generators") or generators.states_of(self.loader),
             "pass_start": self.pass_start,
             "loader": _loader_state(inner) if run.batches_done else None,
             "last_batch": [] if none_read else batches.fingerprint(self.read),
         }
-
-
-def _generator_states(loader: Iterable[Any]) -> list[Any]:
-    return [generators.state_of(each) for each in generators.of(loader)]
-
-
-def _set_generators(loader: Iterable[Any], states: list[Any]) -> None:
-    for generator, state in zip(generators.of(loader), states, strict=False):
-        generators.set_state(generator, state)
 
 
 def _loader_state(loader: Any) -> dict[str, Any] | None:

@@ -73,12 +73,12 @@ class Step(Run):
                 if bus.on_after_backward:
                     bus.on_after_backward(self)
         except SkipBatch as control:
-            self.vetoed_by = control.by
+            self._veto(control)
             if differentiated:  # its gradient cannot be taken out of those of its window
                 self._drop_gradients()
                 self.buffer.drop_step()
-            elif self.window.size > 1:
-                self.buffer.drop_batch()
+            else:
+                self._drop_values()
         except Control as control:
             self.is_undone = isinstance(control, StopRun) and not differentiated
             self.obey(control)
@@ -87,10 +87,7 @@ class Step(Run):
     def leave_batch(self, control: Control) -> None:
         """End a batch whose rest was called off by raising `control`."""
         if isinstance(control, SkipBatch):
-            if self.window.size > 1:
-                self.buffer.drop_batch()
-            else:
-                self.buffer.drop_step()
+            self._drop_values()
             if self.manual:
                 self._drop_gradients()
         self.is_undone = isinstance(control, StopRun)
@@ -101,14 +98,15 @@ class Step(Run):
         bus = self.bus
         self.has_batch = False
         self.loss_to_backward = None
-        done = self.batch_index + 1
-        if self.is_undone:  # a run that goes on makes it again, with the others of its window
-            done = self.batch_index - self.window.gathered
+        first = self.window.first_batch if self.window.size > 1 else self.batch_index
+        if self.is_undone:
             self._drop_gradients()
-            self.buffer.drop_step()
         if self.window.gathered and not self.accumulating:
             self.step_optimizers()
-        self.batches_done = done - 1 if self.is_undone and done > self.batch_index else done
+        self.batches_done = self.batch_index + 1
+        if self.is_undone:  # a run that goes on makes it again, with the others of its window
+            self.batches_done = first
+            self.buffer.drop_step()
         if self.stepped:
             self.idle = 0
         elif self.vetoed_by and not self.accumulating:
@@ -174,9 +172,9 @@ class Step(Run):
         except SkipStep as control:
             if not made:  # afterwards it is too late
                 self.skipped_steps += 1
-                self.vetoed_by = control.by
+                self._veto(control)
         except Control as control:
-            self.is_undone = isinstance(control, StopRun) and not made
+            self.is_undone = isinstance(control, StopRun) and not self.stepped
             self.obey(control)
         if self.stray is not None and self.stray.check(self, optimizer, made):
             self.stray = None
@@ -232,12 +230,21 @@ class Step(Run):
         elif isinstance(control, SkipStep):
             if not self.stepped:  # afterwards it is too late
                 self.skipped_steps += 1
-                self.vetoed_by = control.by
+                self._veto(control)
             self._drop_gradients()
         elif isinstance(control, SkipBatch):
-            self.vetoed_by = control.by
+            self._veto(control)
         else:
             raise control
+
+    def _veto(self, control: Control) -> None:
+        """Note who called off the step of this batch."""
+        self.vetoed_by = control.by or f"the task {type(self.task).__name__}"
+
+    def _drop_values(self) -> None:
+        """Forget what this batch logged, which is skipped."""
+        drop = self.buffer.drop_batch if self.window.size > 1 else self.buffer.drop_step
+        drop()
 
     def _drop_gradients(self) -> None:
         self.window.clear()

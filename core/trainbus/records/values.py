@@ -60,8 +60,6 @@ def read_only(value: Any, around: tuple[int, ...] = ()) -> Any:
 
 def plain(value: Any) -> Any:
     """What JSON has no word for: numbers of torch or NumPy as numbers, everything else as text."""
-    if isinstance(value, Mapping):
-        return dict(value)
     return value.item() if getattr(value, "ndim", None) == 0 else str(value)
 
 

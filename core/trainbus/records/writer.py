@@ -110,7 +110,7 @@ class Writer:
             while self._waiting:
                 count = self._next()
                 entries = self._waiting[:count]
-                self._append(entries)
+                self._append([each for entry in entries if (each := self._kept(entry))])
                 kind, _, _, body = entries[-1]
                 if kind == "event" and body["event"] == "resume":
                     self.file.go_back()
@@ -128,15 +128,14 @@ class Writer:
 
     def _append(self, entries: Sequence[EntryTuple]) -> None:
         """Write them, but for those that cannot be written, which are set aside and named."""
-        whole = [each for entry in entries if (each := self._kept(entry))]
         try:
-            self.file.append(whole)
+            self.file.append(entries)
         except RecordRejected as error:
-            if len(whole) == 1:
-                kind, _, step, _ = whole[0]
+            if len(entries) == 1:
+                kind, _, step, _ = entries[0]
                 self._report(f"{kind} of step {step} cannot be written, and are left out: {error}")
                 return
-            for each in whole:  # whichever it is, the others are written
+            for each in entries:  # whichever it is, the others are written
                 self._append([each])
 
     def _next(self) -> int:
@@ -163,6 +162,6 @@ class Writer:
 def kept(entry: EntryTuple, directory: Path) -> EntryTuple:
     """The entry as the journal has it: an artifact is written to a file. Raises `OSError`."""
     kind, time, step, body = entry
-    if kind != "artifact" or "artifact" not in body:
+    if kind != "artifact":
         return entry
     return kind, time, step, artifacts.keep(body["artifact"], directory)

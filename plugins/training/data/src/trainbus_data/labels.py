@@ -82,6 +82,14 @@ class _Vocabulary(Block):
         some = ", ".join(map(repr, self.vocab[:8])) + (", ..." if len(words) > 8 else "")
         return f"the label {word!r} is not among {source} ({some}){nearest(str(word), words)}"
 
+    def problem(self, raw: Any) -> str | None:
+        """One that is missing, or unknown."""
+        try:
+            self.encode(raw)
+        except (DataError, TypeError) as error:
+            return str(error)
+        return None
+
     def options(self) -> dict[str, Any]:
         """The vocabulary."""
         return {"vocab": self.vocab or None}
@@ -126,14 +134,6 @@ class Category(_Vocabulary):
                 "two classes (give vocab=[...] if the others come later)"
             )
         self._learn(words)
-
-    def problem(self, raw: Any) -> str | None:
-        """Missing, or unknown."""
-        try:
-            self.code(raw)
-        except (DataError, TypeError) as error:
-            return str(error)
-        return None
 
     def encode(self, raw: Any) -> Tensor:
         """The index of the label, int64."""
@@ -222,15 +222,6 @@ class Categories(_Vocabulary):
             raise DataError("no item of the training part has a label")
         self._learn(words)
 
-    def problem(self, raw: Any) -> str | None:
-        """Missing, or one that is unknown."""
-        try:
-            for word in self.labels(raw):
-                self.code(word)
-        except (DataError, TypeError) as error:
-            return str(error)
-        return None
-
     def encode(self, raw: Any) -> Tensor:
         """Ones for the labels, float32 (C,)."""
         hot = torch.zeros(len(self.vocab))
@@ -293,14 +284,6 @@ class Labels(_Vocabulary):
         """Take the labels of the training part."""
         if not self.given:
             self._learn(word for raw in raws for word in raw if not is_missing(word))
-
-    def problem(self, raw: Any) -> str | None:
-        """One that is missing, or unknown."""
-        try:
-            self.encode(raw)
-        except (DataError, TypeError) as error:
-            return str(error)
-        return None
 
     def misfit(self, value: Tensor, parts: Parts, kinds: Kinds) -> str | None:
         """Another number than there are boxes."""

@@ -107,7 +107,7 @@ def _is_plain(raw: Any) -> bool:
 
 def _taken(_thing: Any) -> Any:
     """Stands for a function whose values were taken."""
-    raise NotImplementedError("its values are in Items.taken")
+    raise RuntimeError("its values are in Items.taken")
 
 
 class Tensors:
