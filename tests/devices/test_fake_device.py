@@ -77,7 +77,7 @@ def whole(site, tmp_path_factory):
 
 def test_auto_takes_it_and_the_header_says_why(whole):
     assert whole["accelerator"] == NAME
-    assert whole["header"]["device"].startswith("cpu (auto, before cpu")
+    assert whole["header"]["device"].startswith("acme_chip, cpu (auto, before cpu")
 
 
 def test_the_loop_asks_it_for_all_it_does(whole):

@@ -51,3 +51,13 @@ def test_no_device_is_seeded(monkeypatch):
     monkeypatch.setattr(torch, "manual_seed", seeded.append)
     drawn()
     assert seeded == []
+
+
+def test_where_nobody_tells_the_epoch_each_pass_is_the_next_one():
+    told = Loader(Drawn(), batch_size=3, shuffle=True, seed=5)
+    alone = Loader(Drawn(), batch_size=3, shuffle=True, seed=5)
+    for epoch in range(3):
+        told.set_epoch(epoch)
+        for one, other in zip(told, alone, strict=True):
+            assert torch.equal(one[0], other[0])
+            assert torch.equal(one[1], other[1])

@@ -174,13 +174,10 @@ class EMA:
         device = largest[0].device
         finite = torch.stack([each.to(device) for each in largest]).isfinite().all()
         self._left_out = (0 if self._left_out is None else self._left_out) + (~finite).int()
-        if finite.is_cpu and not finite:
-            return
-        if not finite.is_cpu:
-            pairs = zip(parameters, averages, strict=True)
-            parameters = [
-                torch.where(finite.to(weight.device), weight, average) for weight, average in pairs
-            ]
+        parameters = [
+            torch.where(finite.to(weight.device), weight, average)
+            for weight, average in zip(parameters, averages, strict=True)
+        ]
         average_all = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         average_all(averages, parameters, 0)
         self.updates += 1

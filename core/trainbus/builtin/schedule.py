@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trainbus.builtin.accumulate import Accumulate
 from trainbus.builtin.monitor import Monitor
-from trainbus.checkpoints import given
 from trainbus.errors import CheckpointError, PluginError, UsageError
 from trainbus.events.markers import hookimpl
 
@@ -166,6 +165,8 @@ class Schedule:
     # --- making --------------------------------------------------------------------------------
 
     def _make_all(self, run: Run) -> None:
+        from trainbus.checkpoints import given
+
         optimizers = run.optimizers
         values = [_values(optimizer) for optimizer in optimizers]
         total = 0 if self.name is None else self._planned(run)
@@ -224,6 +225,8 @@ class Schedule:
         """Where each scheduler stands."""
         if not self.schedulers:
             return self._saved or {}
+        from trainbus.checkpoints import given
+
         return {
             "kinds": [type(scheduler).__name__ for scheduler in self.schedulers],
             "schedulers": [given.plain(scheduler.state_dict()) for scheduler in self.schedulers],
@@ -242,6 +245,8 @@ class Schedule:
             self._saved = state
 
     def _restore(self, state: dict[str, Any]) -> None:
+        from trainbus.checkpoints import given
+
         kinds = [type(scheduler).__name__ for scheduler in self.schedulers]
         if state["kinds"] != kinds:
             raise CheckpointError(

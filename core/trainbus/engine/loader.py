@@ -19,7 +19,8 @@ _CPU = torch.device("cpu")
 class Loader(DataLoader[Any]):
     """A DataLoader that is the same for any number of workers, and resumes without reading again.
 
-    The order of an epoch is a permutation made of `seed` and the epoch. Python, NumPy and torch
+    The order of an epoch is a permutation made of `seed` and the epoch; where nobody tells the
+    epoch, as in a loop of one's own, each pass is the next one. Python, NumPy and torch
     are seeded for each sample with `seed`, the epoch and its index, so a random transform gives
     the same in the main process and in any worker; the random states of training are left alone.
 
@@ -57,7 +58,6 @@ class Loader(DataLoader[Any]):
         self.order.epoch = epoch
 
     def __iter__(self) -> Any:
-        # In a loop of one's own nobody may tell the epoch: each pass is one then.
         if self.order.shuffle and not self._told:
             self.order.epoch, self._passes = self._passes, self._passes + 1
         return super().__iter__()

@@ -83,8 +83,8 @@ def quick():
 def trainer():
     """`trainer(precision, **options)`, with the plugin and without files."""
 
-    def make(precision, *plugins, **options):
-        names = ["amp", "-journal", "-manifest", *plugins]
+    def make(precision, *plugins, amp="amp", **options):
+        names = [amp, "-journal", "-manifest", *plugins]
         return Trainer(precision=precision, plugins=names, **{"seed": 3, **options})
 
     return make

@@ -45,7 +45,7 @@ def test_a_type_that_the_device_lacks(trainer, task, batches):
 def test_trainer_and_option_that_contradict_each_other(trainer, task, batches):
     """Neither is silently the stronger."""
     with pytest.raises(UsageError, match="say one of them"):
-        trainer("bf16", AMP(precision="fp16")).fit(task, batches)
+        trainer("bf16", amp=AMP(precision="fp16")).fit(task, batches)
 
 
 def test_two_precision_plugins(task, batches):

@@ -105,5 +105,5 @@ def test_the_option_and_the_default(trainer, task, batches):
     from trainbus_amp import AMP
 
     assert trainer(None).fit(task, batches).precision == "bf16"
-    run = trainer(None, AMP(precision="fp16")).fit(task, batches)
+    run = trainer(None, amp=AMP(precision="fp16")).fit(task, batches)
     assert run.header["precision"] == "fp16 (autocast to float16, scaled gradients)"

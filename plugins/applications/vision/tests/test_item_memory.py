@@ -44,11 +44,20 @@ def test_validation_is_in_order():
 def test_order_is_by_seed_and_epoch():
     """The same epoch is the same order, another is another."""
     first, other = loader(shuffle=True), loader(shuffle=True)
+    for each in (first, other):
+        each.set_epoch(0)
     assert values(first) == values(other)
     other.set_epoch(1)
     assert values(first) != values(other)
     first.set_epoch(1)
     assert values(first) == values(other)
+
+
+def test_where_nobody_tells_the_epoch_each_pass_is_the_next_one():
+    told, alone = loader(shuffle=True), loader(shuffle=True)
+    for epoch in range(3):
+        told.set_epoch(epoch)
+        assert values(told) == values(alone)
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -58,6 +67,7 @@ def test_starts_anywhere_once(shuffle):
     resumed = loader(shuffle=shuffle)
     resumed.start_at(4)
     assert values(resumed) == whole[4:]
+    resumed.set_epoch(0)
     assert values(resumed) == whole
 
 

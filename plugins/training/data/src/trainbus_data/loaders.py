@@ -136,7 +136,8 @@ class Tensors:
 class MemoryLoader:
     """Batches of tensors in memory: each is one indexing operation for each part.
 
-    The order of an epoch is a permutation made of `seed` and the epoch. Tensors on a device give
+    The order of an epoch is a permutation made of `seed` and the epoch; where nobody tells the
+    epoch, as in a loop of one's own, each pass is the next one. Tensors on a device give
     batches on that device, without a copy between them.
 
     Args:
@@ -168,9 +169,11 @@ class MemoryLoader:
         self.batch_transforms = tuple(batch_transforms)
         self.epoch = 0
         self._skip = 0
+        self._told, self._passes = False, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Take the order of this epoch."""
+        self._told = True
         self.epoch = epoch
 
     def start_at(self, batch: int) -> None:
@@ -183,6 +186,8 @@ class MemoryLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         skip, self._skip = self._skip, 0
+        if not self._told:
+            self.epoch, self._passes = self._passes, self._passes + 1
         return self._batches(skip)
 
     def first(self) -> tuple[Tensor, ...]:
