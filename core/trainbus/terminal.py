@@ -53,8 +53,8 @@ def duration(seconds: float) -> str:
 
 
 def moment(seconds: float) -> str:
-    """A local time, from seconds since the epoch."""
-    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"
+    """A local time with its offset from UTC, from seconds since the epoch."""
+    return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S %z}"
 
 
 def size(count: int) -> str:

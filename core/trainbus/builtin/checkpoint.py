@@ -192,9 +192,12 @@ class Checkpoint:
         self._deliver(run, wait=True)
 
     @hookimpl(trylast=True, rank_zero=True)
-    def on_exception(self, run: Run, error: BaseException) -> None:
+    def on_exception(self, run: Loop, error: BaseException) -> None:
         """Save what is newer than the last state, if the weights are whole and finite."""
-        if run.status != "failed" or isinstance(error, CheckpointError) or not self._fitting:
+        if run.interruption is not None or isinstance(error, CheckpointError) or not self._fitting:
+            return  # a signal that ended the run at once; what no state can hold
+        if run.is_half_restored:
+            logger.warning("checkpoint: the run was not wholly restored; nothing is saved")
             return
         self._deliver(run, wait=True)
         if run.dry_run or run.global_step == self._saved_step:

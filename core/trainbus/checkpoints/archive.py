@@ -28,6 +28,8 @@ logger = logging.getLogger("trainbus")
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
+#: How a run stands in a state that an exception left.
+BROKEN = ("failed", "interrupted")
 _PLAIN = (str, int, float, bool, complex, bytes, type(None), torch.Size, torch.dtype, torch.device)
 
 
@@ -127,22 +129,30 @@ def about(path: Path) -> dict[str, Any]:
 
 
 def newest_valid(directory: Path) -> Path | None:
-    """The newest undamaged checkpoint in a directory, by time; damaged ones are told.
+    """The newest undamaged checkpoint in a directory, by its count; damaged ones are told.
 
-    By time and not by steps: a run that was set back to an older state goes on from there. What a
-    process left that was killed while it put a checkpoint in its place is looked at, too. A state
-    that was measured only because its run ended there comes behind those that a longer run has.
+    Not by steps: a run that was set back to an older state goes on from there. Not by time: clocks
+    are set. What a process left that was killed while it put a checkpoint in its place is looked
+    at, too. A state that was measured only because its run ended there comes behind those that a
+    longer run has, and one of an exception behind an ordinary one of the same step.
     """
-    found: list[tuple[bool, str, Path]] = []
-    places = (directory.glob(f"*/{_MANIFEST}"), directory.glob(f"*/*/{_MANIFEST}"))
-    for manifest_path in chain(*places):
-        try:
-            manifest = json.loads(manifest_path.read_text("utf-8"))
-            continues = not manifest["about"].get("measured_last", False)
-            found.append((continues, str(manifest["written"]), manifest_path.parent))
-        except (OSError, ValueError, KeyError, TypeError):
-            logger.warning("%s is damaged; trying an older checkpoint", manifest_path.parent)
-    for _, _, path in sorted(found, reverse=True):
+    found = _manifests(directory, lambda place: logger.warning(
+        "%s is damaged; trying an older checkpoint", place
+    ))  # fmt: skip
+    ordinary: dict[int, float] = {}
+    for _, about, _ in found:
+        if about["status"] not in BROKEN:
+            step = about["global_step"]
+            ordinary[step] = max(ordinary.get(step, 0), about.get("order", 0))
+
+    def newer(entry: tuple[Path, dict[str, Any], str]) -> tuple[bool, float, str]:
+        _, about, written = entry
+        order = about.get("order", 0)
+        if about["status"] in BROKEN and about["global_step"] in ordinary:
+            order = min(order, ordinary[about["global_step"]] - 0.5)
+        return not about.get("measured_last", False), order, written
+
+    for path, _, _ in sorted(found, key=newer, reverse=True):
         try:
             check(path)
         except CheckpointError as error:
@@ -150,6 +160,28 @@ def newest_valid(directory: Path) -> Path | None:
         else:
             return path
     return None
+
+
+def last_order(directory: Path) -> int:
+    """How many states were written, by the newest in a directory; 0 where there is none."""
+    found = _manifests(directory, lambda place: None)
+    return max((about.get("order", 0) for _, about, _ in found), default=0)
+
+
+def _manifests(
+    directory: Path, damaged: Callable[[Path], None]
+) -> list[tuple[Path, dict[str, Any], str]]:
+    """The states in a directory of states: place, what is told of the run, when it was written."""
+    found = []
+    for path in chain(directory.glob(f"*/{_MANIFEST}"), directory.glob(f"*/*/{_MANIFEST}")):
+        try:
+            manifest = json.loads(path.read_text("utf-8"))
+            told = manifest["about"]
+            _ = told["status"], told["global_step"]
+            found.append((path.parent, told, str(manifest["written"])))
+        except (OSError, ValueError, KeyError, TypeError):
+            damaged(path.parent)
+    return found
 
 
 class _Hashing:

@@ -14,7 +14,7 @@ from trainbus.storage.run_dir import file_name
 logger = logging.getLogger("trainbus")
 
 #: How the name of a run's directory begins.
-_TIME = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d"
+_TIME = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\dZ?"
 
 
 def resume_from(
@@ -40,10 +40,10 @@ def resume_from(
         )  # fmt: skip
         if resume == "auto":
             path = None
-    if path is not None and archive.about(path)["status"] == "failed":
+    if path is not None and archive.about(path)["status"] in archive.BROKEN:
         logger.warning(
-            "%s was written when the run failed: the batch that failed is made again, so that the "
-            "end may differ in bits from that of a run that did not fail", path,
+            "%s was written when an exception ended the run: its batch is made again, so that the "
+            "end may differ in bits from that of a run that was left alone", path,
         )  # fmt: skip
     return path, held
 
@@ -60,16 +60,29 @@ def _find(parent: Path, resume: str | Path, name: str) -> Path | None:
     if resume not in ("auto", "best"):
         archive.check(resume)
         return Path(resume).resolve()  # `best` is a link to it
-    of_this_name = re.compile(rf"{_TIME}_{re.escape(file_name(name))}(_\d+)?")
-    for directory in sorted(parent.glob("*/checkpoints"), reverse=True):
-        if not of_this_name.fullmatch(directory.parent.name):
-            continue
+    of_this_name = states_of(parent, name)
+    for directory in sorted(of_this_name, key=_newest_last, reverse=True):
         path = _best(directory) if resume == "best" else archive.newest_valid(directory)
         if path is not None and archive.about(path).get("run") == name:
             return path
     if resume == "best":
         raise CheckpointError(f"resume='best': no run in {parent} kept a best checkpoint")
     return None
+
+
+def states_of(parent: Path, name: str) -> list[Path]:
+    """The directories of states of all runs of a name."""
+    of_this_name = re.compile(rf"{_TIME}_{re.escape(file_name(name))}(_\d+)?")
+    return [
+        directory
+        for directory in parent.glob("*/checkpoints")
+        if of_this_name.fullmatch(directory.parent.name)
+    ]
+
+
+def _newest_last(directory: Path) -> tuple[int, str]:
+    """By the count of states; those that were written before there was one by their names."""
+    return archive.last_order(directory), directory.parent.name
 
 
 def _best(directory: Path) -> Path | None:

@@ -18,6 +18,7 @@ from trainbus.bus import Bus
 from trainbus.checkpoints import weights
 from trainbus.devices.accelerator import Accelerator
 from trainbus.engine.accumulation import Window
+from trainbus.engine.interrupts import unbroken
 from trainbus.engine.metrics import MetricBuffer
 from trainbus.engine.settings import Settings
 from trainbus.errors import UsageError, nearest
@@ -305,8 +306,9 @@ class Run:
 
         With `Checkpoint(background=True)` it is there when `on_checkpoint_saved` fires, later.
         """
-        if not self.dry_run and self.bus.save_checkpoint(self, Path(path)):
-            self.fire("on_checkpoint_saved", Path(path))
+        with unbroken():
+            if not self.dry_run and self.bus.save_checkpoint(self, Path(path)):
+                self.fire("on_checkpoint_saved", Path(path))
 
     def load_checkpoint(self, path: str | Path, keep_place: bool = False) -> None:
         """Put the values of a checkpoint into model, optimizers, counters and plugins.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import nn
 
 from trainbus.checkpoints import archive, weights
+from trainbus.checkpoints.resume import states_of
 from trainbus.engine import optimizer_state
 
 if TYPE_CHECKING:
@@ -35,9 +37,21 @@ def about(run: Loop) -> dict[str, Any]:
         "epoch": run.epochs_done,
         "global_step": run.global_step,
         "batches": run.batches_done,
+        "order": _next_order(run),
     }
     # Measured only because the run ends there: one that goes on begins before it.
     return {**about, "measured_last": True} if run.position.measures_last else about
+
+
+def _next_order(run: Loop) -> int:
+    """A count that rises with each state of all runs of this name, whatever clocks say."""
+    if run.states_written is None:
+        directories = states_of(Path(run.trainer.run_dir), run.name)
+        if run.has_dir:  # of another name, perhaps: a run that was copied
+            directories.append(run.dir / "checkpoints")
+        run.states_written = max(map(archive.last_order, directories), default=0)
+    run.states_written += 1
+    return run.states_written
 
 
 def _stateful(run: Loop) -> dict[str, Stateful]:

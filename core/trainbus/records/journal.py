@@ -12,8 +12,9 @@ import sqlite3
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -92,8 +93,8 @@ class JournalFile:
         #: The number of the newest record.
         self.last = newest[0] if (newest := self.newest()) else 0
         #: After a return to step `s`, the values of the steps behind it that are there already.
-        self._repeatable: dict[str, dict[int, float]] = {}
-        self._repeats_until = -1
+        #: What was logged behind the step that the run went back to, until it goes another way.
+        self._repeatable: dict[str, dict[int, float]] | None = None
 
     # --- opening and closing -------------------------------------------------------------------
 
@@ -171,10 +172,10 @@ class JournalFile:
                 if kind == "metrics":
                     number += 1
                     repeats: set[str] = set()
-                    if repeatable and step <= self._repeats_until:
+                    if repeatable is not None:
                         repeats, differs = values.repeats(repeatable, step, body)
                         if differs:  # from here on nothing of the other way is left
-                            repeats, repeatable = set(), {}
+                            repeats, repeatable = set(), None
                             text = json.dumps({"event": "return"})
                             rows.append((number, time, "event", step, text))
                             records.append(Record(number, "event", time, step, json.loads(text)))
@@ -250,20 +251,26 @@ class JournalFile:
         delivered a second time. With the first value that is another one it goes another way: an
         event `return` tells it, and all that follows is delivered.
         """
-        self._repeatable, self._repeats_until = {}, -1
-        newest = self._returns()[-1]
-        for name in self._names:
-            points = self._columns(name)
-            later = {
+        *_, newest = returns = self._returns()
+        turns = [e.number for e in self.records("event") if e.body["event"] == "return"]
+        # What another way was gone from is not what loggers have, so that it cannot be a repeat.
+        left = [
+            one
+            for one, following in pairwise(returns)
+            if any(one.record < turn < following.record for turn in turns)
+        ]
+
+        def behind(name: str) -> dict[int, float]:
+            points = self._columns(name).counting(left)
+            return {
                 at: value
                 for record, at, value in zip(
                     points.records, points.steps, points.numbers, strict=True
                 )
                 if newest.voids(record, at)
             }
-            if later:
-                self._repeatable[name] = later
-                self._repeats_until = max(self._repeats_until, *later)
+
+        self._repeatable = _Asked(behind)
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -329,7 +336,7 @@ class JournalFile:
         Where the run went back to an earlier step, what it had logged behind that step is left out.
         """
         points, returns = self._columns(name), self._returns()
-        return (points.counting(returns) if returns else points).series
+        return points.counting(returns).series
 
     def latest(self) -> dict[str, float]:
         """The value of each metric that was logged last; whole metrics are not read for it."""
@@ -400,6 +407,17 @@ class JournalFile:
     def _rows(self, query: str, *values: Any) -> list[Any]:
         with self._lock, _explained(self.path, "cannot read"):
             return self._connection.execute(query, values).fetchall()
+
+
+class _Asked(dict[str, dict[int, float]]):
+    """Values by metric and step, each metric read when it is first asked for."""
+
+    def __init__(self, read: Callable[[str], dict[int, float]]) -> None:
+        self.read = read
+
+    def __missing__(self, name: str) -> dict[int, float]:
+        self[name] = found = self.read(name)
+        return found
 
 
 @contextmanager

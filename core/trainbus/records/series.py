@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -69,13 +71,36 @@ class MetricColumns:
         return [column.tobytes() for column in self.all]
 
     def counting(self, returns: Sequence[Rewind]) -> MetricColumns:
-        """The points that are still true after the run went back."""
+        """The points that are still true after the run went back, in the order of their records."""
+        if not returns:
+            return self
+        ordered = list(self.all)
+        if sorted(self.records) != self.records.tolist():
+            order = sorted(range(len(self.records)), key=self.records.__getitem__)
+            ordered = [array(each.typecode, map(each.__getitem__, order)) for each in self.all]
+        records, steps = ordered[:2]
+        spans: list[range] = []
+        # From the newest return to the oldest: each voids only what stands before it, so that
+        # between two of them one step and one record are the last that count.
+        end, last_step, last_record = len(records), math.inf, math.inf
+        for each in sorted(returns, key=lambda each: each.record, reverse=True):
+            begin = bisect_left(records, each.record, 0, end)
+            spans += _counting(range(begin, end), records, steps, last_record, last_step)
+            end, last_step = begin, min(last_step, each.step)
+            last_record = min(last_record, math.inf if each.kept is None else each.kept)
+        spans += _counting(range(end), records, steps, last_record, last_step)
         kept = MetricColumns()
-        indices = [
-            i
-            for i in sorted(range(len(self.records)), key=self.records.__getitem__)
-            if not any(each.voids(self.records[i], self.steps[i]) for each in returns)
-        ]
-        for column, source in zip(kept.all, self.all, strict=True):
-            column.extend(array(column.typecode, [source[i] for i in indices]))
+        for span in reversed(spans):
+            for column, source in zip(kept.all, ordered, strict=True):
+                column.extend(source[span.start : span.stop])
         return kept
+
+
+def _counting(
+    span: range, records: array[int], steps: array[int], last_record: float, last_step: float
+) -> list[range]:
+    """The parts of a span, the last first, in which no record and no step is behind the last."""
+    span = range(span.start, bisect_right(records, last_record, span.start, span.stop))
+    if not span or max(steps[span.start : span.stop]) <= last_step:
+        return [span]
+    return [range(i, i + 1) for i in reversed(span) if steps[i] <= last_step]

@@ -17,7 +17,7 @@ def repeats(
     """The names whose value at a step is known from before the run went back; is one another?"""
     found, differs = set(), False
     for name, value in body.items():
-        known = repeatable.get(name, {}).get(step)
+        known = repeatable[name].get(step)
         if known is None:
             continue
         if known == value or (math.isnan(known) and math.isnan(value)):

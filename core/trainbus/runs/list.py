@@ -113,7 +113,7 @@ def _listing(rows: Sequence[_Row], shown: Sequence[str], best: str | None) -> st
                 [
                     told["run"],
                     told["status"],
-                    terminal.moment(told["started"])[:-3],
+                    terminal.moment(told["started"])[:16],
                     terminal.duration(told["seconds"]),
                     f"{told['steps']:,}",
                     *([terminal.number(row.key)] if best else []),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from trainbus.errors import UsageError
@@ -56,7 +56,7 @@ class RunDirectory:
 
 def _make(parent: Path, name: str) -> Path:
     """A directory in `parent` that no other run has, named by time and run."""
-    stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{file_name(name)}"
+    stem = f"{datetime.now(UTC):%Y-%m-%d_%H-%M-%SZ}_{file_name(name)}"
     for number in range(1, 10_000):
         path = parent / (stem if number == 1 else f"{stem}_{number}")
         try:
