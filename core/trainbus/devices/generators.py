@@ -19,23 +19,23 @@ def of(loader: object) -> list[Any]:
     found: dict[int, Any] = {}
     for part in batches.parts(loader):
         for value in batches.attributes(part):
-            if _is_generator(value):
+            if is_generator(value):
                 found.setdefault(id(value), value)
     return list(found.values())
 
 
 def states_of(loader: object) -> list[Any]:
     """Their states, in plain values."""
-    return [_state_of(each) for each in of(loader)]
+    return [state_of(each) for each in of(loader)]
 
 
 def put_back(loader: object, states: list[Any]) -> None:
     """Put back what `states_of` told."""
     for generator, state in zip(of(loader), states, strict=False):
-        _set_state(generator, state)
+        set_state(generator, state)
 
 
-def _is_generator(value: Any) -> bool:
+def is_generator(value: Any) -> bool:
     """Whether it is a random generator of torch, Python or NumPy."""
     if isinstance(value, (torch.Generator, random.Random)):
         return True
@@ -45,7 +45,7 @@ def _is_generator(value: Any) -> bool:
     )
 
 
-def _state_of(generator: Any) -> Any:
+def state_of(generator: Any) -> Any:
     """The state of a generator of torch, Python or NumPy, in plain values."""
     if isinstance(generator, torch.Generator):
         return generator.get_state()
@@ -56,8 +56,8 @@ def _state_of(generator: Any) -> Any:
     return _without_arrays(generator.get_state(legacy=False))
 
 
-def _set_state(generator: Any, state: Any) -> None:
-    """Put back what `_state_of` told."""
+def set_state(generator: Any, state: Any) -> None:
+    """Put back what `state_of` told."""
     if isinstance(generator, torch.Generator):
         generator.set_state(state)
     elif isinstance(generator, random.Random):

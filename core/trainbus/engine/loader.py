@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ class Loader(DataLoader[Any]):
     ) -> None:
         self._told, self._passes = False, 0
         self.order = _Order(len(dataset), shuffle, seed)  # type: ignore[arg-type]
-        grouped = _Batches(self.order, batch_size, drop_last)
+        grouped = BatchSampler(self.order, batch_size, drop_last)  # type: ignore[arg-type]
         source = _Samples(dataset, seed, seed_samples)
         # A generator of its own: torch would draw the workers' seeds from that of training.
         options.setdefault("generator", torch.Generator().manual_seed(seed))
@@ -64,7 +65,14 @@ class Loader(DataLoader[Any]):
 
     def start_at(self, batch: int) -> None:
         """Leave out the batches before this one, once, without reading them."""
-        self.order.skip_batches = batch
+        self.start_at_sample(batch * self.batch_sampler.batch_size)  # type: ignore[union-attr]
+
+    def start_at_sample(self, sample: int) -> int:
+        """Leave out the samples before this one, once; returns the batches that are left."""
+        grouped: Any = self.batch_sampler
+        self.order.skip = sample
+        left, size = max(0, self.order.size - sample), int(grouped.batch_size)
+        return left // size if grouped.drop_last else -(-left // size)
 
 
 class _Order:
@@ -75,7 +83,7 @@ class _Order:
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
-        self.skip_batches = 0
+        self.skip = 0
 
     def __len__(self) -> int:
         return self.size
@@ -86,21 +94,8 @@ class _Order:
             indices: Iterable[int] = torch.randperm(self.size, generator=generator).tolist()
         else:
             indices = range(self.size)
-        return ((self.epoch, index) for index in indices)
-
-
-class _Batches(BatchSampler):
-    """Batches of an order, from where it is to start."""
-
-    def __init__(self, order: _Order, batch_size: int, drop_last: bool) -> None:
-        super().__init__(order, batch_size, drop_last)  # type: ignore[arg-type]
-        self.order = order
-
-    def __iter__(self) -> Iterator[Any]:
-        skip, self.order.skip_batches = self.order.skip_batches, 0
-        for number, batch in enumerate(super().__iter__()):
-            if number >= skip:
-                yield batch
+        skip, self.skip = self.skip, 0
+        return ((self.epoch, index) for index in islice(indices, skip, None))
 
 
 class _Samples(Dataset[Any]):

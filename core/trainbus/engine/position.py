@@ -50,6 +50,9 @@ class Position:
         #: Where a loaded checkpoint stood, until the run stands there.
         self.saved: dict[str, Any] | None = None
         self._random_is_back = False
+        #: Samples that stand before the pass's first batch beyond those of whole batches: it began
+        #: with batches of another size. Less than none, where it has more batches for that.
+        self._offset = 0
 
     def start(self, run: Step, loader: Iterable[Any]) -> tuple[int, Iterable[Any]]:
         """Where a training pass begins: the index of its first batch, and the batches from it."""
@@ -60,10 +63,15 @@ class Position:
         saved = self.saved
         if saved is None or not saved["batches"]:
             if saved is not None:
+                if (
+                    None not in (then := saved["batch_size"], now := _batch_size(loader))
+                    and then != now
+                ):
+                    logger.warning(_OTHER_SIZE, then, now, "the next epoch")
                 self.restore_random(run)
                 generators.put_back(loader, saved["generators"])
             self.saved = None
-            run.batches_done = self.validated_at = 0
+            run.batches_done = self.validated_at = self._offset = 0
             inner = batches.innermost(loader)
             self.pass_start = {
                 "random": run.accelerator.random_state(),
@@ -72,7 +80,7 @@ class Position:
                 and getattr(inner, "_iterator", None) is not None,
             }
             return 0, run.loader
-        done = saved["batches"]
+        done, seeks, self._offset = _place(run, loader, saved)
         self.pass_start, self.validated_at = saved["pass_start"], saved["validated_at"]
         run.batch_index, run.batches_done = done - 1, done
         rest: Iterable[Any] = ()
@@ -88,7 +96,7 @@ class Position:
             generators.put_back(loader, self.pass_start["generators"])
             run.accelerator.set_random_state(self.pass_start["random"])
             started = perf_counter()
-            rest = _behind(run, loader, saved)
+            rest = _behind(run, loader, saved, done, seeks)
             if (seconds := perf_counter() - started) > 1.0:
                 logger.warning(
                     "resuming at batch %d took %.1f s: the loader was read up to there",
@@ -135,6 +143,10 @@ class Position:
             "pass_start": self.pass_start,
             "loader": _loader_state(inner) if run.batches_done else None,
             "last_batch": [] if none_read else batches.fingerprint(self.read),
+            "batch_size": (size := _batch_size(self.loader)),
+            "samples": size and run.batches_done * size + self._offset,
+            "length": batches.size(self.loader),
+            "accumulate": run.accumulate,
         }
 
 
@@ -158,16 +170,63 @@ def _has_workers_that_stay(loader: object) -> bool:
     return isinstance(loader, DataLoader) and loader.persistent_workers and loader.num_workers > 0
 
 
-def _behind(run: Step, loader: Iterable[Any], saved: dict[str, Any]) -> Iterator[Any]:
-    """An iterator over the loader that stands behind the batches that are done."""
-    done = saved["batches"]
+_OTHER_SIZE = (
+    "the checkpoint was made with batches of %d, this run has batches of %d: it goes on with %s"
+)
+
+
+def _batch_size(loader: Iterable[Any]) -> int | None:
+    """Samples in a batch, where the loader tells."""
+    inner = batches.innermost(loader, one_for_one=True)
+    for owner in (inner, getattr(inner, "batch_sampler", None)):
+        if isinstance(size := getattr(owner, "batch_size", None), int):
+            return size
+    return None
+
+
+def _place(run: Step, loader: Iterable[Any], saved: dict[str, Any]) -> tuple[int, bool, int]:
+    """Where a checkpoint stood in this loader: batches, whether it was put there, an offset.
+
+    The offset is the samples that are done beyond those of whole batches. What the checkpoint was
+    made with, and is otherwise now, is told.
+    """
     inner: Any = batches.innermost(loader, one_for_one=True)
-    if callable(start_at := getattr(inner, "start_at", None)):
+    size, samples = _batch_size(loader), saved["samples"]
+    told: list[tuple[str, Any, Any]] = [("accumulate", saved["accumulate"], run.accumulate)]
+    if size == saved["batch_size"]:  # else its length is another one, too
+        told.append(("batches in an epoch", saved["length"], batches.size(loader)))
+    for name, then, now in told:
+        if then != now and None not in (then, now):
+            logger.warning("the checkpoint was made with %s=%s, this run has %s", name, then, now)
+    if size is None or samples is None:
+        return saved["batches"], False, 0
+    if size == saved["batch_size"] or saved["over"] or saved["ends_pass"]:
+        return saved["batches"], False, samples - saved["batches"] * size
+    if seeks := callable(getattr(inner, "start_at_sample", None)):
+        done = len(inner) - inner.start_at_sample(samples)
+    else:
+        done = samples // size
+    twice = samples - done * size if not seeks else 0
+    again = f", so that {twice} are trained on twice" if twice else ""
+    where = f"sample {samples - twice} of the epoch{again}"
+    logger.warning(_OTHER_SIZE, saved["batch_size"], size, where)
+    return done, seeks, samples - twice - done * size
+
+
+def _behind(
+    run: Step, loader: Iterable[Any], saved: dict[str, Any], done: int, seeks: bool
+) -> Iterator[Any]:
+    """An iterator over the loader that stands behind the batches that are done."""
+    inner: Any = batches.innermost(loader, one_for_one=True)
+    if seeks:
+        pass
+    elif callable(start_at := getattr(inner, "start_at", None)):
         start_at(done)
     elif saved["loader"] is not None and hasattr(inner, "load_state_dict"):
         inner.load_state_dict(saved["loader"])
     else:
-        return _read_up_to(iter(run.loader), done, saved["last_batch"])
+        same = done == saved["batches"]  # with batches of another size the last is another one
+        return _read_up_to(iter(run.loader), done, saved["last_batch"] if same else [])
     if run.trainer.limit_batches is None or run.batches_in_pass is None:
         return iter(run.loader)
     return islice(iter(run.loader), run.batches_in_pass - done)

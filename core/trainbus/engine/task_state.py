@@ -1,4 +1,4 @@
-"""The state that a task keeps beside its modules: schedulers, metric objects, scalers."""
+"""The state that a task keeps beside its modules: schedulers, metrics, scalers, generators."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from trainbus.checkpoints import archive, given
+from trainbus.devices import generators
 from trainbus.errors import CheckpointError
 
 _OF_TORCH = set(vars(nn.Module()))
@@ -19,9 +20,10 @@ _OF_TORCH = set(vars(nn.Module()))
 class TaskState:
     """All that a task keeps in its attributes, or those of its modules, and that has a state.
 
-    That is whatever has `state_dict` and `load_state_dict` (a scheduler of torch, a scaler), and
-    metric objects (`update`, `compute` and `reset`), whose attributes are their state. Objects in
-    lists and mappings count. Modules and the optimizers of the run are saved as such.
+    That is whatever has `state_dict` and `load_state_dict` (a scheduler of torch, a scaler); metric
+    objects (`update`, `compute` and `reset`), whose attributes are their state; and random
+    generators of torch, Python and NumPy. Objects in lists and mappings count. Modules and the
+    optimizers of the run are saved as such.
 
     Args:
         task: what is trained.
@@ -38,13 +40,14 @@ class TaskState:
         self._given = {
             name: given.plain(each.state_dict())
             for name, each in self._objects.items()
-            if not _is_metric(each)
+            if not (_is_metric(each) or generators.is_generator(each))
         }
 
     def _look(self, path: str, value: Any) -> None:
         if id(value) in self._known or isinstance(value, (str, bytes)):
             return
-        if _is_metric(value) or (not isinstance(value, nn.Module) and _is_stateful(value)):
+        keeps_state = not isinstance(value, nn.Module) and _is_stateful(value)
+        if keeps_state or _is_metric(value) or generators.is_generator(value):
             self._known.add(id(value))
             self._objects[path] = value
             return
@@ -62,8 +65,12 @@ class TaskState:
         """The state of each, by where it stands in the task."""
         state: dict[str, Any] = {"given": self._given}
         for name, each in self._objects.items():
-            metric = _is_metric(each)
-            state[name] = _metric_state(each) if metric else given.plain(each.state_dict())
+            if generators.is_generator(each):
+                state[name] = generators.state_of(each)
+            elif _is_metric(each):
+                state[name] = _metric_state(each)
+            else:
+                state[name] = given.plain(each.state_dict())
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
@@ -81,6 +88,9 @@ class TaskState:
         told: list[str] = []
         for name, each in self._objects.items():
             if name not in state:
+                continue
+            if generators.is_generator(each):
+                generators.set_state(each, state[name])
                 continue
             if _is_metric(each):
                 _set_metric_state(each, state[name])

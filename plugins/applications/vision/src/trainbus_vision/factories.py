@@ -25,10 +25,8 @@ def image_folder(path: str | Path, size: Size | None = _SIZE, **options: Any) ->
             them as they are.
         options: of `trainbus_data.Data.from_folder`: split, label, blocks, batch_size, ...
     """
-    from trainbus_data import Category, Data
-    from trainbus_vision.images import Image
+    from trainbus_data import Data
 
-    options.setdefault("blocks", (Image(), Category()))
     return Data.from_folder(path, size=size, **options)
 
 
@@ -53,25 +51,9 @@ def image_table(
         delimiter: what separates several labels in one column.
         options: of `trainbus_data.Data.from_table`: folder, suffix, split, blocks, ...
     """
-    from trainbus_data import Categories, Data
-    from trainbus_data.columns import usual_target
-    from trainbus_data.sources import check_columns, named_columns, read_rows
-    from trainbus_vision.images import Image
+    from trainbus_data import Data
 
-    if delimiter is not None and "blocks" in options:
-        raise UsageError("delimiter= goes with the usual blocks; write Categories(delimiter=...)")
-    if isinstance(table, (str, Path)):
-        options["folder"] = options.get("folder") or Path(table).parent
-    rows = read_rows(table)
-    named: tuple[Any, Any] = (image, label)
-    if "blocks" not in options:
-        named = named_columns(rows, image, label)
-        chosen = named[1]
-        check_columns(rows, [chosen] if isinstance(chosen, str) else chosen)
-        several = delimiter is not None
-        target = Categories(delimiter=delimiter) if several else usual_target(rows, chosen)
-        options["blocks"] = (Image(), target)
-    return Data.from_table(rows, *named, size=size, **options)
+    return Data.from_table(table, image, label, size=size, delimiter=delimiter, **options)
 
 
 def image_tensors(
@@ -89,17 +71,8 @@ def image_tensors(
         test: the same.
         options: of `trainbus_data.Data.from_tensors`: split, batch_size, blocks, ...
     """
-    from trainbus_data import Category, Data
-    from trainbus_vision.images import Image
-    from trainbus_vision.pixels import channels_first
+    from trainbus_data import Data
 
-    if "blocks" not in options:
-        images: Any = train[0] if len(train) else ()
-        shape = tuple(getattr(images, "shape", ()))
-        channels = 1
-        if len(shape) == 4:
-            channels = shape[1 if channels_first(shape, hasattr(images, "unfold")) else 3]
-        options["blocks"] = (Image(channels), Category())
     return Data.from_tensors(train, valid, test, **options)
 
 

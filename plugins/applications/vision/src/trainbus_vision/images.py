@@ -73,6 +73,14 @@ class Image(_Picture):
         self.channels = channels
         self.scale = Scale(white)
 
+    @classmethod
+    def like(cls, images: Any) -> Image:
+        """With the channels of a tensor or array of images; one where there is no dimension."""
+        shape = tuple(getattr(images, "shape", ()))
+        if len(shape) != 4:
+            return cls(1)
+        return cls(shape[1 if channels_first(shape, isinstance(images, Tensor)) else 3])
+
     def problem(self, raw: Any) -> str | None:
         """No image given."""
         return "the image is missing" if is_missing(raw) else None

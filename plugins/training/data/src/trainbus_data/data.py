@@ -14,10 +14,11 @@ from torch import Tensor
 
 from trainbus_data import splits
 from trainbus_data.blocks import Block
+from trainbus_data.columns import usual_target
 from trainbus_data.container import BatchTransform, Container
 from trainbus_data.datablock import DataBlock
 from trainbus_data.errors import DataError
-from trainbus_data.labels import Category
+from trainbus_data.labels import Categories, Category
 from trainbus_data.layouts import Layout
 from trainbus_data.loaders import Tensors
 from trainbus_data.recipe import Recipe
@@ -44,7 +45,7 @@ class Data(Container):
         valid: Sequence[Any] | None = None,
         test: Sequence[Any] | None = None,
         *,
-        blocks: Sequence[Block],
+        blocks: Sequence[Block] | None = None,
         inputs: int = 1,
         split: splits.Split | None = None,
         item_transforms: Sequence[Any] = (),
@@ -60,7 +61,8 @@ class Data(Container):
                 whichever device they are, batches are made there.
             valid: the same; by default a part of train.
             test: the same.
-            blocks: what the parts of an item are, inputs first: `(Number(8), Category())`.
+            blocks: what the parts of an item are, inputs first: `(Number(8), Category())`. By
+                default images, with the channels that they have, and a category.
             inputs: how many parts are inputs.
             split: how train is split where there is no valid: `splits.random(0.2)` by default.
             item_transforms: what raw items that are to be predicted go through (`Resize` to the
@@ -72,6 +74,9 @@ class Data(Container):
         """
         given = {"train": train, "valid": valid, "test": test}
         parts = {stage: _checked(each, stage) for stage, each in given.items() if each is not None}
+        if blocks is None:
+            images = train[0] if isinstance(train, (tuple, list)) and train else ()
+            blocks = (_images().like(images), Category())
         recipe = Recipe(copy.deepcopy(tuple(blocks)), inputs, item_transforms)
         for stage, those in parts.items():
             if len(those) != len(recipe.blocks):
@@ -102,7 +107,7 @@ class Data(Container):
     def from_folder(
         cls,
         path: str | Path,
-        blocks: Sequence[Block],
+        blocks: Sequence[Block] | None = None,
         *,
         label: Callable[[Path], Any] | None = None,
         split: splits.Split | None = None,
@@ -117,7 +122,7 @@ class Data(Container):
             path: the folder. If it has a folder train, and valid (val, validation) or test beside
                 it or nothing else, these are the parts; else `split` makes them.
             blocks: what the parts of an item are. Files are taken that the first one reads, by how
-                their names end.
+                their names end. Images and a category by default.
             label: of a file; by default the name of the folder that it is in.
             split: `splits.stratified(0.2)` by default, `splits.random(0.2)` where the target is no
                 category; with a folder train but no valid, it splits what is in train.
@@ -127,6 +132,7 @@ class Data(Container):
             batch_transforms: see `Container`.
             options: of `DataBlock.data`: batch_size, num_workers, memory, unreadable, ...
         """
+        blocks = (_images()(), Category()) if blocks is None else blocks
         is_category = isinstance(blocks[-1], Category)
         layout = Layout(path, blocks[0].endings, split is None, label is None and is_category)
         drawn = split or (splits.stratified() if is_category else splits.random())
@@ -147,7 +153,8 @@ class Data(Container):
         input: str | Sequence[str] | None = None,
         label: str | Sequence[str] | None = None,
         *,
-        blocks: Sequence[Block],
+        blocks: Sequence[Block] | None = None,
+        delimiter: str | None = None,
         folder: str | Path | None = None,
         suffix: str = "",
         split: splits.Split | str | None = None,
@@ -164,7 +171,9 @@ class Data(Container):
             input: the column of the input, or one for each; the first one by default. With one
                 input block, several columns are its numbers.
             label: the column with the label, or several with numbers; the second one by default.
-            blocks: what the parts of an item are, inputs first.
+            blocks: what the parts of an item are, inputs first. By default images, and a category,
+                or numbers where the columns hold numbers with fractions, which is said.
+            delimiter: what separates several labels in one column; for the default blocks.
             folder: where the named files are; by default the folder of the table's file.
             suffix: what the names of the files lack (".jpg").
             split: a split, or the name of a column that says the part of a row.
@@ -179,6 +188,14 @@ class Data(Container):
         inputs = _listed(chosen)
         wanted = [*inputs, *_listed(label), *([split] if isinstance(split, str) else [])]
         check_columns(rows, wanted)
+        if blocks is None:
+            several = delimiter is not None
+            target = Categories(delimiter=delimiter) if several else usual_target(rows, label)
+            blocks = (_images()(), target)
+        elif delimiter is not None:
+            raise DataError(
+                "delimiter= goes with the usual blocks; write Categories(delimiter=...)"
+            )
         if folder is None and isinstance(table, (str, Path)):
             folder = Path(table).parent
         if len(blocks) == 2 and len(inputs) > 1:
@@ -206,7 +223,7 @@ class Data(Container):
         cls,
         inputs: Sequence[Any],
         targets: Sequence[Any] | Callable[[Any], Any],
-        blocks: Sequence[Block],
+        blocks: Sequence[Block] | None = None,
         *,
         split: splits.Split | None = None,
         size: Any = None,
@@ -219,7 +236,7 @@ class Data(Container):
         Args:
             inputs: paths, arrays, numbers.
             targets: labels, numbers, arrays.
-            blocks: what both are.
+            blocks: what both are; images and a category by default.
             split: `splits.random(0.2)` by default.
             size: what items are brought to, after `item_transforms`, by the rule of the first
                 block: pixels of an image.
@@ -227,6 +244,7 @@ class Data(Container):
             batch_transforms: see `Container`.
             options: of `DataBlock.data`: batch_size, num_workers, memory, unreadable, ...
         """
+        blocks = (_images()(), Category()) if blocks is None else blocks
         shared: dict[str, Any] = {
             "split": split,
             "item_transforms": _with_size(blocks, item_transforms, size),
@@ -238,6 +256,20 @@ class Data(Container):
             raise DataError(f"{len(inputs)} inputs, but {len(targets)} targets")
         block = DataBlock(blocks, input=itemgetter(0), label=itemgetter(1), **shared)
         return block.data(list(zip(inputs, targets, strict=True)), **options)
+
+
+def _images() -> Any:
+    """The block of images, which another distribution brings."""
+    import trainbus_data
+
+    try:
+        return trainbus_data.Image
+    except AttributeError:
+        raise DataError(
+            "say what the parts of an item are: blocks=(Number(8), Category()), for example; where "
+            "nothing is said they are images, and no distribution that reads images is installed "
+            "(pip install trainbus-vision)"
+        ) from None
 
 
 def _with_size(blocks: Sequence[Block], transforms: Sequence[Any], size: Any) -> tuple[Any, ...]:

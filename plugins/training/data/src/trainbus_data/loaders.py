@@ -178,10 +178,17 @@ class MemoryLoader:
 
     def start_at(self, batch: int) -> None:
         """Leave out the batches before this one, once."""
-        self._skip = batch
+        self.start_at_sample(batch * self.batch_size)
+
+    def start_at_sample(self, sample: int) -> int:
+        """Leave out the samples before this one, once; returns the batches that are left."""
+        self._skip = sample
+        return self._count(max(0, len(self.dataset) - sample))
 
     def __len__(self) -> int:
-        samples = len(self.dataset)
+        return self._count(len(self.dataset))
+
+    def _count(self, samples: int) -> int:
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
@@ -195,19 +202,20 @@ class MemoryLoader:
         return next(self._batches(0))
 
     def _batches(self, skip: int) -> Iterator[tuple[Tensor, ...]]:
-        parts, size, count = self.dataset.parts, self.batch_size, len(self)
+        parts, size = self.dataset.parts, self.batch_size
+        count = self._count(len(self.dataset) - skip)
         if not self.shuffle:
-            for start in range(skip * size, count * size, size):
+            for start in range(skip, skip + count * size, size):
                 # A copy: a step that writes into its batch must not write into the data.
                 yield tuple([part[start : start + size].clone() for part in parts])
             return
         seed = struct.pack("<qq", self.seed, self.epoch)
         number = int.from_bytes(hashlib.blake2b(seed, digest_size=8).digest(), "little") >> 1
         generator = torch.Generator().manual_seed(number)
-        order = torch.randperm(len(self.dataset), generator=generator)
+        order = torch.randperm(len(self.dataset), generator=generator)[skip:]
         # On the device of each part, once for the epoch.
         orders = [torch.split(order.to(part.device), size) for part in parts]
-        for batch in range(skip, count):
+        for batch in range(count):
             # index_select copies whole rows; indexing goes from element to element.
             yield tuple(
                 [part.index_select(0, at[batch]) for part, at in zip(parts, orders, strict=True)]
@@ -261,7 +269,9 @@ class ItemLoader(Loader):
     def first(self) -> tuple[Tensor, ...]:
         """The first batch, read in this process; whatever was to be left out."""
         size = self.batch_sampler.batch_size  # type: ignore[union-attr]
-        keys = list(islice(iter(self.order), size))
+        skip, self.order.skip = self.order.skip, 0
+        keys = list(islice(self.order, size))
+        self.order.skip = skip
         batch: tuple[Tensor, ...] = self.collate_fn([self.dataset[key] for key in keys])
         return batch
 
