@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+from trainbus.texts import shown
+
 
 class TrainbusError(Exception):
     """A mistake that its message explains: what was given, where, and what would be right."""
+
+    def __init__(self, *arguments: object) -> None:
+        # A message may quote what a file says.
+        super().__init__(*(shown(each) if isinstance(each, str) else each for each in arguments))
 
 
 class UsageError(TrainbusError, ValueError):

@@ -10,15 +10,25 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from trainbus.texts import shown
+
 _BLOCKS = "▁▂▃▄▅▆▇█"
 #: The same where the terminal's encoding has no blocks.
 _ASCII = "_.-=+*%#"
+
+
+def say(text: str, err: bool = False) -> None:
+    """Write a text to standard output, or to standard error."""
+    import click
+
+    click.echo(shown(text), err=err)
 
 
 def table(rows: Sequence[Sequence[str]], right: int | None = None) -> str:
     """Rows of cells in columns; those from column `right` on are aligned to the right."""
     if not rows:
         return ""
+    rows = [[shown(cell, lines=False) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     right = len(widths) if right is None else right
     return "\n".join(

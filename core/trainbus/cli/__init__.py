@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from trainbus import terminal
 from trainbus.errors import TrainbusError, UsageError, nearest
 from trainbus.plugins import loading
 from trainbus.plugins.discovery import Installed, known_distributions
@@ -102,7 +103,7 @@ class Commands(click.Group):
             return [*names, *self._of_plugins(ctx).list_commands(ctx)]
         except Exception as error:  # the core's verbs work whatever a plugin does
             text = ", ".join([str(error), *getattr(error, "__notes__", ())])
-            click.echo(f"warning: verbs of plugins are missing: {text}", err=True)
+            terminal.say(f"warning: verbs of plugins are missing: {text}", err=True)
             return names
 
     def _of_plugins(self, ctx: click.Context) -> click.Group:
@@ -155,15 +156,15 @@ def hooks(name: str | None, markdown: bool) -> None:
     from trainbus.cli import reference
 
     if markdown:
-        click.echo(reference.as_markdown())
+        terminal.say(reference.as_markdown())
         return
     try:
         loaded = loading.load(but=DEFAULTS)
         loading.bus_of(loaded)
     except TrainbusError as error:  # the core's hooks are shown whatever a plugin does
-        click.echo(f"warning: hooks of plugins are missing: {error}", err=True)
+        terminal.say(f"warning: hooks of plugins are missing: {error}", err=True)
         loaded = []
-    click.echo(reference.as_text(name, loaded))
+    terminal.say(reference.as_text(name, loaded))
 
 
 @trainbus.command()
@@ -259,7 +260,7 @@ def fit(
     if wants_help:
         from trainbus.fit.help import text
 
-        click.echo(context.get_help() + "\n\n" + text(config, settings))
+        terminal.say(context.get_help() + "\n\n" + text(config, settings))
     elif config is None:
         raise click.MissingParameter(ctx=context, param_hint="CONFIG.toml", param_type="argument")
     else:
@@ -345,19 +346,19 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        terminal.say("interrupted", err=True)
         sys.exit(130)
     except TrainbusError as error:
         if debug:
             raise
-        click.echo(f"error: {error}", err=True)
+        terminal.say(f"error: {error}", err=True)
         sys.exit(2)
     except Exception as error:
         if debug:
             raise
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
-        click.echo(f"error: {type(error).__name__}: {error}{notes}", err=True)
-        click.echo("`trainbus --debug ...` shows where it was raised", err=True)
+        terminal.say(f"error: {type(error).__name__}: {error}{notes}", err=True)
+        terminal.say("`trainbus --debug ...` shows where it was raised", err=True)
         sys.exit(1)
     finally:
         command_line.set(told)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import click
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from trainbus import terminal
 from trainbus.builtin import Checkpoint
 from trainbus.checkpoints.weights import save_weights
 from trainbus.devices.random_state import seed_everything
@@ -120,10 +120,10 @@ def train(run_dir: str, seed: int, epochs: int = 20) -> None:
             run.log_artifact(name, figure, "figure")
 
     run = trainer.fit(Digits(), training, validation)
-    click.echo(
+    terminal.say(
         f"test accuracy {run.metrics['test/accuracy']:.2%} with the weights of the best epoch"
     )
-    click.echo(f"look at {run.dir}: curves.png, confusion.png, run.json, weights.pt")
+    terminal.say(f"look at {run.dir}: curves.png, confusion.png, run.json, weights.pt")
 
 
 def _curves(curves: Mapping[str, list[tuple[int, float]]]) -> Any:

@@ -6,8 +6,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 
-import click
-
+from trainbus import terminal
 from trainbus.bus import Bus
 from trainbus.errors import PluginError, TrainbusError
 from trainbus.events.checks import namespace_of
@@ -22,26 +21,26 @@ from trainbus.plugins.selection import Request
 def report() -> int:
     """Print what was found; returns 0 when all is well, else 1."""
     problems = 0
-    click.echo(
+    terminal.say(
         f"python      {platform.python_version()} ({platform.system()} {platform.machine()})"
     )
     for name in (
         "trainbus", "torch", "pluggy", "click", "packaging", "pydantic", "safetensors", "tomli-w",
     ):  # fmt: skip
-        click.echo(f"{name:11} {metadata.version(name)}")
+        terminal.say(f"{name:11} {metadata.version(name)}")
     problems += _device()
     problems += _project()
-    click.echo("\nplugins")
+    terminal.say("\nplugins")
     installed = Installed()
     for name, status, said in _plugins(installed):
         problems += status == "broken"
-        click.echo(f"  {status:8} {name:14} {said}")
+        terminal.say(f"  {status:8} {name:14} {said}")
     try:
         loading.bus_of(loading.load(installed=installed))
     except PluginError as error:
         problems += 1
-        click.echo(f"\nwhat is switched on cannot be loaded:\n{error}")
-    click.echo(f"\n{problems or 'no'} problem{'' if problems == 1 else 's'} found")
+        terminal.say(f"\nwhat is switched on cannot be loaded:\n{error}")
+    terminal.say(f"\n{problems or 'no'} problem{'' if problems == 1 else 's'} found")
     return 1 if problems else 0
 
 
@@ -50,18 +49,18 @@ def _device() -> int:
         from trainbus.engine.choice import choose
 
         chosen, why = choose("auto", ())
-        click.echo(f"device      {chosen.device} ({why})")
+        terminal.say(f"device      {chosen.device} ({why})")
     except Exception as error:  # a driver may fail in any way
-        click.echo(f"device      broken: {type(error).__name__}: {error}")
+        terminal.say(f"device      broken: {type(error).__name__}: {error}")
         return 1
     return 0
 
 
 def _project() -> int:
     try:
-        click.echo(f"project     {find_project().label}")
+        terminal.say(f"project     {find_project().label}")
     except TrainbusError as error:
-        click.echo(f"project     broken: {error}")
+        terminal.say(f"project     broken: {error}")
         return 1
     return 0
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-import click
-
 from trainbus import terminal
 from trainbus.errors import PluginError
 from trainbus.plugins import loading
@@ -61,6 +59,6 @@ def show_hooks(as_json: bool) -> None:
 
 def _table(header: Sequence[str], rows: list[list[str]], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=2))
+        terminal.say(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=2))
         return
-    click.echo(terminal.table([list(header), *rows]))
+    terminal.say(terminal.table([list(header), *rows]))

@@ -10,8 +10,7 @@ from importlib.resources.abc import Traversable
 from importlib.util import find_spec
 from pathlib import Path
 
-import click
-
+from trainbus import terminal
 from trainbus.errors import UsageError
 from trainbus.plugins.discovery import Installed, known_distributions
 from trainbus.version import __version__
@@ -48,11 +47,11 @@ def write(name: str, kind: str, directory: Path) -> None:
             text = template.read_text("utf-8")
             filled = re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], text)
             target.write_text(filled, "utf-8", newline="\n")
-    click.echo(f"wrote {root}: begin with src/trainbus_{name}/__init__.py")
-    click.echo("next:")
-    click.echo(f'  pip install -e "{_shown(root)}[test]"')
-    click.echo(f"  trainbus plugins --hooks -p {name}")
-    click.echo(f'  python -m pytest "{root}"')
+    terminal.say(f"wrote {root}: begin with src/trainbus_{name}/__init__.py")
+    terminal.say("next:")
+    terminal.say(f'  pip install -e "{_shown(root)}[test]"')
+    terminal.say(f"  trainbus plugins --hooks -p {name}")
+    terminal.say(f'  python -m pytest "{root}"')
 
 
 def check_name(name: str) -> None:

@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
+from trainbus import terminal
 from trainbus.errors import TrainbusError
 from trainbus.events.plugin import Plugin
 from trainbus.fit.config import Config
@@ -60,7 +59,7 @@ def fit(path: Path, settings: Sequence[str], resume: str | None) -> None:
             sys.exit(1)
         finally:
             for run in runs:
-                click.echo(f"{run.status}: {_place(run)}")
+                terminal.say(f"{run.status}: {_place(run)}")
 
 
 def _place(run: Run) -> str:

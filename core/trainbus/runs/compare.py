@@ -7,8 +7,6 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-import click
-
 from trainbus import terminal
 from trainbus.errors import UsageError
 from trainbus.runs.stored_run import (
@@ -33,7 +31,7 @@ def show_comparison(runs: Sequence[StoredRun], patterns: Sequence[str], as_json:
     tags = differing([flat(run.journal.tags()) for run in runs])
     numbers = {name: [_numbers(run, name) for run in runs] for name in names}
     if as_json:
-        click.echo(
+        terminal.say(
             terminal.as_json(
                 {
                     "runs": [run.described() for run in runs],
@@ -65,7 +63,7 @@ def show_comparison(runs: Sequence[StoredRun], patterns: Sequence[str], as_json:
         rows += _section("metrics", len(heads))
         for name, each in numbers.items():
             rows += _of_metric(name, each)
-    click.echo(terminal.table(rows, right=2))
+    terminal.say(terminal.table(rows, right=2))
 
 
 def _cell(value: Any) -> str:

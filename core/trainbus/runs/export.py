@@ -10,8 +10,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import click
-
+from trainbus import terminal
 from trainbus.errors import UsageError
 from trainbus.records.series import Series
 from trainbus.runs.stored_run import StoredRun, all_names, chosen, explained, labels
@@ -43,7 +42,7 @@ def write(runs: Sequence[StoredRun], output: Path, patterns: Sequence[str]) -> N
             count = writer(beside, _series(runs, names))
     except OSError as error:
         raise UsageError(f"-o {output}: cannot be written: {error}") from error
-    click.echo(f"{count:,} values of {len(names)} metrics: {output}")
+    terminal.say(f"{count:,} values of {len(names)} metrics: {output}")
 
 
 def _series(runs: Sequence[StoredRun], names: Sequence[str]) -> Iterator[tuple[str, str, Series]]:
@@ -66,7 +65,9 @@ def _write_csv(file: Any, series: Iterator[tuple[str, str, Series]]) -> int:
     writer.writerow(COLUMNS)
     count = 0
     for run, name, points in series:
-        writer.writerows(zip(repeat(run), repeat(name), *points))
+        # A spreadsheet takes a text that begins like this for a formula.
+        texts = [f"'{text}" if text[:1] in "=+-@\t\r" else text for text in (run, name)]
+        writer.writerows(zip(*map(repeat, texts), *points, strict=False))
         count += len(points.steps)
     return count
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
-
 from trainbus import terminal
 from trainbus.errors import JournalError
 from trainbus.runs.stored_run import (
@@ -77,14 +75,14 @@ def show_list(
         best = [{str(order): {by: row.key}} if by else {} for row in rows]
         told = [row.told | more for row, more in zip(rows, best, strict=True)]
         told += [{"dir": str(each.dir), "status": "damaged", "why": each.why} for each in damaged]
-        click.echo(terminal.as_json(told))
+        terminal.say(terminal.as_json(told))
         return
     if rows:
-        click.echo(_listing(rows, shown, f"{order} {by}" if by else None))
+        terminal.say(_listing(rows, shown, f"{order} {by}" if by else None))
     elif not damaged:
-        click.echo(f"no run with a journal in {', '.join(map(str, parents))}")
+        terminal.say(f"no run with a journal in {', '.join(map(str, parents))}")
     for each in damaged:
-        click.echo(f"damaged: {each.why}", err=True)
+        terminal.say(f"damaged: {each.why}", err=True)
 
 
 def _common(rows: Sequence[_Row]) -> list[str]:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
+from trainbus import terminal
 from trainbus.errors import UsageError
 from trainbus.runs.chart import COLORS, Chart, Line, Plot, thinned
 from trainbus.runs.stored_run import StoredRun, all_names, chosen, explained, labels
@@ -54,7 +53,7 @@ def write(
     except OSError as error:
         raise UsageError(f"-o {output}: cannot be written: {error}") from error
     charts = f"{len(plot.charts)} chart{'' if len(plot.charts) == 1 else 's'}"
-    click.echo(f"{charts} of {len(runs)} run{'' if len(runs) == 1 else 's'}: {output}")
+    terminal.say(f"{charts} of {len(runs)} run{'' if len(runs) == 1 else 's'}: {output}")
 
 
 def _plot(

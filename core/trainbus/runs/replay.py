@@ -11,8 +11,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import click
-
 from trainbus import terminal
 from trainbus.errors import JournalError, PluginError, UsageError
 from trainbus.plugins import loading
@@ -102,7 +100,7 @@ def _send(run: StoredRun, path: Path, logger: Logger, again: bool, patience: flo
         with explained(run.dir):
             before = journal.logger(logger.name)
             if before.ended and not again and not journal.after(before.position, 1):
-                click.echo(f"{logger.name} has all {journal.last:,} records of {what}")
+                terminal.say(f"{logger.name} has all {journal.last:,} records of {what}")
                 return True
             about = journal.about()
             header = dict(about["header"])
@@ -112,7 +110,7 @@ def _send(run: StoredRun, path: Path, logger: Logger, again: bool, patience: flo
             )  # fmt: skip
         delivery = Delivery(
             logger.name, logger.who, logger.hooks, info, journal,
-            lambda message: click.echo(f"error: {message}", err=True), patience,
+            lambda message: terminal.say(f"error: {message}", err=True), patience,
         )  # fmt: skip
         if again:  # kept when the logger has begun, so that a failure to begin forgets nothing
             delivery.position, info.state = 0, {}
@@ -120,10 +118,10 @@ def _send(run: StoredRun, path: Path, logger: Logger, again: bool, patience: flo
         _deliver(delivery, run.end.body["status"] if run.end else "interrupted")
         if delivery.failure is not None:
             return False
-        click.echo(f"sent {delivery.position - first:,} records of {what} to {logger.name}")
+        terminal.say(f"sent {delivery.position - first:,} records of {what} to {logger.name}")
         for topic, line in info.header.items():
             if header.get(topic) != line:
-                click.echo(f"{topic}: {line}")
+                terminal.say(f"{topic}: {line}")
         if not rank:
             journal.tell(header=info.header)
     return True
@@ -146,7 +144,7 @@ def _deliver(delivery: Delivery, status: str) -> None:
     except KeyboardInterrupt:
         delivery.abandon()
         delivery.wait(1.0)  # for what it is in the middle of
-        click.echo(f"`{delivery.mend}` goes on from here", err=True)
+        terminal.say(f"`{delivery.mend}` goes on from here", err=True)
         raise
 
 

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import click
-
 from trainbus import terminal
 from trainbus.records.journal import Record
 from trainbus.runs.stored_run import (
@@ -29,10 +27,10 @@ def show_run(run: StoredRun, patterns: Sequence[str], as_json: bool) -> None:
     with explained(run.dir):
         metrics = chosen(patterns, run.names) if patterns else run.names
         if as_json:
-            click.echo(terminal.as_json(_as_data(run, metrics)))
+            terminal.say(terminal.as_json(_as_data(run, metrics)))
             return
         columns = terminal.width()
-        click.echo(_head(run, columns))
+        terminal.say(_head(run, columns))
         for title, lines in (
             ("parameters", _pairs(flat(run.journal.params()))),
             ("tags", _pairs(flat(run.journal.tags()))),
@@ -42,8 +40,8 @@ def show_run(run: StoredRun, patterns: Sequence[str], as_json: bool) -> None:
             ("loggers", _loggers(run)),
         ):
             if lines:
-                click.echo(f"\n{title}")
-                click.echo("\n".join(f"  {line}" for line in lines))
+                terminal.say(f"\n{title}")
+                terminal.say("\n".join(f"  {line}" for line in lines))
 
 
 def _as_data(run: StoredRun, metrics: Sequence[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from trainbus.terminal import shown
 from trainbus_progress.text import Pass, aligned
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Plain:
 
     def line(self, text: str, style: str = "") -> None:
         """Write and flush."""
-        print(text, file=self._file, flush=True)
+        print(shown(text), file=self._file, flush=True)
 
     def update(self, passes: Sequence[Pass], due: bool = True) -> None:
         """Write the innermost pass."""
@@ -117,7 +118,7 @@ class Terminal:
         """Write above the bars."""
         from rich.text import Text
 
-        self._console.print(Text(text, style), soft_wrap=True)
+        self._console.print(Text(shown(text), style), soft_wrap=True)
 
     def update(self, passes: Sequence[Pass], due: bool = True) -> None:
         """Draw over the bars."""
