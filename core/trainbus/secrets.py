@@ -1,22 +1,62 @@
-"""What is a secret, and how it is hidden in values, texts and command lines."""
+"""What is a secret, and how it is hidden in values, texts and command lines.
+
+A secret is known by the name that it is given under, by its place in an address or a header, and by
+the shape of some services' keys. One that was seen under its name is hidden wherever it appears
+again, in a text of somebody else, too.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
-
-_SECRET = re.compile(
-    r"(?:^|[\W_])(?:(?:api|access|auth|private|secret)?[-_]?key|token|pass(?:word|wd)|secret|"
-    r"credentials?)(?:$|[\W_])",
-    re.IGNORECASE,
-)
-
-#: The password in an address: `https://name:password@host`.
-_PASSWORD = re.compile(r"(\w://[^/\s:@]*:)[^/\s@]+@")
 
 #: What stands for a key, a token or a password in what is shown or written.
 HIDDEN = "***"
+
+#: Words that a name ends with.
+_LAST = {"key", "token", "pat", "pwd", "pin", "cookie", "signature", "sig", "jwt", "otp"}
+#: Words that a name has anywhere.
+_ANYWHERE = {
+    "password", "passwd", "passphrase", "passcode", "secret", "secrets", "credential",
+    "credentials", "bearer", "authorization", "apikey", "authkey", "accesskey", "privatekey",
+    "secretkey",
+}  # fmt: skip
+#: Endings of words that are written together: `authtoken`, `userpassword`.
+_ENDINGS = ("token", "password", "passwd", "secret", "apikey")
+#: What stands before `token` where it is a word of a text: `pad_token`.
+_OF_TEXTS = {
+    "bos", "cls", "end", "eos", "image", "mask", "pad", "sep", "special", "start", "stop", "unk",
+}  # fmt: skip
+
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+#: `https://name:password@host`.
+_IN_ADDRESS = re.compile(r"(\w[\w+.-]*://[^/\s:@]*:)[^/\s@]+@")
+#: `name=value`, `"name": "value"`, `Name: Bearer value`.
+_NAMED = re.compile(
+    r"""([\w.-]*[A-Za-z]\w*)(["']?\s*[=:]\s*["']?)(?!//)((?:bearer|basic|token)\s+)?([^\s"'&,;{}()\[\]]+)""",
+    re.IGNORECASE,
+)
+_SCHEME = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}")
+#: Keys of widely used services.
+_SHAPES = re.compile(
+    r"\b(?:hf_|gh[opsu]_|github_pat_|glpat-|sk-|xox[abp]-|AKIA|AIza|eyJ)[\w-]{16,}(?:\.[\w.-]+)?"
+)
+
+#: Secrets that were seen under their names.
+_seen: set[str] = set()
+
+
+def is_secret(name: object) -> bool:
+    """Whether an option of this name holds a key, a token or a password."""
+    words = [word.lower() for word in _WORDS.findall(str(name))]
+    if not words or _ANYWHERE.intersection(words):
+        return bool(words)
+    if len(words) > 1 and words[-1] == "token" and words[-2] in _OF_TEXTS:
+        return False
+    return words[-1] in _LAST or words[-1].endswith(_ENDINGS)
 
 
 def hide_if_secret(name: str) -> str | None:
@@ -24,26 +64,38 @@ def hide_if_secret(name: str) -> str | None:
     return HIDDEN if is_secret(name) else None
 
 
-def is_secret(name: str) -> bool:
-    """Whether an option of this name holds a key, a token or a password."""
-    return _SECRET.search(str(name)) is not None  # the keys of an option may be numbers
+def remember(value: Any) -> None:
+    """Hide a secret wherever it appears from now on; a short one could be any word."""
+    if hasattr(value, "get_secret_value"):
+        value = value.get_secret_value()
+    if isinstance(value, str) and len(value) >= 8 and value.strip() == value:
+        _seen.add(value)
 
 
-def hide_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
+def hide_secrets(options: Mapping[Any, Any]) -> dict[Any, Any]:
     """The options, and those in tables among them, with keys, tokens and passwords replaced."""
-    return {
-        name: HIDDEN if is_secret(str(name)) and value is not None else _hidden_inside(value)
-        for name, value in options.items()
-    }
+    hidden: dict[Any, Any] = {}
+    for name, value in options.items():
+        if is_secret(name) and not isinstance(value, (bool, float, type(None))):
+            if not isinstance(value, Mapping):
+                remember(value)
+            hidden[name] = HIDDEN
+        else:
+            hidden[name] = hide(value)
+    return hidden
 
 
-def _hidden_inside(value: Any) -> Any:
+def hide(value: Any) -> Any:
+    """A value, and what is inside of it, with keys, tokens and passwords replaced."""
     if isinstance(value, str):
-        return _PASSWORD.sub(rf"\1{HIDDEN}@", value)
-    if isinstance(value, dict):
+        return _without(value)
+    if isinstance(value, Mapping):
         return hide_secrets(value)
-    if isinstance(value, list):
-        return [_hidden_inside(item) for item in value]
+    if type(value) in (list, tuple):
+        return type(value)(map(hide, value))
+    if hasattr(value, "get_secret_value"):
+        remember(value)
+        return HIDDEN
     return value
 
 
@@ -52,7 +104,7 @@ def without_secrets(text: str, values: Mapping[str, Any]) -> str:
     for name, value in values.items():
         if is_secret(name) and value:
             text = text.replace(str(value), HIDDEN)
-    return text
+    return _without(text)
 
 
 def hide_secrets_of(arguments: Sequence[str]) -> list[str]:
@@ -60,11 +112,39 @@ def hide_secrets_of(arguments: Sequence[str]) -> list[str]:
     hidden: list[str] = []
     before = ""
     for argument in arguments:
-        name, is_set, _ = argument.partition("=")
-        if is_set and is_secret(name):
+        name, is_set, value = argument.partition("=")
+        if is_set and is_secret(name) and "://" not in name:
+            remember(value)
             argument = f"{name}={HIDDEN}"
         elif before.startswith("-") and "=" not in before and is_secret(before):
+            remember(argument)
             argument = HIDDEN
-        hidden.append(_PASSWORD.sub(rf"\1{HIDDEN}@", argument))
+        hidden.append(_without(argument))
         before = argument
     return hidden
+
+
+def _without(text: str) -> str:
+    for secret in sorted(_seen | _of_environment(), key=len, reverse=True):
+        if secret in text:
+            text = text.replace(secret, HIDDEN)
+    text = _IN_ADDRESS.sub(rf"\1{HIDDEN}@", text)
+    text = _NAMED.sub(_hide_named, text)
+    return _SHAPES.sub(HIDDEN, _SCHEME.sub(rf"\1 {HIDDEN}", text))
+
+
+def _hide_named(found: re.Match[str]) -> str:
+    name, sign, scheme, _ = found.groups()
+    # In prose: `unexpected token: else`.
+    is_prose = sign.strip() == ":" and name.lower() in ("token", "key", "signature")
+    if is_prose or not is_secret(name):
+        return found[0]
+    return f"{name}{sign}{scheme or ''}{HIDDEN}"
+
+
+@cache
+def _of_environment() -> frozenset[str]:
+    """The values of environment variables that are secrets by their names."""
+    return frozenset(
+        value for name, value in os.environ.items() if is_secret(name) and len(value) >= 8
+    )

@@ -17,7 +17,7 @@ from trainbus.events.markers import hookimpl
 from trainbus.records import artifacts, delivery
 from trainbus.records.journal import FILE_NAME, EntryTuple, JournalFile, RecordKind
 from trainbus.records.writer import Writer, kept
-from trainbus.secrets import hide_secrets_of
+from trainbus.secrets import hide, hide_secrets_of
 from trainbus.version import __version__
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Journal:
         file.tell(
             id=run.dir.name, name=run.name, stage=run.stage, started=started,
             host=platform.node(), pid=os.getpid(), command=hide_secrets_of(sys.argv),
-            version=__version__, header=run.header,
+            version=__version__, header=hide(run.header),
         )  # fmt: skip
 
         def report(message: str, errors: list[str] = run.errors) -> None:
@@ -111,7 +111,7 @@ class Journal:
         hooks = run.bus.loggers
         for name in self._loggers(run):
             info = delivery.RunInfo(
-                run.name, run.dir.name, run.dir.absolute(), started, dict(run.header),
+                run.name, run.dir.name, run.dir.absolute(), started, hide(run.header),
                 rank=run.rank,
             )  # fmt: skip
             self._deliveries.append(
@@ -140,7 +140,7 @@ class Journal:
     def on_fit_start(self, run: Run) -> None:
         """Keep the header, which is complete now."""
         if self._writer is not None:
-            self._writer.file.tell(header=run.header)
+            self._writer.file.tell(header=hide(run.header))
 
     @hookimpl(wrapper=True)
     def save_checkpoint(self, run: Run) -> Generator[None, bool, bool]:
@@ -178,7 +178,7 @@ class Journal:
             return
         interruption = run.interruption
         try:
-            end = {"event": "end", "status": status, "reason": run.stop_reason}
+            end = {"event": "end", "status": status, "reason": hide(run.stop_reason)}
             writer.put(("event", clock.time(), run.global_step, end))
             writer.stop()
             delivery.finish(
@@ -222,7 +222,7 @@ class Journal:
 
     def _event(self, run: Run, event: str, **more: Any) -> None:
         if self._writer is not None:
-            body = {"event": event, **more}
+            body = {"event": event, **hide(more)}
             self._writer.put(("event", clock.time(), run.global_step, body))
 
     def _put(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainbus.events.markers import hookimpl
-from trainbus.secrets import hide_secrets_of
+from trainbus.secrets import hide, hide_secrets_of
 from trainbus.storage.files import replacing
 from trainbus.terminal import as_json
 from trainbus.version import __version__
@@ -91,8 +91,9 @@ class Manifest:
 
     def _write(self) -> None:
         assert self.path is not None
-        record = as_json(self.record)
+        record = as_json(hide(self.record))
         with replacing(self.path) as beside:
+            beside.touch(0o600)
             beside.write_text(record + "\n", "utf-8")
 
 

@@ -25,6 +25,7 @@ from trainbus.errors import UsageError, nearest
 from trainbus.events.plugin import Plugin
 from trainbus.records.artifacts import ARTIFACT_KINDS, Artifact, ArtifactKind
 from trainbus.records.values import read_only
+from trainbus.secrets import hide_secrets
 from trainbus.storage.run_dir import RunDirectory
 
 if TYPE_CHECKING:
@@ -229,12 +230,12 @@ class Run:
             pending.append((name, value, False, stage, step, weight, averaging, now))
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Send the loggers what describes this run: plain values by name."""
-        self.fire("on_params", read_only(params))
+        """Send the loggers what describes this run: plain values by name, without secrets."""
+        self.fire("on_params", read_only(hide_secrets(params)))
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         """Send the loggers labels to find this run by."""
-        self.fire("on_tags", read_only(tags))
+        self.fire("on_tags", read_only(hide_secrets(tags)))
 
     def log_artifact(self, name: str, value: Any, kind: ArtifactKind = "file") -> None:
         """Hand a file, figure, image, text, table or model to the loggers; see `Artifact`."""

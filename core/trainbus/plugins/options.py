@@ -10,7 +10,7 @@ from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from trainbus.errors import PluginError, TrainbusError, nearest
-from trainbus.secrets import hide_if_secret, hide_secrets, without_secrets
+from trainbus.secrets import HIDDEN, hide_if_secret, hide_secrets, without_secrets
 
 
 class Given(NamedTuple):
@@ -65,7 +65,9 @@ def build(who: str, target: Any, given: Mapping[str, Given]) -> tuple[Any, dict[
             raise unknown_option(who, key, option, list(parameters))
         subject = f"option {key!r} of plugin {who}"
         kind = types.get(key, Any)
-        value = validated(subject, option, kind, shown=hide_if_secret(key))
+        is_hidden = any(hasattr(each, "get_secret_value") for each in _members(kind))
+        shown = HIDDEN if is_hidden else hide_if_secret(key)
+        value = validated(subject, option, kind, shown=shown)
         values[key] = value if option.folder is None else placed(value, kind, option.folder)
     missing = [
         name

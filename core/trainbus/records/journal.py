@@ -102,6 +102,7 @@ class JournalFile:
     def create(cls, path: Path) -> JournalFile:
         """Open a journal to write to, made if it is not there. Raises `JournalError`."""
         with _explained(path, "cannot write"):
+            path.touch(0o600)  # what a run logs is its owner's to show
             connection = sqlite3.connect(
                 path, timeout=30, check_same_thread=False, isolation_level=None
             )
@@ -434,5 +435,5 @@ def _explained(path: Path, what: str) -> Iterator[None]:
     """What SQLite says, with the file that it says it of."""
     try:
         yield
-    except (sqlite3.Error, ValueError, KeyError, OverflowError) as error:
+    except (sqlite3.Error, OSError, ValueError, KeyError, OverflowError) as error:
         raise JournalError(f"{what} {path}: {error}") from error
