@@ -134,7 +134,7 @@ def test_none_is_written_or_sent_wherever_it_comes_from(own_directory, monkeypat
     trainer = Trainer(plugins=[logger])
     trainer.on("fit_start")(lambda run: run.header.update(link="https://host?token=MYSECRET-7"))
     runs = []
-    trainer.on("run_start")(runs.append)
+    trainer.on("run_start")(lambda run: runs.append(run))
     with pytest.raises(RuntimeError):
         trainer.fit(Net(), make_line_loader(2))
     directory = runs[0].dir

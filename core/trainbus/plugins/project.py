@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import stat
 import tomllib
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from trainbus.errors import PluginError, nearest
+
+logger = logging.getLogger("trainbus")
 
 _KEYS = ("plugins", "options")
 
@@ -34,6 +40,9 @@ class Project:
 def find_project(start: Path | None = None) -> Project:
     """The nearest project file at or above `start` (the working directory); empty if there is none.
 
+    A file that somebody else may have written is left out, and that is told, since what it names is
+    executed. `TRAINBUS_TRUST` names files to use all the same.
+
     Raises `PluginError` for a file that cannot be read or says what is not known.
     """
     start = (start or Path.cwd()).resolve()
@@ -42,24 +51,50 @@ def find_project(start: Path | None = None) -> Project:
             path = directory / name
             if not path.is_file():
                 continue
-            table = _read(path)
+            why = _foreign(path)
+            table = {} if why and name == "trainbus.toml" else _read(path)
             if name == "pyproject.toml":
                 tools = table.get("tool")
                 table = tools.get("trainbus") if isinstance(tools, dict) else None
-            if table is not None:
-                return from_table(path, table)
+            if table is None:
+                continue
+            if why:
+                _tell_foreign(path, why)
+                continue
+            return from_table(path, table)
     return Project()
+
+
+def _foreign(path: Path) -> str:
+    """Why a file may be somebody else's, or an empty text."""
+    trusted = os.environ.get("TRAINBUS_TRUST", "").split(os.pathsep)
+    if not hasattr(os, "geteuid") or "*" in trusted or str(path) in trusted:
+        return ""
+    found = path.stat()
+    mine = {os.geteuid(), 0}
+    if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdigit():
+        mine.add(int(os.environ["SUDO_UID"]))
+    if found.st_uid not in mine:
+        return f"it belongs to another user ({found.st_uid})"
+    return "everybody may write to it" if found.st_mode & stat.S_IWOTH else ""
+
+
+@cache
+def _tell_foreign(path: Path, why: str) -> None:
+    logger.warning(
+        "%s is not used: %s, and what it names is executed. To use it, take it over (chown, "
+        "chmod o-w), or set TRAINBUS_TRUST=%s", path, why, path,
+    )  # fmt: skip
 
 
 def _read(path: Path) -> Any:
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         if path.name == "pyproject.toml":  # another tool's concern
             return {}
-        raise PluginError(f"{path}: not valid TOML: {error}") from None
-    except OSError as error:
-        raise PluginError(f"{path}: cannot be read: {error}") from None
+        what = "cannot be read" if isinstance(error, OSError) else "not valid TOML"
+        raise PluginError(f"{path}: {what}: {error}") from None
 
 
 def from_table(path: Path, table: Any) -> Project:
