@@ -123,9 +123,8 @@ def test_none_is_written_or_sent_wherever_it_comes_from(own_directory, monkeypat
     monkeypatch.setattr("sys.argv", ["train.py", "--hub-token", "MYSECRET-1"])
 
     class Net(Line):
-        hparams = {"apiKey": "MYSECRET-2", "db": "postgres://me:MYSECRET-3@host"}
-
         def training_step(self, batch, run):
+            run.log_params({"apiKey": "MYSECRET-2", "db": "postgres://me:MYSECRET-3@host"})
             run.log_tags({"hub_token": "MYSECRET-4", "note": "with MYSECRET-2"})
             run.errors.append("cannot reach https://host?key=MYSECRET-5")
             raise RuntimeError("refused: MYSECRET-1 and https://me:MYSECRET-6@host")
