@@ -118,7 +118,7 @@ class Logger:
         self.got.append(dict(tags))
 
 
-def test_none_is_written_or_sent_wherever_it_comes_from(own_directory, monkeypatch):
+def test_none_is_written_or_sent_wherever_it_comes_from(monkeypatch):
     """In hyper-parameters, tags, the header, the reason of a stop, an exception, errors."""
     monkeypatch.setattr("sys.argv", ["train.py", "--hub-token", "MYSECRET-1"])
 
@@ -145,6 +145,6 @@ def test_none_is_written_or_sent_wherever_it_comes_from(own_directory, monkeypat
 
 
 @pytest.mark.parametrize("name", ["run.json", "journal.db"])
-def test_what_a_run_keeps_is_its_owners(own_directory, name):
+def test_what_a_run_keeps_is_its_owners(name):
     run = Trainer().fit(Line(), make_line_loader(2))
     assert (run.dir / name).stat().st_mode & 0o777 == 0o600

@@ -63,7 +63,7 @@ def states():
         (signal.SIGHUP, "SystemExit", {129}),
     ],
 )
-def test_a_signal_ends_the_run_after_the_batch(own_directory, number, exception, codes):
+def test_a_signal_ends_the_run_after_the_batch(number, exception, codes):
     result, lines = run((number.name, 0))
     assert lines[-6:] == [*WHOLE, f"exception {exception}", "run_end interrupted"]
     assert result.returncode in codes
@@ -82,7 +82,7 @@ def test_a_signal_ends_the_run_after_the_batch(own_directory, number, exception,
         [("SIGHUP", LATER), ("SIGTERM", SOON)],
     ],
 )
-def test_what_comes_twice_within_a_moment_is_one_request(own_directory, signals):
+def test_what_comes_twice_within_a_moment_is_one_request(signals):
     _, lines = run(*signals)
     assert lines[-6:-2] == WHOLE
     assert states() == ["step-00000003"]
@@ -97,7 +97,7 @@ def test_what_comes_twice_within_a_moment_is_one_request(own_directory, signals)
         [("SIGTERM", 5.1), ("SIGTERM", 0)],
     ],
 )
-def test_who_insists_ends_it_at_once(own_directory, signals):
+def test_who_insists_ends_it_at_once(signals):
     _, lines = run(*signals)
     assert lines[-2].startswith("exception ")
     assert lines[-1] == "run_end interrupted"
@@ -105,7 +105,7 @@ def test_who_insists_ends_it_at_once(own_directory, signals):
     assert states() == []
 
 
-def test_a_state_that_is_being_written_is_finished(own_directory):
+def test_a_state_that_is_being_written_is_finished():
     result, _ = python("""
         import os, signal, time
         from trainbus import Trainer, hookimpl
@@ -137,7 +137,7 @@ def test_a_state_that_is_being_written_is_finished(own_directory):
 
 @pytest.mark.parametrize("event", ["fit_end", "run_end"])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_what_comes_when_all_is_done_is_raised_behind_fit(own_directory, event, name):
+def test_what_comes_when_all_is_done_is_raised_behind_fit(event, name):
     _, lines = python(f"""
         import os, signal
         from trainbus import Trainer
@@ -153,7 +153,7 @@ def test_what_comes_when_all_is_done_is_raised_behind_fit(own_directory, event, 
     assert lines == ["KeyboardInterrupt" if name == "SIGINT" else "SystemExit"]
 
 
-def test_with_nohup_a_run_outlives_its_terminal(own_directory):
+def test_with_nohup_a_run_outlives_its_terminal():
     result, lines = python(
         """
         import os, signal
@@ -171,7 +171,7 @@ def test_with_nohup_a_run_outlives_its_terminal(own_directory):
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("where", ["training_step", "on_train_batch_end"])
-def test_what_a_step_or_a_listener_raises_leaves_a_state(own_directory, line, kind, where):
+def test_what_a_step_or_a_listener_raises_leaves_a_state(line, kind, where):
     trainer = Trainer(epochs=2, plugins=["checkpoint"])
 
     def leave(run):

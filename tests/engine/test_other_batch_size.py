@@ -50,13 +50,13 @@ def ours(size):
 
 @pytest.mark.parametrize("first", [4, 7, 8])
 @pytest.mark.parametrize("then", [1, 3, 4, 5, 8, 16, 60])
-def test_a_loader_of_trainbus_goes_on_at_the_sample(own_directory, caplog, first, then):
+def test_a_loader_of_trainbus_goes_on_at_the_sample(caplog, first, then):
     assert sorted(stopped_and_resumed(ours, first, then)) == list(range(SAMPLES))
     assert (f"this run has batches of {then}" in caplog.text) == (first != then)
     assert "tells a length" not in caplog.text
 
 
-def test_it_does_so_a_third_time(own_directory):
+def test_it_does_so_a_third_time():
     task = Seen()
     for size, steps in ((8, 2), (5, 4), (3, None)):
         trainer(max_steps=steps).fit(task, ours(size), resume="auto")
@@ -64,7 +64,7 @@ def test_it_does_so_a_third_time(own_directory):
 
 
 @pytest.mark.parametrize(("then", "twice"), [(4, 0), (12, 0), (16, 8)])
-def test_another_loader_is_read_again_and_no_sample_is_left_out(own_directory, caplog, then, twice):
+def test_another_loader_is_read_again_and_no_sample_is_left_out(caplog, then, twice):
     def plain(size):
         return DataLoader(data(), size)
 
@@ -75,13 +75,13 @@ def test_another_loader_is_read_again_and_no_sample_is_left_out(own_directory, c
     assert f"made with batches of 8, this run has batches of {then}" in caplog.text
 
 
-def test_between_epochs_it_is_told(own_directory, caplog):
+def test_between_epochs_it_is_told(caplog):
     seen = stopped_and_resumed(ours, 6, 10, batches=10, epochs=2)
     assert sorted(seen) == sorted([*range(SAMPLES)] * 2)
     assert "made with batches of 6, this run has batches of 10" in caplog.text
 
 
-def test_another_window_inside_an_epoch_is_told(own_directory, caplog):
+def test_another_window_inside_an_epoch_is_told(caplog):
     task = Seen()
     trainer(max_steps=2, accumulate=2).fit(task, ours(6))
     trainer(accumulate=3).fit(task, ours(6), resume="auto")
