@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainbus.checkpoints import archive
 from trainbus.errors import CheckpointError
+from trainbus.storage.files import shown
 from trainbus.storage.lock import DirectoryLock, lock
 from trainbus.storage.run_dir import file_name
 
@@ -59,7 +60,7 @@ def _run_directory(path: Path) -> Path | None:
 def _find(parent: Path, resume: str | Path, name: str) -> Path | None:
     if resume not in ("auto", "best"):
         archive.check(resume)
-        return Path(resume).resolve()  # `best` is a link to it
+        return archive.place(resume).resolve()  # `best` leads to it
     of_this_name = re.compile(rf"{_TIME}_{re.escape(file_name(name))}(_\d+)?")
     for directory in sorted(parent.glob("*/checkpoints"), reverse=True):
         if not of_this_name.fullmatch(directory.parent.name):
@@ -68,7 +69,7 @@ def _find(parent: Path, resume: str | Path, name: str) -> Path | None:
         if path is not None and archive.about(path).get("run") == name:
             return path
     if resume == "best":
-        raise CheckpointError(f"resume='best': no run in {parent} kept a best checkpoint")
+        raise CheckpointError(f"resume='best': no run in {shown(parent)} kept a best checkpoint")
     return None
 
 
@@ -79,4 +80,4 @@ def _best(directory: Path) -> Path | None:
         raise CheckpointError(
             f"resume='best': there are several, {', '.join(map(str, found))}; give the path of one"
         )
-    return found[0].resolve() if found else None  # it is a link
+    return archive.place(found[0]).resolve() if found else None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trainbus.errors import RecordRejected
 from trainbus.records.values import plain
-from trainbus.storage.files import replacing
+from trainbus.storage.files import cut, make_directory, replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,11 +82,10 @@ def keep(artifact: Artifact, directory: Path) -> dict[str, Any]:
         return body | {"path": str(path), "bytes": size, "sha256": checksum}
     checksum = hashlib.sha256(artifact.value).hexdigest()
     # In bytes, since a name of a file is limited in bytes; encrypted homes allow 143.
-    stem = re.sub(r"[^\w.-]+", "_", artifact.name)
-    stem = stem.encode(errors="replace")[:60].decode(errors="ignore")
+    stem = cut(re.sub(r"[^\w.-]+", "_", artifact.name), 60)
     name = f"{stem}-{artifact.step}-{checksum[:8]}{_SUFFIXES[artifact.kind]}"
     path = directory / "artifacts" / name
-    path.parent.mkdir(exist_ok=True)
+    make_directory(path.parent)
     with replacing(path) as beside:
         beside.write_bytes(artifact.value)
     return body | {

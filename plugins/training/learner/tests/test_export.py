@@ -206,18 +206,18 @@ def rewritten(name, change):
     described(lambda about: about["files"].update({"model.pt2": sha256(file)}))
 
 
-WEIGHTS, GRAPH = "model/data/weights/model_weights_config.json", "model/models/model.json"
+WEIGHTS, GRAPH = "archive/data/weights/model_weights_config.json", "archive/models/model.json"
 
 
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("model/data/constants/custom_obj_0", lambda old: b"cos\nsystem\n."),
-        ("model/data/aotinductor/model/a.so", lambda old: b"ELF"),
+        ("archive/data/constants/custom_obj_0", lambda old: b"cos\nsystem\n."),
+        ("archive/data/aotinductor/model/a.so", lambda old: b"ELF"),
         (WEIGHTS, lambda old: old.replace(b'"use_pickle": false', b'"use_pickle": true', 1)),
         (GRAPH, lambda old: old.replace(b"torch.ops.aten.linear.default", b"torch.os.system", 1)),
         (GRAPH, lambda old: old.replace(b"Symbol(", b"open(", 1)),
-        ("model/data/sample_inputs/model.pt", lambda old: b"cos\nsystem\n."),
+        ("archive/data/sample_inputs/model.pt", lambda old: b"cos\nsystem\n."),
     ],
 )
 def test_an_archive_that_could_execute_something_is_not_loaded(trained, name, change):
