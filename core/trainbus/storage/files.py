@@ -91,6 +91,14 @@ def make_directory(path: Path) -> None:
             sync_directory(each.parent)
 
 
+def same_file(path: Path, known: os.stat_result) -> bool:
+    """Whether what lies at a path now is what was looked at before."""
+    try:
+        return os.path.samestat(path.stat(), known)
+    except OSError:
+        return False
+
+
 def remove(path: Path) -> None:
     """Remove a file or a directory, if it is there and can be removed."""
     if path.is_dir() and not path.is_symlink():

@@ -6,10 +6,11 @@ import contextlib
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from time import sleep
 
-from trainbus.storage.files import make_directory
+from trainbus.storage.files import make_directory, same_file
 
 #: Locks that this process holds, by place; the system's locks do not part threads.
 _held: dict[Path, DirectoryLock] = {}
@@ -47,7 +48,7 @@ class DirectoryLock:
         """
         path = self.directory / ".lock"
         with self._renewing:
-            if _held.get(self._place) is not self or self._file is None or same(path, self._file):
+            if self._file is None or same_file(path, os.fstat(self._file)):
                 return False
             make_directory(self.directory)
             before, self._file = self._file, _take(path)
@@ -88,20 +89,28 @@ def _take(path: Path) -> int | None:
     return file
 
 
-def same(path: Path, file: int | os.stat_result) -> bool:
-    """Whether what lies at a path now is a file that was opened, or looked at, before."""
-    known = os.fstat(file) if isinstance(file, int) else file
-    try:
-        return os.path.samestat(path.stat(), known)
-    except OSError:
-        return False
-
-
 def lock(directory: Path) -> DirectoryLock | None:
     """Lock a directory that exists; None while another run has it."""
     with contextlib.suppress(BlockingIOError):
         return DirectoryLock(directory)
     return None
+
+
+@contextlib.contextmanager
+def borrowed(directory: Path) -> Iterator[None]:
+    """Have a directory for a moment: as who holds it in this process, or locked.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
+    if directory.resolve() in _held:
+        yield
+        return
+    held = DirectoryLock(directory)
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def at_work(directory: Path) -> bool | None:
