@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from trainbus.records.artifacts import LIVE
 from trainbus.records.journal import FILE_NAME, JournalFile
 from trainbus.runs.stored_run import find
 from trainbus.storage.files import make_directory, remove, replacing, shown
+from trainbus.storage.lock import FILE_NAME as LOCK
 
 _STATES = "checkpoints"
 _MANIFEST = "manifest.json"
@@ -68,6 +68,7 @@ def backup(directory: Path, target: Path) -> None:
                     with JournalFile.open(path) as journal:
                         journal.backup(beside / path.name)
             _copy_rest(directory, beside)
+            (beside / LOCK).touch()  # which nobody holds: the copy is of a run that is not at work
     except OSError as error:
         raise UsageError(f"{directory} cannot be copied to {target}: {error}") from error
 
@@ -117,6 +118,6 @@ def _copy(path: Path, target: Path) -> None:
     with suppress(FileNotFoundError):
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink():
-            target.symlink_to(os.readlink(path))
+            target.symlink_to(path.readlink())
         elif stat.S_ISREG(path.stat().st_mode):
             shutil.copy2(path, target)

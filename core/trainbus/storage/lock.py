@@ -12,6 +12,7 @@ from time import sleep
 
 from trainbus.storage.files import make_directory, same_file
 
+FILE_NAME = ".lock"
 #: Locks that this process holds, by place; the system's locks do not part threads.
 _held: dict[Path, DirectoryLock] = {}
 #: Who only looks whether a directory is held has it for a moment: so often is tried again.
@@ -34,7 +35,7 @@ class DirectoryLock:
         self._renewing = threading.Lock()
         if self._place in _held:
             raise BlockingIOError
-        self._file = _take(directory / ".lock")
+        self._file = _take(directory / FILE_NAME)
         _held[self._place] = self
 
     def renew(self) -> bool:
@@ -46,7 +47,7 @@ class DirectoryLock:
         Raises:
             OSError: it cannot be made; a `BlockingIOError` when another run has it now.
         """
-        path = self.directory / ".lock"
+        path = self.directory / FILE_NAME
         with self._renewing:
             if self._file is None or same_file(path, os.fstat(self._file)):
                 return False
@@ -122,7 +123,7 @@ def at_work(directory: Path) -> bool | None:
     import fcntl
 
     try:
-        file = os.open(directory / ".lock", os.O_RDONLY)
+        file = os.open(directory / FILE_NAME, os.O_RDONLY)
     except OSError:
         return None
     try:
