@@ -60,7 +60,10 @@ class Disk:
                 self._all_flushed(each)
             if status.st_ino not in self.flushed:
                 self.faults.append(f"{path} took its place without being flushed")
-        elif self.flushed.get(status.st_ino) != (status.st_size, status.st_mtime_ns):
+        elif stat.S_ISREG(kind) and self.flushed.get(status.st_ino) != (
+            status.st_size,
+            status.st_mtime_ns,
+        ):
             self.faults.append(f"{path} took its place without being flushed")
 
     def check(self, *targets):

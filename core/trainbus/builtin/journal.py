@@ -256,12 +256,15 @@ class Journal:
         path = run.dir / FILE_NAME if run.has_dir else None
         if path is None or not path.exists():
             return
+        late = f"{entry[0]} logged when the run was over"
         try:
             with borrowed(path.parent), JournalFile.create(path) as file:
                 file.append([kept(entry, path.parent, lambda m: _tell(run.errors, m))])
+        except BlockingIOError:
+            _tell(run.errors, f"{late} is left out: another process has its directory")
+            return
         except (JournalError, OSError) as error:
-            reason = "another run has its directory" if error.args == () else str(error)
-            _tell(run.errors, f"{entry[0]} logged when the run was over is left out: {reason}")
+            _tell(run.errors, f"{late} is left out: {error}")
             return
         logger.warning(
             "logged when the run was over: kept in %s, and sent to a logger by `trainbus replay`. "

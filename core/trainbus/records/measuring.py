@@ -27,7 +27,9 @@ class Measuring:
         self._directory = directory
         self._put = put
         self._report = report
-        self._queue: SimpleQueue[EntryTuple] = SimpleQueue()
+        #: Entries, and None behind the last.
+        self._queue: SimpleQueue[EntryTuple | None] = SimpleQueue()
+        self._ended = False
         #: The names of those that are not measured yet.
         self._left: list[str] = []
         self._changed = threading.Condition()
@@ -51,11 +53,17 @@ class Measuring:
                 self._changed.wait(min(time, 0.1))
             return list(self._left)
 
+    def end(self) -> None:
+        """Take no more; what is still being read is left out."""
+        self._ended = True
+        self._queue.put(None)
+
     def _work(self) -> None:
-        while True:
-            entry = self._queue.get()
+        while (entry := self._queue.get()) is not None and not self._ended:
             try:
-                self._put(kept(entry, self._directory, self._report))
+                record = kept(entry, self._directory, self._report)
+                if not self._ended:
+                    self._put(record)
             except Exception as error:
                 artifact = entry[3]["artifact"]
                 self._report(f"{artifact.kind} {artifact.name!r} is left out: {error}")

@@ -108,6 +108,7 @@ class Writer:
                 f"{', '.join(map(repr, left))}: not read to the end when the run was over, after "
                 f"{seconds:.3g} s more; left out"
             )
+        self._measuring.end()
         self._stopped = True
         if self._thread is not None:
             self._queue.put(_Mark())
