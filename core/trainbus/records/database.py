@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from trainbus.errors import JournalError
 from trainbus.storage.files import remove, replacing, sync_directory
+from trainbus.storage.lock import FILE_NAME as LOCK, lock
 
 
 class _Closes(Protocol):
@@ -54,7 +55,10 @@ def to_write(path: Path) -> sqlite3.Connection:
         JournalError: it cannot be written, is damaged, or another program's.
     """
     with explained(path, "cannot write"), or_closed(_connect(str(path))) as connection:
-        if not _execute(connection, "SELECT count(*) FROM sqlite_master"):
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if tables and not {"about", "records", "metrics"} <= tables:
+            raise JournalError(f"{path} is a database of another program, and no journal")
+        if not tables:
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
         _check_format(path, connection)
         # Readers do not wait for the writer. A killed process loses nothing of what was
@@ -84,6 +88,28 @@ def to_read(path: Path) -> sqlite3.Connection:
             except sqlite3.OperationalError as error:
                 failure = error
         raise failure
+
+
+def has_log(path: Path) -> bool:
+    """Whether a journal is open to be written, or was when its process was killed."""
+    return path.with_name(f"{path.name}-wal").exists()
+
+
+def tidy(path: Path) -> None:
+    """Remove what a reader made beside a journal that was closed; not under a run at work."""
+    directory = path.parent
+    held = None
+    try:
+        if (directory / LOCK).exists() and (held := lock(directory)) is None:
+            return
+        if has_log(path) and not path.with_name(f"{path.name}-wal").stat().st_size:
+            for suffix in _BESIDE:
+                remove(path.with_name(path.name + suffix))
+    except OSError:  # another user's
+        pass
+    finally:
+        if held is not None:
+            held.release()
 
 
 def copy(connection: sqlite3.Connection, path: Path, close: bool = False) -> None:
@@ -150,9 +176,6 @@ def _execute(connection: sqlite3.Connection, query: str) -> object:
 
 
 def _check_format(path: Path, connection: sqlite3.Connection) -> None:
-    ours = "SELECT count(*) FROM sqlite_master WHERE name IN ('about', 'records', 'metrics')"
-    if _execute(connection, ours) != 3:
-        raise JournalError(f"{path} is a database of another program, and no journal")
     version = _execute(connection, "PRAGMA user_version")
     if version != _VERSION:
         raise UnknownFormat(

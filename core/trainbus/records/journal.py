@@ -68,6 +68,8 @@ class JournalFile:
         self.path = path
         self._connection = connection
         self._file = path.stat()
+        #: A reader's, of a file that was closed: nothing is left beside it.
+        self._tidy = False
         self._lock = threading.RLock()
         #: What was told of the run here.
         self._about: dict[str, Any] = {}
@@ -91,8 +93,11 @@ class JournalFile:
     @classmethod
     def open(cls, path: Path) -> JournalFile:
         """Open a journal to read it. Raises `JournalError`."""
+        closed = not database.has_log(path)
         with database.or_closed(database.to_read(path)) as connection:
-            return cls(path, connection)
+            file = cls(path, connection)
+        file._tidy = closed
+        return file
 
     @property
     def is_in_place(self) -> bool:
@@ -143,6 +148,9 @@ class JournalFile:
         """Close the file; more than once does no harm."""
         with self._lock:
             self._connection.close()
+            if self._tidy:
+                self._tidy = False
+                database.tidy(self.path)
 
     def __enter__(self) -> JournalFile:
         return self
