@@ -115,7 +115,8 @@ def fit(data):
     """`fit(*plugins)`: the directory of a run of ten steps."""
 
     def start(*plugins, task=None, **options):
-        return Trainer(plugins=plugins, **options).fit(task or Fitting(), data).dir
+        run = Trainer(plugins=plugins, **options).fit(task or Fitting(), data)
+        return run.dir.relative_to(Path.cwd())
 
     return start
 

@@ -693,3 +693,48 @@ def test_ticks_of_a_logarithmic_axis():
     assert log_ticks(0.0, 1.5) == pytest.approx([1, 2, 5, 10, 20])
     assert len(log_ticks(-200, 300)) <= 8
     assert log_ticks(0.3, 0.4) == pytest.approx([2.0, 2.2, 2.4], abs=0.11)
+
+
+# --- copies --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["at work", "ended"])
+def test_a_run_goes_on_from_a_copy_of_it(trainbus, when, line, loader):
+    from trainbus.builtin import Checkpoint
+
+    def fit(epochs, run_dir="runs", resume=None, back_up=False):
+        keep = Checkpoint(monitor="valid/loss")
+        trainer = Trainer(epochs=epochs, run_dir=run_dir, plugins=[keep])
+        if back_up:
+            trainer.on("epoch_start")(
+                lambda run: trainbus("runs", "backup", "latest") if run.epoch == 1 else None
+            )
+        trainer.on("fit_start")(lambda run: run.log_artifact("notes", "some", "text"))
+        return trainer.fit(line, loader, loader, resume=resume)
+
+    run = fit(2, back_up=when == "at work")
+    if when == "ended":
+        told = trainbus("runs", "backup", run.dir.name).stdout
+        assert f"copied to backups/{run.dir.name}" in told
+    (copy,) = Path("backups").iterdir()
+    assert copy.name == run.dir.name
+    assert not list(copy.glob(".*.part")) + list(copy.glob("*-wal"))
+    (told,) = json.loads(trainbus("runs", "backups", "--json").stdout)
+    assert told["status"] == ("killed" if when == "at work" else "completed")
+    again = fit(3, "backups", "auto")
+    assert (again.dir, again.global_step) == (copy.resolve(), 15)
+    with JournalFile.open(copy / "journal.db") as journal:
+        assert list(journal.series("train/loss").steps) == list(range(1, 16))
+    assert (copy / "checkpoints" / "best").resolve().parent == copy.resolve() / "checkpoints"
+    assert list((copy / "artifacts").iterdir())
+
+
+def test_a_copy_of_before_gives_way_and_anything_else_does_not(trainbus, make_run):
+    make_run("one", metrics(1, loss=1.0))
+    for _ in range(2):
+        trainbus("runs", "backup", "one")
+    Path("elsewhere/one").mkdir(parents=True)
+    refused = trainbus("runs", "backup", "one", "-o", "elsewhere", status=2).stderr
+    assert "exists and is no run" in refused
+    refused = trainbus("runs", "backup", "one", "-o", "runs/one", status=2).stderr
+    assert "in the run's own directory" in refused

@@ -10,9 +10,10 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
-from trainbus.builtin import states, usr1
+from trainbus.builtin import usr1
 from trainbus.builtin.background import Background
 from trainbus.builtin.monitor import Monitor
+from trainbus.checkpoints import states
 from trainbus.errors import CheckpointError, PluginError
 from trainbus.events.markers import hookimpl
 from trainbus.storage.files import remove_leftovers
@@ -131,8 +132,12 @@ class Checkpoint:
         if not self._checked and not run.dry_run:
             from trainbus.engine import state
 
-            state.check(run)
             self._checked = True
+            try:
+                state.check(run)
+            except CheckpointError as error:
+                self._before = (self.best, self.last, self._superseded)
+                self._failed(run, error)
 
     @hookimpl
     def on_checkpoint_loaded(self, run: Run, path: Path) -> None:
@@ -247,12 +252,11 @@ class Checkpoint:
     @hookimpl
     def on_checkpoint_saved(self, run: Run, path: Path) -> None:
         """Let `best` lead to the best, and remove what is superseded."""
-
         directory = self.directory(run)
         if path.parent != directory:  # one of the user's own, or of another plugin of this kind
             return
         if self.best:
-            states.point(directory / "best", self.best[0][1])
+            self._point(run, directory)
         kept = {*self.last, *(name for _, name in self.best)}
         for name in set(self._superseded) - kept:
             shutil.rmtree(directory / name, ignore_errors=True)
@@ -291,7 +295,18 @@ class Checkpoint:
             )  # fmt: skip
         self._superseded = sorted({*self._superseded, *here} - kept)
         if directory is not None and here:
-            states.point(directory / "best", self.best[0][1] if self.best else None)
+            self._point(run, directory)
+
+    def _point(self, run: Run, directory: Path) -> None:
+        """Let `best` lead to the best state; where that cannot be, it is told, and left out."""
+        link = directory / "best"
+        try:
+            states.point(link, self.best[0][1] if self.best else None)
+        except OSError as error:
+            if run.first_time(f"{link} cannot be made"):
+                message = f"{run.bus.name_of(self)}: {link} is left out: {error}"
+                logger.warning("%s", message)
+                run.errors.append(message)
 
     def directory(self, run: Run) -> Path:
         """Where it keeps its states: each plugin of this kind in a directory of its own."""

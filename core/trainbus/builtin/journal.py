@@ -8,16 +8,18 @@ import platform
 import sys
 import time as clock
 import weakref
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainbus.errors import PluginError, together
+from trainbus.errors import JournalError, PluginError, together
 from trainbus.events.markers import hookimpl
-from trainbus.records import artifacts, delivery
+from trainbus.records import artifacts, database, delivery
 from trainbus.records.journal import FILE_NAME, EntryTuple, JournalFile, RecordKind
-from trainbus.records.writer import Writer, kept
+from trainbus.records.measuring import kept
+from trainbus.records.writer import Writer
 from trainbus.secrets import hide, hide_secrets_of
+from trainbus.storage.lock import borrowed
 from trainbus.version import __version__
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ class Journal:
     Args:
         seconds: what is logged is on the disk after so long, or at the end of the batch at hand.
         records: and after so many records, if that is sooner.
-        finish_seconds: how long loggers may take to finish when the run ends.
+        finish_seconds: how long loggers may take to finish when the run ends, and how long files
+            that were logged may take to be read.
         patience: seconds for which a logger may fail before it is set aside.
         start_seconds: how long the run waits for a logger to start.
     """
@@ -95,18 +98,17 @@ class Journal:
 
     def _open(self, run: Run) -> Writer:
         path = run.dir / (FILE_NAME if run.rank == 0 else _of_rank(run.rank))
-        file = JournalFile.create(path)
-        about = file.about()
+
+        def report(message: str, errors: list[str] = run.errors) -> None:
+            _tell(errors, message)
+
+        file, about = _opened(path, report)
         started = about.get("started", clock.time())
         file.tell(
             id=run.dir.name, name=run.name, stage=run.stage, started=started,
             host=platform.node(), pid=os.getpid(), command=hide_secrets_of(sys.argv),
             version=__version__, header=hide(run.header),
         )  # fmt: skip
-
-        def report(message: str, errors: list[str] = run.errors) -> None:
-            errors.append(message)
-            logger.warning("%s", message)
 
         hooks = run.bus.loggers
         for name in self._loggers(run):
@@ -119,7 +121,9 @@ class Journal:
                     name, run.bus.who(name), hooks[name], info, file, report, self.patience
                 )
             )
-        self._writer = Writer(file, self._deliveries, report, self.seconds / 2, self.records // 2)
+        self._writer = Writer(
+            file, self._deliveries, report, self.seconds / 2, self.records // 2, lambda: run.dir
+        )
         failures: list[BaseException] = []
         for each in self._deliveries:
             each.start()
@@ -140,14 +144,21 @@ class Journal:
     def on_fit_start(self, run: Run) -> None:
         """Keep the header, which is complete now."""
         if self._writer is not None:
-            self._writer.file.tell(header=hide(run.header))
+            try:
+                self._writer.file.tell(header=hide(run.header))
+            except JournalError as error:  # the run does not need it
+                _tell(run.errors, f"the header is left out: {error}")
 
     @hookimpl(wrapper=True)
     def save_checkpoint(self, run: Run) -> Generator[None, bool, bool]:
         """Write what was logged up to here: a run that goes on from here does not log it again."""
         run.flush()
-        if self._writer is not None:
-            self._writer.flush()
+        if self._writer is not None and not self._writer.flush():
+            _tell(
+                run.errors,
+                f"a state is saved at step {run.global_step}, and what was logged before it is "
+                f"not all in {self._writer.file.path}: a kill would lose it",
+            )
         return (yield)
 
     @hookimpl
@@ -176,15 +187,16 @@ class Journal:
         self._run, self._wanted = None, False
         if writer is None:
             return
-        interruption = run.interruption
+        before = run.interruption
+
+        def interrupted() -> bool:
+            return run.interruption is not before
+
         try:
             end = {"event": "end", "status": status, "reason": hide(run.stop_reason)}
             writer.put(("event", clock.time(), run.global_step, end))
-            writer.stop()
-            delivery.finish(
-                deliveries, status, self.finish_seconds,
-                lambda: run.interruption is not interruption,
-            )  # fmt: skip
+            writer.stop(self.finish_seconds, interrupted)
+            delivery.finish(deliveries, status, self.finish_seconds, interrupted)
         finally:
             writer.file.close()
 
@@ -214,9 +226,7 @@ class Journal:
         try:
             body = {"artifact": artifacts.capture(artifact)}
         except Exception as error:  # its value is at fault: the run goes on, and so do the records
-            report = f"{artifact.kind} {artifact.name!r} is left out: {error}"
-            run.errors.append(report)
-            logger.warning("%s", report)
+            _tell(run.errors, f"{artifact.kind} {artifact.name!r} is left out: {error}")
             return
         self._put(run, "artifact", artifact.time, artifact.step, body)
 
@@ -232,26 +242,63 @@ class Journal:
         if self._run is None or self._run() is not run:
             self._keep_late(run, entry)
         elif self._writer is not None:
-            self._writer.put(entry)
+            (self._writer.put_artifact if kind == "artifact" else self._writer.put)(entry)
         elif self._wanted and kind in ("params", "tags"):
             self._held.append(entry)  # alone they are no reason to make a directory
         elif self._wanted:
             writer = self._open(run)
-            for held in [*self._held, entry]:
+            for held in self._held:
                 writer.put(held)
+            (writer.put_artifact if kind == "artifact" else writer.put)(entry)
 
     def _keep_late(self, run: Run, entry: EntryTuple) -> None:
         """Keep what a run logs when it is over; its loggers have ended."""
         path = run.dir / FILE_NAME if run.has_dir else None
         if path is None or not path.exists():
             return
-        with JournalFile.create(path) as file:
-            entry = kept(entry, path.parent)
-            file.append([entry])
+        late = f"{entry[0]} logged when the run was over"
+        try:
+            with borrowed(path.parent), JournalFile.create(path) as file:
+                file.append([kept(entry, path.parent, lambda m: _tell(run.errors, m))])
+        except BlockingIOError:
+            _tell(run.errors, f"{late} is left out: another process has its directory")
+            return
+        except (JournalError, OSError) as error:
+            _tell(run.errors, f"{late} is left out: {error}")
+            return
         logger.warning(
             "logged when the run was over: kept in %s, and sent to a logger by `trainbus replay`. "
             "Log in `on_fit_end` or `on_run_end` at the latest", path,
         )  # fmt: skip
+
+
+def _opened(path: Path, report: Callable[[str], None]) -> tuple[JournalFile, dict[str, Any]]:
+    """The journal to write to, and what it tells; one that is of no use is set aside.
+
+    The states of the run are whole without it, and so the training goes on.
+
+    Raises:
+        JournalError: it has a newer format, or none can be made.
+    """
+    try:
+        with database.or_closed(JournalFile.create(path)) as file:
+            return file, file.about()
+    except database.UnknownFormat:
+        raise
+    except Exception as error:  # of any kind, since it may hold anything
+        if not path.exists():
+            raise
+        try:
+            kept = database.set_aside(path)
+        except OSError:
+            raise error from None
+        report(f"{error}; it is set aside as {kept.name}, and a new journal is begun")
+    return JournalFile.create(path), {}
+
+
+def _tell(errors: list[str], message: str) -> None:
+    errors.append(message)
+    logger.warning("%s", message)
 
 
 def _of_rank(rank: int) -> str:

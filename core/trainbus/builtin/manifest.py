@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainbus.events.markers import hookimpl
 from trainbus.secrets import hide, hide_secrets_of
-from trainbus.storage.files import replacing
+from trainbus.storage.files import make_directory, replacing
 from trainbus.terminal import as_json
 from trainbus.version import __version__
 
@@ -92,6 +92,7 @@ class Manifest:
     def _write(self) -> None:
         assert self.path is not None
         record = as_json(hide(self.record))
+        make_directory(self.path.parent)  # it may have been removed while the run was at work
         with replacing(self.path) as beside:
             beside.touch(0o600)
             beside.write_text(record + "\n", "utf-8")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
@@ -20,8 +19,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
+from trainbus.checkpoints.states import leading_to
 from trainbus.errors import CheckpointError
-from trainbus.storage.files import replacing
+from trainbus.storage.files import make_directory, present, replacing
 from trainbus.version import __version__
 
 logger = logging.getLogger("trainbus")
@@ -47,7 +47,7 @@ def write(path: Path, parts: Mapping[str, Any], about: Mapping[str, Any]) -> Non
     parts = plain_tensors(parts, path.name)
     try:
         with replacing(path) as beside:
-            beside.mkdir(parents=True)
+            make_directory(beside)
             manifest = {
                 "format": FORMAT,
                 "written": datetime.now(UTC).isoformat(),
@@ -55,10 +55,7 @@ def write(path: Path, parts: Mapping[str, Any], about: Mapping[str, Any]) -> Non
                 "about": dict(about),
                 "parts": {name: _write_part(beside / f"{name}.pt", parts[name]) for name in parts},
             }
-            with (beside / _MANIFEST).open("w", encoding="utf-8") as file:
-                json.dump(manifest, file, indent=2)
-                file.flush()
-                os.fsync(file.fileno())
+            (beside / _MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
     except (OSError, RuntimeError) as error:  # torch's writer tells of a full disk by the latter
         raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from error
 
@@ -69,7 +66,7 @@ def read(path: str | Path, only: Sequence[str] | None = None) -> dict[str, Any]:
     Raises:
         CheckpointError: it is missing, damaged, foreign, too new, or holds code.
     """
-    path = Path(path)
+    path = place(path)
     manifest = check(path)
     names = manifest["parts"] if only is None else only
     return {name: load(path / f"{name}.pt", f"{path}: {name}.pt") for name in names}
@@ -97,9 +94,14 @@ def load(path: Path, label: str) -> Any:
         raise CheckpointError(f"{label} cannot be read: {reason}") from error
 
 
+def place(path: str | Path) -> Path:
+    """Where a checkpoint is: `best` leads to one, and a killed process may have left it aside."""
+    return present(leading_to(Path(path)))
+
+
 def check(path: str | Path) -> dict[str, Any]:
     """Compare every part with its checksum; returns the manifest. Raises `CheckpointError`."""
-    path = Path(path)
+    path = place(path)
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint {str(path)!r}")
     try:
@@ -184,29 +186,56 @@ def _manifests(
     return found
 
 
-class _Hashing:
-    """A file that is written once, from start to end, and knows its checksum."""
+class _Writing:
+    """A file that is written once, from start to end, and keeps what the disk said."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+class _Hashing(_Writing):
+    """One that knows its checksum."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
         self.sha256 = hashlib.sha256()
         self.bytes = 0
 
     def write(self, data: bytes) -> int:
         self.sha256.update(data)
         self.bytes += len(data)
-        return self.file.write(data)
+        return super().write(data)
 
-    def flush(self) -> None:
-        self.file.flush()
+
+def save(value: Any, path: Path) -> None:
+    """Write one file of torch. Raises `OSError`: the disk is full, or fails."""
+    with path.open("wb") as file:
+        _save(value, _Writing(file))
+
+
+def _save(value: Any, file: _Writing) -> None:
+    # Not by a path: torch's own writer ends the process on a full disk.
+    try:
+        torch.save(value, file)  # type: ignore[arg-type]
+    except RuntimeError as error:  # of a position in the file
+        raise (file.error or error) from None
 
 
 def _write_part(path: Path, part: Any) -> dict[str, Any]:
     with path.open("wb") as file:
         hashing = _Hashing(file)
-        torch.save(part, hashing)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
+        _save(part, hashing)
     return {"sha256": hashing.sha256.hexdigest(), "bytes": hashing.bytes}
 
 

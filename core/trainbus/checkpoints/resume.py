@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainbus.checkpoints import archive
 from trainbus.errors import CheckpointError
+from trainbus.storage.files import shown
 from trainbus.storage.lock import DirectoryLock, lock
 from trainbus.storage.run_dir import file_name
 
@@ -59,14 +60,14 @@ def _run_directory(path: Path) -> Path | None:
 def _find(parent: Path, resume: str | Path, name: str) -> Path | None:
     if resume not in ("auto", "best"):
         archive.check(resume)
-        return Path(resume).resolve()  # `best` is a link to it
+        return archive.place(resume).resolve()  # `best` leads to it
     of_this_name = states_of(parent, name)
     for directory in sorted(of_this_name, key=_newest_last, reverse=True):
         path = _best(directory) if resume == "best" else archive.newest_valid(directory)
         if path is not None and archive.about(path).get("run") == name:
             return path
     if resume == "best":
-        raise CheckpointError(f"resume='best': no run in {parent} kept a best checkpoint")
+        raise CheckpointError(f"resume='best': no run in {shown(parent)} kept a best checkpoint")
     return None
 
 
@@ -92,4 +93,4 @@ def _best(directory: Path) -> Path | None:
         raise CheckpointError(
             f"resume='best': there are several, {', '.join(map(str, found))}; give the path of one"
         )
-    return found[0].resolve() if found else None  # it is a link
+    return archive.place(found[0]).resolve() if found else None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trainbus.checkpoints import archive
 from trainbus.errors import CheckpointError
-from trainbus.storage.files import replacing
+from trainbus.storage.files import make_directory, replacing
 
 _SUFFIX = ".safetensors"
 
@@ -28,12 +28,12 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     """
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         with replacing(path) as beside:
             if path.suffix == _SUFFIX:
                 _write_safetensors(beside, model.state_dict())
             else:
-                torch.save(archive.plain_tensors(model.state_dict(), path.name), beside)
+                archive.save(archive.plain_tensors(model.state_dict(), path.name), beside)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"cannot write {path}: {error}") from error
 
@@ -72,7 +72,7 @@ def _with_tied(model: nn.Module, weights: dict[str, Any]) -> dict[str, Any]:
 
 def read_weights(path: str | Path) -> dict[str, Any]:
     """The weights of a checkpoint or a file, on the CPU; see `load_weights`."""
-    path = Path(path)
+    path = archive.place(path)
     if path.is_dir():
         return _of_checkpoint(path)
     if not path.exists():
@@ -139,7 +139,12 @@ def _write_safetensors(path: Path, state: Mapping[str, Any]) -> None:
             continue
         names[place] = name
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-    safetensors.save_file(tensors, path, metadata=metadata)
+    try:
+        safetensors.save_file(tensors, path, metadata=metadata)
+    except OSError:
+        raise
+    except Exception as error:  # the library has one of its own, also for a full disk
+        raise OSError(str(error)) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

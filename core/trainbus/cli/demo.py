@@ -18,6 +18,7 @@ from trainbus.engine.run import Run
 from trainbus.engine.task import Task
 from trainbus.engine.trainer import Trainer
 from trainbus.errors import UsageError
+from trainbus.storage.files import replacing, shown
 
 Loader = DataLoader[tuple[Tensor, ...]]
 
@@ -116,14 +117,15 @@ def train(run_dir: str, seed: int, epochs: int = 20) -> None:
             ("curves", _curves(curves)),
             ("confusion", _confusion(truth, torch.cat(predicted).cpu())),
         ):
-            figure.savefig(run.dir / f"{name}.png", dpi=120)
+            with replacing(run.dir / f"{name}.png") as beside:
+                figure.savefig(beside, dpi=120, format="png")
             run.log_artifact(name, figure, "figure")
 
     run = trainer.fit(Digits(), training, validation)
     terminal.say(
         f"test accuracy {run.metrics['test/accuracy']:.2%} with the weights of the best epoch"
     )
-    terminal.say(f"look at {run.dir}: curves.png, confusion.png, run.json, weights.pt")
+    terminal.say(f"look at {shown(run.dir)}: curves.png, confusion.png, run.json, weights.pt")
 
 
 def _curves(curves: Mapping[str, list[tuple[int, float]]]) -> Any:

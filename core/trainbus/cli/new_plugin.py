@@ -13,6 +13,7 @@ from pathlib import Path
 from trainbus import terminal
 from trainbus.errors import UsageError
 from trainbus.plugins.discovery import Installed, known_distributions
+from trainbus.storage.files import make_directory, replacing
 from trainbus.version import __version__
 
 #: Each kind with what its template does, as the package's description.
@@ -40,13 +41,15 @@ def write(name: str, kind: str, directory: Path) -> None:
         "summary": KINDS[kind].format(name=name),
     }
     templates = resources.files("trainbus.cli") / "templates"
-    for part in ("common", kind):
-        for path, template in _files(templates / part):
-            target = root / path.removesuffix(".template").replace("NAME", name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            text = template.read_text("utf-8")
-            filled = re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], text)
-            target.write_text(filled, "utf-8", newline="\n")
+    make_directory(root.parent)
+    with replacing(root) as beside:
+        for part in ("common", kind):
+            for path, template in _files(templates / part):
+                target = beside / path.removesuffix(".template").replace("NAME", name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                text = template.read_text("utf-8")
+                filled = re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], text)
+                target.write_text(filled, "utf-8", newline="\n")
     terminal.say(f"wrote {root}: begin with src/trainbus_{name}/__init__.py")
     terminal.say("next:")
     terminal.say(f'  pip install -e "{_shown(root)}[test]"')

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from trainbus.checkpoints import archive, weights
 from trainbus.checkpoints.resume import states_of
+from trainbus.checkpoints.sections import Stateful, taken
 from trainbus.engine import optimizer_state
 
 if TYPE_CHECKING:
     from trainbus.engine.loop import Loop
 
 logger = logging.getLogger("trainbus")
-
-
-@runtime_checkable
-class Stateful(Protocol):
-    """A plugin with a section of its own in every checkpoint."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What to keep: plain values and tensors."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what was kept."""
 
 
 def about(run: Loop) -> dict[str, Any]:
@@ -63,20 +53,26 @@ def _stateful(run: Loop) -> dict[str, Stateful]:
 
 
 def capture(run: Loop) -> dict[str, Any]:
-    """The parts of a checkpoint: model, optimizers, loop and one section for each plugin."""
+    """The parts of a checkpoint: model, optimizers, loop and one section for each plugin.
+
+    Raises:
+        CheckpointError: one of them cannot be taken.
+    """
     run.flush()
-    plugins = {name: plugin.state_dict() for name, plugin in _stateful(run).items()}
+    plugins = {
+        name: taken(run.bus.who(name), plugin.state_dict) for name, plugin in _stateful(run).items()
+    }
     return {
-        "model": run.task.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
+        "model": taken("the task", run.task.state_dict),
+        "optimizers": [taken(type(each).__name__, each.state_dict) for each in run.optimizers],
         "loop": {
             "global_step": run.global_step,
             "skipped_steps": run.skipped_steps,
             "records": run.buffer.state_dict(),
-            "position": run.position.state_dict(run),
+            "position": taken("the training loader", run.position.state_dict, run),
             "optimizers": optimizer_state.described(run.optimizers, run.task, run.given_options),
             "made_with": [each.name for each in run.loaded],
-            "task": {} if run.task_state is None else run.task_state.state_dict(),
+            "task": taken("the task", run.task_state.state_dict) if run.task_state else {},
         },
         # Sections that no active plugin took when they were loaded go on with the run.
         "plugins": {**run.kept_sections, **plugins},

@@ -259,7 +259,7 @@ class Trainer(Settings):
         undo: ExitStack,
     ) -> Loop:
         path, lock = None, None
-        parent = Path(self.run_dir)
+        parent = Path(self.run_dir).absolute()  # the process may change its directory
         if resume is not None:
             path, lock = resuming.resume_from(parent, resume, task.run_name)
         directory = RunDirectory(parent, task.run_name, self.dry_run is not None, lock)

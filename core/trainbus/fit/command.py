@@ -81,6 +81,7 @@ def write(path: Path, config: Config, loaded: Sequence[Plugin]) -> None:
         number = 1
         while (kept := path.with_stem(f"{path.stem}-{number}")).exists():
             number += 1
-        shutil.copyfile(path, kept)
+        with replacing(kept) as beside:
+            shutil.copyfile(path, beside)
     with replacing(path) as beside:
         beside.write_text(text, "utf-8")

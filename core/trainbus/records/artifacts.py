@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import stat
 import struct
 import zlib
 from collections.abc import Mapping
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trainbus.errors import RecordRejected
 from trainbus.records.values import plain
-from trainbus.storage.files import replacing
+from trainbus.storage.files import cut, make_directory, replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +26,11 @@ ArtifactKind = Literal["file", "figure", "image", "text", "table", "model"]
 ARTIFACT_KINDS: tuple[ArtifactKind, ...] = ("file", "figure", "image", "text", "table", "model")
 #: How the files end that hold what was no file when it was logged.
 _SUFFIXES: dict[str, str] = {"figure": ".png", "image": ".png", "text": ".md", "table": ".json"}
+
+#: What a run writes while it is at work; a process that reads it frees SQLite's locks.
+LIVE = re.compile(r"\.lock|journal(-rank\d+)?\.db(-wal|-shm)?")
+#: Bytes that are read at once.
+_PART = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,46 +72,57 @@ def capture(artifact: Artifact) -> Artifact:
         value = json.dumps(_rows(value), default=plain).encode()
     else:
         value = Path(value).absolute()
+        if not (value.is_file() or value.is_dir()):
+            raise ValueError(f"{value} is no regular file, nor a directory")
     return replace(artifact, value=value)
 
 
-def keep(artifact: Artifact, directory: Path) -> dict[str, Any]:
-    """Write a captured artifact into a run's directory; returns what the journal keeps of it.
+def keep(artifact: Artifact, directory: Path) -> tuple[dict[str, Any], list[str]]:
+    """Write a captured artifact into a run's directory.
 
     A file or a model stays where it is, and is known by its path, size and SHA-256.
+
+    Returns:
+        What the journal keeps of it; and what of a directory is no regular file, and left out.
+
+    Raises:
+        OSError: it cannot be written, or read.
     """
     body = {"name": artifact.name, "kind": artifact.kind}
     if isinstance(artifact.value, Path):
-        size, checksum = measure(artifact.value)
+        size, checksum, left_out = measure(artifact.value)
         path = artifact.value
         if path.is_relative_to(directory.absolute()):
             path = path.relative_to(directory.absolute())
-        return body | {"path": str(path), "bytes": size, "sha256": checksum}
+        return body | {"path": str(path), "bytes": size, "sha256": checksum}, left_out
     checksum = hashlib.sha256(artifact.value).hexdigest()
     # In bytes, since a name of a file is limited in bytes; encrypted homes allow 143.
-    stem = re.sub(r"[^\w.-]+", "_", artifact.name)
-    stem = stem.encode(errors="replace")[:60].decode(errors="ignore")
+    stem = cut(re.sub(r"[^\w.-]+", "_", artifact.name), 60)
     name = f"{stem}-{artifact.step}-{checksum[:8]}{_SUFFIXES[artifact.kind]}"
     path = directory / "artifacts" / name
-    path.parent.mkdir(exist_ok=True)
+    make_directory(path.parent)
     with replacing(path) as beside:
         beside.write_bytes(artifact.value)
-    return body | {
-        "path": f"artifacts/{name}", "bytes": len(artifact.value), "sha256": checksum
-    }  # fmt: skip
+    size = len(artifact.value)
+    return body | {"path": f"artifacts/{name}", "bytes": size, "sha256": checksum}, []
 
 
 def restore(body: Mapping[str, Any], step: int, time: float, directory: Path) -> Artifact:
     """The artifact that `keep` described, as a logger receives it.
 
     Raises:
-        RecordRejected: its file is gone, or is not the one that was logged.
+        RecordRejected: its file is gone, is not the one that was logged, or no regular file.
     """
     path = directory / body["path"]  # an absolute one stays what it is
     what = f"{body['kind']} {body['name']!r} of step {step}"
     if not path.exists():
         raise RecordRejected(f"{what}: {path} is not there any more")
-    size, checksum = measure(path)
+    try:
+        size, checksum, left_out = measure(path)
+    except OSError as error:
+        raise RecordRejected(f"{what}: {error}") from error
+    if left_out:  # a logger would read these, and wait for ever
+        raise RecordRejected(f"{what}: {path} holds what is no regular file: {left_out[0]}")
     if (size, checksum) != (body["bytes"], body["sha256"]):
         raise RecordRejected(f"{what}: {path} was changed after it was logged")
     value: Any = path
@@ -115,17 +133,45 @@ def restore(body: Mapping[str, Any], step: int, time: float, directory: Path) ->
     return Artifact(body["name"], body["kind"], value, step, time)
 
 
-def measure(path: Path) -> tuple[int, str]:
-    """Size in bytes and SHA-256 of a file, or of all files in a directory and their names."""
+def measure(path: Path) -> tuple[int, str, list[str]]:
+    """Size in bytes and SHA-256 of a file, or of all regular files in a directory and their names.
+
+    What a run's directory holds for the run itself, its journal and its lock, is no part of it.
+
+    Returns:
+        Size, checksum, and the names of what is neither a regular file nor a directory.
+
+    Raises:
+        OSError: a file cannot be read, or is no regular one.
+    """
     if not path.is_dir():
-        with path.open("rb") as file:
-            return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
-    total, digest = 0, hashlib.sha256()
-    for each in sorted(each for each in path.rglob("*") if each.is_file()):
-        size, checksum = measure(each)
+        return *_measured(path), []
+    total, digest, left_out = 0, hashlib.sha256(), []
+    for each in sorted(path.rglob("*")):
+        if each.is_dir() or LIVE.fullmatch(each.name):
+            continue
+        if not each.is_file():
+            left_out.append(each.relative_to(path).as_posix())
+            continue
+        size, checksum = _measured(each)
         total += size
         digest.update(f"{each.relative_to(path).as_posix()}\0{checksum}\n".encode())
-    return total, digest.hexdigest()
+    return total, digest.hexdigest(), left_out
+
+
+def _measured(path: Path) -> tuple[int, str]:
+    """Size and checksum of a regular file; of one that grows, of so much as it has now."""
+    # Opened so that a pipe without a writer does not wait for one.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{path} is no regular file")
+        left, digest = status.st_size, hashlib.sha256()
+        while left and (part := file.read(min(left, _PART))):
+            digest.update(part)
+            left -= len(part)
+    return status.st_size - left, digest.hexdigest()
 
 
 def _saved(value: Any, method: str, **options: Any) -> bytes:

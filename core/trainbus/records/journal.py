@@ -19,33 +19,15 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from trainbus.errors import JournalError, RecordRejected
-from trainbus.records import values
+from trainbus.records import database, values
 from trainbus.records.series import MetricColumns, Rewind, Series
+from trainbus.storage.files import same_file
 
 FILE_NAME = "journal.db"
 #: What a record can be; an `event` is one of the run itself: start, checkpoint, exception, end.
 RecordKind = Literal["params", "metrics", "tags", "artifact", "event"]
 #: The newest records are kept in memory for loggers that keep up.
 _TAIL = 5_000
-_VERSION = 1
-_SCHEMA = f"""
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE records (
-    record INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, step INTEGER NOT NULL,
-    body TEXT NOT NULL
-);
-CREATE TABLE names (name INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
-CREATE TABLE metrics (
-    name INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, repeat INTEGER NOT NULL,
-    records BLOB NOT NULL, steps BLOB NOT NULL, times BLOB NOT NULL, numbers BLOB NOT NULL
-);
-CREATE INDEX metrics_by_name ON metrics (name, first);
-CREATE INDEX metrics_by_record ON metrics (last);
-CREATE TABLE loggers (
-    name TEXT PRIMARY KEY, position INTEGER NOT NULL, state TEXT NOT NULL, ended INTEGER NOT NULL
-);
-PRAGMA user_version = {_VERSION};
-"""
 
 
 class Entry(NamedTuple):
@@ -86,7 +68,12 @@ class JournalFile:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        self._file = path.stat()
+        #: A reader's, of a file that was closed: nothing is left beside it.
+        self._tidy = False
         self._lock = threading.RLock()
+        #: What was told of the run here.
+        self._about: dict[str, Any] = {}
         self._tail: deque[Record] = deque(maxlen=_TAIL)
         self._names: dict[str, int] = dict(self._rows("SELECT text, name FROM names"))
         self._told: dict[str, dict[str, Any]] = {"params": self.params(), "tags": self.tags()}
@@ -101,52 +88,70 @@ class JournalFile:
     @classmethod
     def create(cls, path: Path) -> JournalFile:
         """Open a journal to write to, made if it is not there. Raises `JournalError`."""
-        with _explained(path, "cannot write"):
-            path.touch(0o600)  # what a run logs is its owner's to show
-            connection = sqlite3.connect(
-                path, timeout=30, check_same_thread=False, isolation_level=None
-            )
-            # Readers do not wait for the writer. A killed process loses nothing of what was
-            # committed; a power cut may lose the last seconds, and the file still opens.
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-            return cls._checked(path, connection)
+        with database.or_closed(database.to_write(path)) as connection:
+            return cls(path, connection)
 
     @classmethod
     def open(cls, path: Path) -> JournalFile:
         """Open a journal to read it. Raises `JournalError`."""
-        if not path.is_file():
-            raise JournalError(f"{path.parent} has no {path.name}: no run logged there")
-        with _explained(path, "cannot read"):
-            last_error: sqlite3.Error | None = None
-            # A reader that may not write leaves files beside the journal when it closes, which one
-            # that could write takes away. `immutable` is for a medium that takes no writing.
-            for options in ("mode=rw", "mode=ro&immutable=1"):
-                where = f"{path.absolute().as_uri()}?{options}"
-                connection = sqlite3.connect(where, timeout=30, check_same_thread=False, uri=True)
-                try:
-                    connection.execute("PRAGMA query_only = ON")
-                    return cls._checked(path, connection)
-                except sqlite3.OperationalError as error:
-                    last_error = error
-            assert last_error is not None
-            raise last_error
+        closed = not database.has_log(path)
+        with database.or_closed(database.to_read(path)) as connection:
+            file = cls(path, connection)
+        file._tidy = closed
+        return file
 
-    @classmethod
-    def _checked(cls, path: Path, connection: sqlite3.Connection) -> JournalFile:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version != _VERSION:
-            raise JournalError(
-                f"{path} is a journal of format {version}, this trainbus reads format {_VERSION}"
-            )
-        return cls(path, connection)
+    @property
+    def is_in_place(self) -> bool:
+        """Whether what is written is the file at the path: it may be removed, or moved away."""
+        return same_file(self.path, self._file)
+
+    def begin_anew(self) -> bool:
+        """Write a file at the path again, with all of the one that was removed or moved away.
+
+        Returns:
+            Whether all of it could still be read; else the newest records are in the new one.
+
+        Raises:
+            JournalError: it cannot be written.
+        """
+        with self._lock, database.explained(self.path, "cannot write"):
+            try:
+                database.copy(self._connection, self.path, close=True)
+                whole = True
+            except sqlite3.Error:
+                self._connection.close()
+                whole = False
+            self._connection = database.to_write(self.path)
+            self._file = self.path.stat()
+            if not whole:
+                self._write_again()
+            return whole
+
+    def _write_again(self) -> None:
+        """Write what is in memory: what was told of the run, and the newest records."""
+        newest, self._tail = list(self._tail), deque(maxlen=_TAIL)
+        told, self._told = self._told, {"params": {}, "tags": {}}
+        self._names = {}
+        self.last = newest[0].number - 1 if newest else self.last
+        self.tell(**self._about)
+        self.append([record[1:] for record in newest])
+        self._told = told | self._told
+
+    def backup(self, path: str | Path) -> None:
+        """Copy it to another file, also while a run writes to it. Raises `JournalError`."""
+        with self._lock, database.explained(self.path, "cannot copy"):
+            try:
+                database.copy(self._connection, Path(path))
+            except OSError as error:
+                raise JournalError(f"cannot write {path}: {error}") from error
 
     def close(self) -> None:
         """Close the file; more than once does no harm."""
         with self._lock:
             self._connection.close()
+            if self._tidy:
+                self._tidy = False
+                database.tidy(self.path)
 
     def __enter__(self) -> JournalFile:
         return self
@@ -163,7 +168,7 @@ class JournalFile:
             JournalError: the file cannot be written.
             RecordRejected: one of them can never be written.
         """
-        with self._lock, _explained(self.path, "cannot write"), _refused():
+        with self._lock, database.explained(self.path, "cannot write"), _refused():
             number, records = self.last, []
             rows: list[tuple[Any, ...]] = []
             metrics: dict[tuple[str, bool], MetricColumns] = {}
@@ -226,13 +231,14 @@ class JournalFile:
     def tell(self, **about: Any) -> None:
         """Keep facts about the run: any values that JSON can hold. Raises `JournalError`."""
         rows = [(key, json.dumps(value, default=str)) for key, value in about.items()]
-        with self._lock, _explained(self.path, "cannot write"), self._transaction():
+        with self._lock, database.explained(self.path, "cannot write"), self._transaction():
             self._connection.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", rows)
+        self._about |= about
 
     def set_logger(self, name: str, state: LoggerState) -> None:
         """Keep how far a logger is, and what it wants to remember. Raises `JournalError`."""
         row = (name, state.position, json.dumps(state.state), state.ended)
-        with self._lock, _explained(self.path, "cannot write"), self._transaction():
+        with self._lock, database.explained(self.path, "cannot write"), self._transaction():
             self._connection.execute("INSERT OR REPLACE INTO loggers VALUES (?, ?, ?, ?)", row)
 
     @contextmanager
@@ -406,7 +412,7 @@ class JournalFile:
         return returns
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
-        with self._lock, _explained(self.path, "cannot read"):
+        with self._lock, database.explained(self.path, "cannot read"):
             return self._connection.execute(query, values).fetchall()
 
 
@@ -428,12 +434,3 @@ def _refused() -> Iterator[None]:
         yield
     except (ValueError, TypeError, OverflowError, sqlite3.InterfaceError) as error:
         raise RecordRejected(f"{type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def _explained(path: Path, what: str) -> Iterator[None]:
-    """What SQLite says, with the file that it says it of."""
-    try:
-        yield
-    except (sqlite3.Error, OSError, ValueError, KeyError, OverflowError) as error:
-        raise JournalError(f"{what} {path}: {error}") from error

@@ -9,15 +9,24 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from trainbus.errors import JournalError, RecordRejected
-from trainbus.records import artifacts
+from trainbus.errors import JournalError, RecordRejected, UsageError
 from trainbus.records.delivery import Delivery
 from trainbus.records.journal import EntryTuple, JournalFile
+from trainbus.records.measuring import Measuring, kept
 
 #: What may be over soon: no space, an error of the disk, one that is read-only for now.
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 #: Entries that wait in memory at most, when the journal cannot be written (the disk is full).
 _MAX_WAITING = 100_000
+#: Seconds that a flush waits for files to be measured: small ones are, large ones need not be.
+_MEASURED = 0.2
+
+
+class _Mark(threading.Event):
+    """Is set when what was put into the queue before it was looked at."""
+
+    #: And is on the disk.
+    written = False
 
 
 class Writer:
@@ -29,6 +38,7 @@ class Writer:
         report: told what goes wrong, in one line.
         seconds: between two writes.
         records: values that wait at most, unless they cannot be written.
+        make_place: makes the run's directory anew, where it was removed or moved away.
     """
 
     def __init__(
@@ -38,14 +48,16 @@ class Writer:
         report: Callable[[str], None],
         seconds: float,
         records: int,
+        make_place: Callable[[], object],
     ) -> None:
         self.file = file
         self._deliveries = deliveries
         self._report = report
         self._seconds = seconds
         self._records = max(1, records)
-        #: Entries, and events that are set once what was put before them is written.
-        self._queue: SimpleQueue[EntryTuple | threading.Event] = SimpleQueue()
+        self._make_place = make_place
+        self._measuring = Measuring(file.path.parent, self.put, report)
+        self._queue: SimpleQueue[EntryTuple | _Mark] = SimpleQueue()
         #: Taken from the queue, and not written yet.
         self._waiting: list[EntryTuple] = []
         #: Values put into the queue since it was emptied.
@@ -66,19 +78,40 @@ class Writer:
         elif self._values >= self._records:
             self._wake.set()
 
-    def flush(self, seconds: float = 10.0) -> None:
-        """Have all that was put written now, and wait for it; no longer than so many seconds."""
-        if self._thread is not None:
-            written = threading.Event()
-            self._queue.put(written)
-            self._wake.set()
-            written.wait(seconds)
+    def put_artifact(self, entry: EntryTuple) -> None:
+        """Have an artifact written soon; one that is a file when it is measured."""
+        is_file = isinstance(entry[3]["artifact"].value, Path)
+        (self._measuring.add if is_file else self.put)(entry)
 
-    def stop(self) -> None:
-        """Write all that waits, and end the thread."""
+    def flush(self, seconds: float = 10.0) -> bool:
+        """Have all that was put written now; returns whether it was, within so many seconds.
+
+        A file that is being measured is waited for a moment only.
+        """
+        self._measuring.wait(_MEASURED)
+        if self._thread is None:
+            return True
+        mark = _Mark()
+        self._queue.put(mark)
+        self._wake.set()
+        return mark.wait(seconds) and mark.written
+
+    def stop(self, seconds: float = 0.0, interrupted: Callable[[], bool] = lambda: False) -> None:
+        """Write all that waits, and end the thread.
+
+        Args:
+            seconds: how long to wait for files that are being measured; others are left out.
+            interrupted: whether to stop waiting for them.
+        """
+        if left := self._measuring.wait(seconds, interrupted):
+            self._report(
+                f"{', '.join(map(repr, left))}: not read to the end when the run was over, after "
+                f"{seconds:.3g} s more; left out"
+            )
+        self._measuring.end()
         self._stopped = True
         if self._thread is not None:
-            self._queue.put(threading.Event())
+            self._queue.put(_Mark())
             self._wake.set()
             self._thread.join()
         if self._waiting or self._dropped:
@@ -96,10 +129,11 @@ class Writer:
             with suppress(Empty):
                 while True:
                     taken.append(queue.get_nowait())
-            waiting += [each for each in taken if not isinstance(each, threading.Event)]
+            waiting += [each for each in taken if not isinstance(each, _Mark)]
             self._write()
             for each in taken:
-                if isinstance(each, threading.Event):
+                if isinstance(each, _Mark):
+                    each.written = not waiting
                     each.set()
             if (more := len(waiting) - _MAX_WAITING) > 0:
                 self._dropped += more
@@ -107,6 +141,8 @@ class Writer:
 
     def _write(self) -> None:
         try:
+            if not self.file.is_in_place:
+                self._begin_anew()
             while self._waiting:
                 count = self._next()
                 entries = self._waiting[:count]
@@ -116,7 +152,7 @@ class Writer:
                     self.file.go_back()
                 del self._waiting[:count]
                 self._failing = False
-        except (JournalError, OSError) as error:
+        except (JournalError, UsageError, OSError) as error:
             if not self._failing:
                 self._failing = True
                 self._report(f"{error}; what is logged waits in memory until it can be written")
@@ -125,6 +161,14 @@ class Writer:
             del self._waiting[: self._next()]
         for delivery in self._deliveries:
             delivery.notify()
+
+    def _begin_anew(self) -> None:
+        self._make_place()
+        whole = self.file.begin_anew()
+        self._report(
+            f"{self.file.path} was removed or moved away while the run was at work; it is begun "
+            f"anew with {'all' if whole else 'the newest'} records"
+        )
 
     def _append(self, entries: Sequence[EntryTuple]) -> None:
         """Write them, but for those that cannot be written, which are set aside and named."""
@@ -149,7 +193,7 @@ class Writer:
 
     def _kept(self, entry: EntryTuple) -> EntryTuple | None:
         try:
-            return kept(entry, self.file.path.parent)
+            return kept(entry, self.file.path.parent, self._report)
         except OSError as error:
             artifact = entry[3]["artifact"]
             # A file of the user may be gone; one of ours is wanted, while the disk is full.
@@ -157,11 +201,3 @@ class Writer:
                 raise
             self._report(f"{artifact.kind} {artifact.name!r} is left out: {error}")
             return None
-
-
-def kept(entry: EntryTuple, directory: Path) -> EntryTuple:
-    """The entry as the journal has it: an artifact is written to a file. Raises `OSError`."""
-    kind, time, step, body = entry
-    if kind != "artifact":
-        return entry
-    return kind, time, step, artifacts.keep(body["artifact"], directory)

@@ -1,4 +1,4 @@
-"""`trainbus runs`: list, show, compare, plot and export runs. Nothing here imports torch."""
+"""`trainbus runs`: list, show, compare, plot, export and back up runs; none imports torch."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _runs = click.argument("names", metavar="RUN...", nargs=-1, required=True)
 
 @click.group(cls=Runs)
 def runs() -> None:
-    """List, show, compare, plot and export runs.
+    """List, show, compare, plot, export and back up runs.
 
     Without a verb it lists those in ./runs, or in the directories that are given: trainbus runs
     [DIRECTORY...]. A RUN is the path of a run's directory; or, of a directory in ./runs (--dir),
@@ -182,3 +182,26 @@ def export(names: tuple[str, ...], output: Path, parent: Path, metrics: tuple[st
 
     with opened(names, parent) as stored:
         write(stored, output, metrics)
+
+
+@runs.command()
+@_runs
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default="backups",
+    show_default=True,
+    metavar="DIRECTORY",
+    help="Where the copies go, each under its run's name.",
+)
+@in_directory
+def backup(names: tuple[str, ...], output: Path, parent: Path) -> None:
+    """Copy runs, also those at work.
+
+    A copy is whole: states, journal, artifacts. A training goes on from it with
+    run_dir=DIRECTORY and resume="auto". A copy of before is replaced.
+    """
+    from trainbus.runs.backup import backup_all
+
+    backup_all(names, parent, output)

@@ -19,7 +19,8 @@ from trainbus.plugins.names import name_of
 from trainbus.plugins.selection import Request, select
 from trainbus.records.delivery import Delivery, RunInfo
 from trainbus.records.journal import JournalFile
-from trainbus.runs.stored_run import StoredRun, explained, find, shown
+from trainbus.runs.stored_run import StoredRun, explained, find
+from trainbus.storage.files import shown
 from trainbus.storage.lock import lock
 
 

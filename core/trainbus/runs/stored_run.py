@@ -19,6 +19,7 @@ from typing import Any, Literal
 from trainbus.errors import JournalError, UsageError, nearest
 from trainbus.records.journal import FILE_NAME, JournalFile, Record
 from trainbus.records.series import Series
+from trainbus.storage.files import shown
 from trainbus.storage.lock import at_work
 
 Order = Literal["lowest", "highest"]
@@ -161,12 +162,6 @@ def opened(names: Sequence[str], parent: Path) -> Iterator[list[StoredRun]]:
     finally:
         for run in runs:
             run.close()
-
-
-def shown(path: Path) -> Path:
-    """A path as one would write it from here."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def find(name: str, parent: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import tempfile
@@ -9,14 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from trainbus.errors import UsageError
+from trainbus.storage.files import cut, make_directory, shown, sync_directory
 from trainbus.storage.lock import DirectoryLock
+
+logger = logging.getLogger("trainbus")
 
 
 class RunDirectory:
     """The directory of one run: made, and locked, when its path is first asked for.
 
     Args:
-        parent: where it is made.
+        parent: where it is made; an absolute path, since a process may change its directory.
         name: the run's name, a part of the directory's.
         temporary: it lies elsewhere, and is removed with its release.
         lock: the directory of an earlier run to go on in, locked.
@@ -37,14 +41,33 @@ class RunDirectory:
 
     @property
     def path(self) -> Path:
-        """The directory. Raises `UsageError` where it cannot be made."""
+        """The directory; one that was removed or moved away while the run lasts is made anew.
+
+        Raises:
+            UsageError: it cannot be made, or another run has it now.
+        """
         if self._lock is None:
             if self._temporary:
                 path = Path(tempfile.mkdtemp(prefix="trainbus-dry-run-"))
             else:
                 path = _make(self._parent, self._name)
             self._lock = DirectoryLock(path)
+        self._stay(self._lock)
         return self._lock.directory
+
+    def _stay(self, lock: DirectoryLock) -> None:
+        place = lock.directory
+        try:
+            renewed = lock.renew()
+        except BlockingIOError:
+            raise UsageError(
+                f"{place} was removed or moved away while the run was at work, and another run "
+                "has it now"
+            ) from None
+        except OSError as error:
+            raise UsageError(f"{place} was removed or moved away: {error}") from None
+        if renewed:
+            logger.warning("%s was removed or moved away: it is made anew, and locked", place)
 
     def release(self) -> None:
         """Let other runs have it."""
@@ -60,16 +83,18 @@ def _make(parent: Path, name: str) -> Path:
     for number in range(1, 10_000):
         path = parent / (stem if number == 1 else f"{stem}_{number}")
         try:
-            path.mkdir(parents=True)
+            make_directory(parent)
+            path.mkdir()
+            sync_directory(parent)
         except FileExistsError:
             continue
         except OSError as error:
-            where = f"run_dir={str(parent)!r}"
-            raise UsageError(f"{where}: cannot make {path}: {error}") from None
+            where = f"run_dir={str(shown(parent))!r}"
+            raise UsageError(f"{where}: cannot make {shown(path)}: {error}") from None
         return path
-    raise UsageError(f"run_dir={str(parent)!r}: no free name for {stem}")
+    raise UsageError(f"run_dir={str(shown(parent))!r}: no free name for {stem}")
 
 
 def file_name(text: str) -> str:
-    """A text as a part of a directory's name."""
-    return re.sub(r"[^\w.-]+", "_", text)[:80]
+    """A text as a part of a directory's name, of at most 80 bytes."""
+    return cut(re.sub(r"[^\w.-]+", "_", text), 80)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from trainbus import hookspecs
 from trainbus.builtin.journal import Journal
+from trainbus.checkpoints.sections import Stateful
 from trainbus.engine.run import Run
-from trainbus.engine.state import Stateful
 from trainbus.engine.task import Task
 from trainbus.engine.trainer import Trainer
 from trainbus.errors import PluginError

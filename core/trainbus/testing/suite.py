@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from trainbus.bus import Bus
+from trainbus.checkpoints.sections import Stateful
 from trainbus.engine.run import Run
-from trainbus.engine.state import Stateful
 from trainbus.engine.task import Task
 from trainbus.engine.trainer import Trainer
 from trainbus.errors import PluginError, nearest

@@ -1,10 +1,12 @@
 """Without a terminal: lines of text."""
 
 import logging
+import os
 import re
 
 import pytest
 import rich
+from rich.console import Console
 
 from trainbus import PluginError, Trainer, hookimpl
 from trainbus_progress import Progress
@@ -323,3 +325,22 @@ def test_a_test_inside_a_fit_is_a_line_and_no_epoch(plain, line, batches):
     trainer.fit(line, batches)
     assert re.fullmatch(rf"test: test/loss {NUMBER}, test/accuracy 0\.5000", plain.lines[-2])
     assert plain.text.count("epoch  train/loss") == 1
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_an_output_that_nobody_reads_ends_no_training(when, line, batches, caplog):
+    reading, writing = os.pipe()
+    file = os.fdopen(writing, "w")
+    progress = Progress()
+    progress.console = Console(file=file)
+    trainer = Trainer(epochs=3, plugins=[progress])
+    if when == "before":
+        os.close(reading)
+    else:
+        trainer.on("epoch_start")(lambda run: os.close(reading) if run.epoch == 1 else None)
+    run = trainer.fit(line, batches)
+    with pytest.raises(BrokenPipeError):  # what the buffer still holds
+        file.close()
+    assert (run.status, run.epoch) == ("completed", 3)
+    assert "'progress'" in run.errors[0]
+    assert caplog.text.count("cannot be shown") == (when == "before")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -206,18 +208,18 @@ def rewritten(name, change):
     described(lambda about: about["files"].update({"model.pt2": sha256(file)}))
 
 
-WEIGHTS, GRAPH = "model/data/weights/model_weights_config.json", "model/models/model.json"
+WEIGHTS, GRAPH = "archive/data/weights/model_weights_config.json", "archive/models/model.json"
 
 
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("model/data/constants/custom_obj_0", lambda old: b"cos\nsystem\n."),
-        ("model/data/aotinductor/model/a.so", lambda old: b"ELF"),
+        ("archive/data/constants/custom_obj_0", lambda old: b"cos\nsystem\n."),
+        ("archive/data/aotinductor/model/a.so", lambda old: b"ELF"),
         (WEIGHTS, lambda old: old.replace(b'"use_pickle": false', b'"use_pickle": true', 1)),
         (GRAPH, lambda old: old.replace(b"torch.ops.aten.linear.default", b"torch.os.system", 1)),
         (GRAPH, lambda old: old.replace(b"Symbol(", b"open(", 1)),
-        ("model/data/sample_inputs/model.pt", lambda old: b"cos\nsystem\n."),
+        ("archive/data/sample_inputs/model.pt", lambda old: b"cos\nsystem\n."),
     ],
 )
 def test_an_archive_that_could_execute_something_is_not_loaded(trained, name, change):
@@ -242,3 +244,67 @@ def test_batch_transforms_that_would_be_missing_are_told(digits, model, image_bl
     )  # fmt: skip
     with pytest.raises(ExportError, match="batch transforms"):
         Learner(data, model).export("out")
+
+
+# --- disks ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A disk without room."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs the rights of root")
+    with (place / "filling").open("wb", buffering=0) as file, pytest.raises(OSError):
+        while True:
+            file.write(bytes(512))
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.parametrize("format", ["weights", "torch.export", "onnx"])
+def test_a_full_disk_is_told_as_such_and_the_process_lives(trained, full_disk, format):
+    if format == "onnx":
+        pytest.importorskip("onnxscript")
+    if (pid := os.fork()) == 0:
+        told = ""
+        try:
+            trained.export(full_disk / "model", format=format)
+        except ExportError as error:
+            told = str(error)
+        finally:
+            gc.collect()
+            right = "No space left on device" in told and len(list(full_disk.iterdir())) == 1
+            os._exit(0 if right else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_export_whose_place_cannot_be_taken_leaves_the_one_of_before(
+    trained, tmp_path, monkeypatch, number
+):
+    path = tmp_path / "model"
+    trained.export(path, format="weights")
+    before, calls, real = (path / "description.json").read_bytes(), [], os.rename
+
+    def rename(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == number:
+            raise OSError(5, "Input/output error")
+        real(*arguments, **options)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(ExportError, match="Input/output error"):
+        trained.export(path, format="torch.export", overwrite=True)
+    assert (path / "description.json").read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_export_is_found_when_its_process_was_killed_between_two_renames(trained, tmp_path):
+    trained.export(tmp_path / "model", format="torch.export")
+    (tmp_path / "model").rename(tmp_path / ".model.old")
+    load(tmp_path / "model")
+    trained.export(tmp_path / "model", format="torch.export")
+    load(tmp_path / "model")

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from trainbus import UsageError
+from trainbus.storage.files import replacing, shown
 from trainbus_data import Category, Data
 from trainbus_learner import load
 from trainbus_vision.images import Image
@@ -63,11 +64,12 @@ def train(run_dir: str, seed: int, epochs: int = 6) -> None:
         "worst": found.plot_worst(9),
     }
     for name, figure in pictures.items():
-        figure.savefig(run.dir / f"{name}.png", dpi=120)
+        with replacing(run.dir / f"{name}.png") as beside:
+            figure.savefig(beside, dpi=120, format="png")
     exported = learner.export(run.dir / "export")
     image = (
         data.valid.source[0][0] if hasattr(data.valid, "source") else data.one_batch("valid")[0][0]
     )
     print(f"validation accuracy {learner.validate()['accuracy']:.2%}")
     print(f"loaded again from {exported}: {load(exported).predict(image[0])}")
-    print(f"look at {run.dir}: {', '.join(f'{name}.png' for name in pictures)}")
+    print(f"look at {shown(run.dir)}: {', '.join(f'{name}.png' for name in pictures)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainbus import PluginError, hookimpl
+from trainbus.storage.files import make_directory
 from trainbus_tensorboard import values
 from trainbus_tensorboard.event_file import EventFile, cut
 
@@ -45,7 +46,7 @@ class TensorBoard:
         elsewhere = Path(run.state["dir"]) if "dir" in run.state else None
         directory = run.dir / "tensorboard" if elsewhere is None else elsewhere / run.id
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
             with tempfile.TemporaryFile(dir=directory):  # an event file comes with the first event
                 pass
             # What came behind the last flush that counts is delivered again: take it back.

@@ -11,6 +11,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainbus.storage.files import sync_directory
+
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -77,6 +79,8 @@ class EventFile:
             file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
+        if not self.size:
+            sync_directory(self.path.parent)
         self.size += len(buffer.getbuffer())
 
 

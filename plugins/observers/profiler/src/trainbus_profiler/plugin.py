@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from trainbus import PluginError, hookimpl
+from trainbus.storage.files import replacing
 from trainbus_profiler.advice import advise, setting
 from trainbus_profiler.report import Profile
 from trainbus_profiler.speed import FlopCount, tokens_in
@@ -128,9 +129,10 @@ class Profiler:
         advice = advise(profile, setting(run))
         self.text = table(profile, advice)
         if run.rank == 0 and profile.of(profile.usual).batches:
-            (run.dir / "profile.txt").write_text(self.text + "\n", "utf-8")
             numbers = json.dumps(profile.plain(advice), indent=2)
-            (run.dir / "profile.json").write_text(numbers + "\n", "utf-8")
+            for name, text in (("profile.txt", self.text), ("profile.json", numbers)):
+                with replacing(run.dir / name) as beside:
+                    beside.write_text(text + "\n", "utf-8")
 
     # --- passes --------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from trainbus import hookimpl
+from trainbus.storage.files import make_directory, replacing
 
 if TYPE_CHECKING:
     import torch
@@ -79,8 +80,11 @@ class Trace:
         profile = self._end()
         if profile is None or not self.recorded:
             return ""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        profile.export_chrome_trace(str(path))
+        make_directory(path.parent)
+        with replacing(path) as beside:
+            packed = beside.with_name(f"{beside.name}.gz")  # torch packs what is named so
+            profile.export_chrome_trace(str(packed))
+            packed.rename(beside)
         return _allocations(profile, self.recorded) if self._memory else ""
 
     def close(self) -> None:

@@ -72,7 +72,10 @@ class Progress:
         elif run.has_dir:
             topics["directory"] = str(run.dir)
         verbose = self.verbose or logger.isEnabledFor(logging.INFO)
-        self._show.header(topics, None if verbose else HEADER_LINES)
+        try:
+            self._show.header(topics, None if verbose else HEADER_LINES)
+        except (OSError, ValueError) as error:  # a pipe that nobody reads is no reason not to train
+            logger.warning("progress: the header cannot be shown: %s", error)
 
     def _begin(self, run: Run) -> None:
         from trainbus_progress.display import choose

@@ -8,14 +8,16 @@ import inspect
 import json
 from collections.abc import Callable
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from trainbus import CheckpointError, save_weights
 from trainbus.errors import nearest
-from trainbus.storage.files import replacing
+from trainbus.storage.files import make_directory, replacing
 from trainbus_learner.errors import ExportError
 from trainbus_learner.fitter import Fitter
 from trainbus_learner.snapshots import evaluating, kept
@@ -27,7 +29,7 @@ FILES = {"weights": "weights.safetensors", "torch.export": "model.pt2", "onnx": 
 
 
 def write(learner: Fitter, path: Path, format: str, overwrite: bool) -> Path:
-    """See `Learner.export`. It is written beside its place and renamed."""
+    """See `Learner.export`. It is written beside its place, flushed to the disk and renamed."""
     if format not in FILES:
         raise ExportError(
             f"export(format={format!r}): no such format{nearest(format, FILES)} There are "
@@ -50,21 +52,24 @@ def write(learner: Fitter, path: Path, format: str, overwrite: bool) -> Path:
     description = _describe(learner, format, inputs)
     try:
         with replacing(path) as beside:
-            beside.mkdir(parents=True)
+            make_directory(beside)
             file = beside / FILES[format]
             with evaluating(exported):
                 output = exported(*inputs)
                 description["outputs"] = [_shape_of(output)]
                 if format == "weights":
-                    _write_weights(model, file)
+                    save_weights(model, file)
                 else:
-                    writer = _write_program if format == "torch.export" else _write_onnx
-                    description["dynamic"] = _with_dynamic_sizes(writer, exported, inputs, file)
+                    convert = _program if format == "torch.export" else _onnx
+                    names, write_to = _with_dynamic_sizes(convert, exported, inputs)
+                    description["dynamic"] = names
+                    write_to(file)
             description["files"] = {each.name: sha256(each) for each in sorted(beside.iterdir())}
             text = json.dumps(description, indent=2, ensure_ascii=False)
             (beside / DESCRIPTION).write_text(text, "utf-8")
-    except OSError as error:
-        raise ExportError(f"export: cannot write {str(path)!r}: {error}") from error
+    except (OSError, CheckpointError) as error:
+        reason = error.__cause__ or error
+        raise ExportError(f"export: cannot write {str(path)!r}: {reason}") from error
     return path
 
 
@@ -169,33 +174,29 @@ def _shape_of(output: Any) -> list[Any]:
 # --- the formats ---------------------------------------------------------------------------------
 
 
-def _write_weights(model: nn.Module, file: Path) -> None:
-    from safetensors.torch import save_model
-
-    # It knows of tensors that are shared by two names, and writes them once.
-    save_model(model, str(file))
+#: Writes what a model was made into to a file.
+WriteTo = Callable[[Path], object]
 
 
 def _with_dynamic_sizes(
-    writer: Callable[..., None], model: nn.Module, inputs: tuple[Tensor, ...], file: Path
-) -> list[str]:
-    """Write with as many sizes left open as the model allows; returns the names of those.
+    convert: Callable[..., WriteTo], model: nn.Module, inputs: tuple[Tensor, ...]
+) -> tuple[list[str], WriteTo]:
+    """Convert with as many sizes left open as the model allows; returns the names of those.
 
     Height and width of images are left open where the model takes any; else they are fixed, and
-    the batch alone is open.
+    the batch alone is open. Nothing is written here: what fails is the model's fault.
     """
     images = all(each.ndim == 4 for each in inputs)
     reason: Exception | None = None
     for names in [["batch", "height", "width"], ["batch"]] if images else [["batch"]]:
         try:
-            writer(model, inputs, file, names)
+            write_to = convert(model, inputs, names)
             _try_sizes(model, inputs, names)
-            return names
-        except OSError:
+            return names, write_to
+        except ExportError:
             raise
         except Exception as error:  # the exporter raises many kinds
             reason = error
-            file.unlink(missing_ok=True)
     first = next(iter(str(reason).strip().splitlines()), "")
     inner = model.model if isinstance(model, BytesToFloats) else model
     raise ExportError(
@@ -210,14 +211,15 @@ def _try_sizes(model: nn.Module, inputs: tuple[Tensor, ...], names: list[str]) -
         model(*(each.repeat(1, 1, 1, 2)[..., : each.shape[3] + 2] for each in inputs))
 
 
-def _write_program(
-    model: nn.Module, inputs: tuple[Tensor, ...], file: Path, names: list[str]
-) -> None:
+def _program(model: nn.Module, inputs: tuple[Tensor, ...], names: list[str]) -> WriteTo:
     program = torch.export.export(model, inputs, dynamic_shapes=_dynamic(model, inputs, names))
-    torch.export.save(program, file)
+    # In memory first: torch's own writer ends the process on a full disk.
+    buffer = BytesIO()
+    torch.export.save(program, buffer)
+    return lambda file: file.write_bytes(buffer.getbuffer())
 
 
-def _write_onnx(model: nn.Module, inputs: tuple[Tensor, ...], file: Path, names: list[str]) -> None:
+def _onnx(model: nn.Module, inputs: tuple[Tensor, ...], names: list[str]) -> WriteTo:
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -225,17 +227,17 @@ def _write_onnx(model: nn.Module, inputs: tuple[Tensor, ...], file: Path, names:
         raise ExportError(
             f"export(format='onnx') needs {error.name}: pip install 'trainbus-learner[onnx]'"
         ) from error
-    torch.onnx.export(
+    program = torch.onnx.export(
         model,
         inputs,
-        str(file),
         dynamo=True,
         verbose=False,
-        external_data=False,
         input_names=[f"input_{i}" for i in range(len(inputs))] if len(inputs) > 1 else ["input"],
         output_names=["output"],
         dynamic_shapes=_dynamic(model, inputs, names),
     )
+    assert program is not None
+    return lambda file: program.save(str(file), external_data=False)
 
 
 def _dynamic(model: nn.Module, inputs: tuple[Tensor, ...], names: list[str]) -> Any:

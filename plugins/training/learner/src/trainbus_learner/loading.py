@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainbus.storage.files import present
 from trainbus_learner import archives
 from trainbus_learner.errors import ExportError
 from trainbus_learner.export import DESCRIPTION, FILES, FORMAT, sha256
@@ -41,7 +42,7 @@ def load(
     Raises:
         ExportError: it is missing, damaged, foreign, too new, or its model is not known.
     """
-    path = Path(path)
+    path = present(Path(path))
     about = _checked(path)
     kind = about["kind"]
     file = path / FILES[kind]

@@ -1,0 +1,56 @@
+"""The saved states in a directory: their names, and `best`, which leads to one of them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from trainbus.storage.files import remove, replacing, sync_directory
+
+_NAME = re.compile(r"(?:step|best|exception)-(\d{8,})", re.ASCII)
+
+
+def found(directory: Path | None) -> set[str]:
+    """The names of the states in a directory."""
+    if directory is None or not directory.is_dir():
+        return set()
+    return {each.name for each in directory.iterdir() if _NAME.fullmatch(each.name)}
+
+
+def step_of(name: str) -> int:
+    """The step of a state, by its name."""
+    match = _NAME.fullmatch(name)
+    return -1 if match is None else int(match[1])
+
+
+def point(link: Path, target: str | None) -> None:
+    """Make a link lead to another directory, in one move; or to none.
+
+    Where the file system keeps no links it is a small file that holds the name. A copy of a state
+    that is there in its place (the run was copied with its links followed) gives way.
+
+    Raises:
+        OSError: it can be neither.
+    """
+    if target is None or (link.is_dir() and not link.is_symlink()):
+        remove(link)
+    if target is None:
+        return
+    try:
+        temporary = link.with_name(f".{link.name}.{os.getpid()}.part")
+        remove(temporary)
+        temporary.symlink_to(target, target_is_directory=True)
+        temporary.replace(link)
+        sync_directory(link.parent)
+    except (OSError, NotImplementedError):
+        with replacing(link) as beside:
+            beside.write_text(target, "utf-8")
+
+
+def leading_to(link: Path) -> Path:
+    """The directory that a link of `point` leads to; any other path is returned as it is."""
+    if link.is_symlink() or not link.is_file() or link.stat().st_size > 100:
+        return link
+    name = link.read_text("utf-8", errors="replace").strip()
+    return link.with_name(name) if _NAME.fullmatch(name) else link
