@@ -5,16 +5,31 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 from pathlib import Path
 
-_NAME = re.compile(r"(?:step|best|exception)-(\d{8,})")
+from trainbus.storage.untrusted import Unfit, inside
+
+#: What the directory of a state is called.
+FORM = r"(?:step|best|exception)-(\d{8,20})"
+_NAME = re.compile(FORM)
 
 
 def found(directory: Path | None) -> set[str]:
     """The names of the states in a directory."""
     if directory is None or not directory.is_dir():
         return set()
-    return {each.name for each in directory.iterdir() if _NAME.fullmatch(each.name)}
+    return {
+        each.name
+        for each in directory.iterdir()
+        if _NAME.fullmatch(each.name) and not each.is_symlink()
+    }
+
+
+def remove(directory: Path, name: str) -> None:
+    """Remove a state, if it is one of this directory; a link to another place is let be."""
+    with contextlib.suppress(Unfit):
+        shutil.rmtree(inside(directory, name, form=FORM), ignore_errors=True)
 
 
 def step_of(name: str) -> int:

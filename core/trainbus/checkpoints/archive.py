@@ -10,7 +10,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -20,8 +21,11 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
+from trainbus.checkpoints import contents
 from trainbus.errors import CheckpointError
+from trainbus.storage import zip_records
 from trainbus.storage.files import replacing
+from trainbus.storage.untrusted import Unfit, bounded, fields, opened, read_json, whole
 from trainbus.version import __version__
 
 logger = logging.getLogger("trainbus")
@@ -61,8 +65,19 @@ def write(path: Path, parts: Mapping[str, Any], about: Mapping[str, Any]) -> Non
         raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from error
 
 
-def read(path: str | Path, only: Sequence[str] | None = None) -> dict[str, Any]:
+def read(
+    path: str | Path,
+    only: Sequence[str] | None = None,
+    before: Callable[[dict[str, Any]], None] | None = None,
+    mapped: bool = False,
+) -> dict[str, Any]:
     """Read the parts of a checkpoint, or some, to the CPU, after checking every checksum.
+
+    Args:
+        path: its directory.
+        only: the names of the parts.
+        before: looks at the parts before their numbers are read, and raises for what does not fit.
+        mapped: the numbers stay in the files until they are looked at; those have to stay.
 
     Raises:
         CheckpointError: it is missing, damaged, foreign, too new, or holds code.
@@ -70,21 +85,31 @@ def read(path: str | Path, only: Sequence[str] | None = None) -> dict[str, Any]:
     path = Path(path)
     manifest = check(path)
     names = manifest["parts"] if only is None else only
-    return {name: load(path / f"{name}.pt", f"{path}: {name}.pt") for name in names}
+    if before is not None:
+        before(_read(path, names, mapped=True))
+    return _read(path, names, mapped)
 
 
-def load(path: Path, label: str) -> Any:
+def _read(path: Path, names: Iterable[str], mapped: bool = False) -> dict[str, Any]:
+    return {name: load(path / f"{name}.pt", f"{path}: {name}.pt", mapped) for name in names}
+
+
+def load(path: Path, label: str, mapped: bool = False) -> Any:
     """Load one file of torch to the CPU, without executing anything that it holds.
 
     Args:
         path: the file.
         label: what messages call it.
+        mapped: the numbers stay in the file until they are looked at; it has to stay as it is.
 
     Raises:
         CheckpointError: it is damaged, or holds code.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with opened(path) as file:
+            mapped &= _is_checked_zip(file)
+        value = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        bounded(value, "it")
     except UnpicklingError as error:
         raise CheckpointError(
             f"{label} holds more than tensors and plain values; since such a file may execute "
@@ -93,6 +118,17 @@ def load(path: Path, label: str) -> Any:
     except Exception as error:  # torch raises many kinds
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(f"{label} cannot be read: {reason}") from error
+    return value
+
+
+def _is_checked_zip(file: BinaryIO) -> bool:
+    """Whether it is an archive, with the records of one; older files of torch's are none."""
+    if not zip_records.is_zip(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        size = os.fstat(file.fileno()).st_size
+        zip_records.checked(archive, size, zip_records.SAVED)
+    return True
 
 
 def check(path: str | Path) -> dict[str, Any]:
@@ -100,18 +136,10 @@ def check(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint {str(path)!r}")
-    try:
-        manifest: dict[str, Any] = json.loads((path / _MANIFEST).read_text("utf-8"))
-        number, parts = manifest["format"], manifest["parts"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path} is no checkpoint of trainbus, or is damaged") from None
-    if number > FORMAT:
-        raise CheckpointError(
-            f"{path} has format {number}, this trainbus reads up to {FORMAT}; upgrade it"
-        )
-    for name, expected in parts.items():
+    manifest = _manifest(path)
+    for name, expected in manifest["parts"].items():
         try:
-            with (path / f"{name}.pt").open("rb") as file:
+            with opened(path / f"{name}.pt") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise CheckpointError(f"{path}: the part {name}.pt cannot be read: {error}") from None
@@ -120,9 +148,32 @@ def check(path: str | Path) -> dict[str, Any]:
     return manifest
 
 
+def check_state(path: str | Path) -> None:
+    """Check that it is whole, and holds the state of a run. Raises `CheckpointError`."""
+    path = Path(path)
+    contents.check(_read(path, check(path)["parts"], mapped=True), str(path))
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = read_json(path / _MANIFEST)
+        fields({"format": whole(1)})(manifest, _MANIFEST)
+        number = manifest["format"]
+        if number <= FORMAT:
+            contents.MANIFEST(manifest, _MANIFEST)
+            return manifest
+    except (OSError, Unfit) as error:
+        raise CheckpointError(
+            f"{path} is no checkpoint of trainbus, or is damaged: {error}"
+        ) from None
+    raise CheckpointError(
+        f"{path} has format {number}, this trainbus reads up to {FORMAT}; upgrade it"
+    )
+
+
 def about(path: Path) -> dict[str, Any]:
-    """What the manifest of a checkpoint that was checked tells of the run."""
-    told: dict[str, Any] = json.loads((path / _MANIFEST).read_text("utf-8"))["about"]
+    """What the manifest of a checkpoint tells of the run. Raises `CheckpointError`."""
+    told: dict[str, Any] = _manifest(path)["about"]
     return told
 
 
@@ -137,14 +188,17 @@ def newest_valid(directory: Path) -> Path | None:
     places = (directory.glob(f"*/{_MANIFEST}"), directory.glob(f"*/*/{_MANIFEST}"))
     for manifest_path in chain(*places):
         try:
-            manifest = json.loads(manifest_path.read_text("utf-8"))
+            manifest = _manifest(manifest_path.parent)
+        except CheckpointError as error:
+            logger.warning(
+                "%s is damaged; trying an older checkpoint (%s)", manifest_path.parent, error
+            )
+        else:
             continues = not manifest["about"].get("measured_last", False)
-            found.append((continues, str(manifest["written"]), manifest_path.parent))
-        except (OSError, ValueError, KeyError, TypeError):
-            logger.warning("%s is damaged; trying an older checkpoint", manifest_path.parent)
+            found.append((continues, manifest["written"], manifest_path.parent))
     for _, _, path in sorted(found, reverse=True):
         try:
-            check(path)
+            check_state(path)
         except CheckpointError as error:
             logger.warning("%s; trying an older checkpoint", error)
         else:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainbus.errors import CheckpointError, TrainbusError
+
 #: Where it stands, what was given then, what is given now, what is used.
 Change = tuple[str, Any, Any, Any]
 
@@ -68,6 +70,24 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(same, one, other))
     return bool(one == other)
+
+
+def put(owner: Any, state: Any, what: str) -> None:
+    """Have an object take up a state of a file: values, and nothing in place of what it can do.
+
+    Raises:
+        CheckpointError: the state names a method, or is that of something else.
+    """
+    for name in state if isinstance(state, dict) else ():
+        if callable(getattr(type(owner), str(name), None)) or str(name).startswith("__"):
+            raise CheckpointError(f"{what}: the state of the checkpoint has a value for {name!r}")
+    try:
+        owner.load_state_dict(state)
+    except TrainbusError:
+        raise
+    except Exception as error:  # of any kind: it expects what it wrote itself
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{what} cannot read its state: {reason}") from error
 
 
 def told(what: str, changes: list[Change]) -> list[str]:

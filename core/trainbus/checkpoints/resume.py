@@ -40,7 +40,7 @@ def resume_from(
         )  # fmt: skip
         if resume == "auto":
             path = None
-    if path is not None and archive.about(path)["status"] == "failed":
+    if path is not None and archive.about(path).get("status") == "failed":
         logger.warning(
             "%s was written when the run failed: the batch that failed is made again, so that the "
             "end may differ in bits from that of a run that did not fail", path,
@@ -58,7 +58,7 @@ def _run_directory(path: Path) -> Path | None:
 
 def _find(parent: Path, resume: str | Path, name: str) -> Path | None:
     if resume not in ("auto", "best"):
-        archive.check(resume)
+        archive.check_state(resume)
         return Path(resume).resolve()  # `best` is a link to it
     of_this_name = re.compile(rf"{_TIME}_{re.escape(file_name(name))}(_\d+)?")
     for directory in sorted(parent.glob("*/checkpoints"), reverse=True):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from trainbus.checkpoints import archive, weights
+from trainbus.checkpoints import archive, contents, weights
 from trainbus.engine import optimizer_state
+from trainbus.errors import CheckpointError, TrainbusError
 
 if TYPE_CHECKING:
     from trainbus.engine.loop import Loop
@@ -74,12 +76,28 @@ def check(run: Loop) -> None:
     archive.plain_tensors(capture(run), "the state of the run")
 
 
+def check_fit(run: Loop, parts: Mapping[str, Any], source: str) -> None:
+    """Compare parts with a run. Raises `CheckpointError` for what does not fit."""
+    contents.check(parts, source)
+    weights.check_fit(run.task, parts["model"], source)
+
+
+def _take_up(name: str, plugin: Stateful, section: dict[str, Any], source: str) -> None:
+    try:
+        plugin.load_state_dict(section)
+    except TrainbusError:
+        raise
+    except Exception as error:  # it expects another section
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{source}: {name} cannot read its section: {reason}") from error
+
+
 def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
     """Put the parts into a run. Raises `CheckpointError` for what does not fit."""
+    check_fit(run, parts, source)
     loop = parts["loop"]
     told: list[str] = []
     states: list[dict[str, Any]] = []
-    weights.check_fit(run.task, parts["model"], source)
     if run.optimizers:
         states, told = optimizer_state.fitting(
             run.optimizers, run.task, run.given_options, parts["optimizers"], loop["optimizers"],
@@ -100,7 +118,7 @@ def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
     sections = dict(parts["plugins"])
     for name, plugin in run.bus.plugins.items():
         if name in sections and isinstance(plugin, Stateful):
-            plugin.load_state_dict(sections.pop(name))
+            _take_up(name, plugin, sections.pop(name), source)
     run.kept_sections = sections
     without = [name for name in _stateful(run) if name not in parts["plugins"]]
     made_with = ", ".join(loop["made_with"]) or "none"

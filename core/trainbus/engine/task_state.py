@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainbus.checkpoints import archive, given
+from trainbus.checkpoints import archive, given, section
 from trainbus.errors import CheckpointError
+from trainbus.storage.untrusted import mapping, text
 
 _OF_TORCH = set(vars(nn.Module()))
 
@@ -72,6 +73,9 @@ class TaskState:
         Raises:
             CheckpointError: the task does not keep what was saved.
         """
+        section.check(state, mapping(), "the task")
+        before = state.get("given", {})
+        section.check(before, mapping(), "the task, as it was given")
         missing = [name for name in state if name not in self._objects and name != "given"]
         if missing:
             raise CheckpointError(
@@ -83,10 +87,10 @@ class TaskState:
             if name not in state:
                 continue
             if _is_metric(each):
-                _set_metric_state(each, state[name])
+                _set_metric_state(each, state[name], f"{name} of the task")
                 continue
-            values, changes = given.merged(each.state_dict(), state["given"].get(name), state[name])
-            each.load_state_dict(values)
+            values, changes = given.merged(each.state_dict(), before.get(name), state[name])
+            given.put(each, values, f"{name} of the task")
             told += given.told(f"{name} of the task", changes)
         return told
 
@@ -122,9 +126,12 @@ def _metric_state(metric: Any) -> dict[str, Any]:
     return state
 
 
-def _set_metric_state(metric: Any, state: Mapping[str, Any]) -> None:
+def _set_metric_state(metric: Any, state: Any, what: str) -> None:
+    section.check(state, mapping(key=text(form=r"(?!__)\w+")), what)
     for name, value in state.items():
         fresh = getattr(metric, name, None)
+        if callable(fresh) or callable(getattr(type(metric), name, None)):
+            raise CheckpointError(f"{what}: the state of the checkpoint has a value for {name!r}")
         if isinstance(fresh, torch.Tensor) and isinstance(value, torch.Tensor):
             value = value.to(fresh.device)
         elif hasattr(fresh, "__array__") and isinstance(value, torch.Tensor):

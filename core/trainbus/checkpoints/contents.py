@@ -1,0 +1,117 @@
+"""What the files of a checkpoint hold: the shape of its manifest and of each part.
+
+What a file holds otherwise is refused before a run is changed. Values that a later version adds
+are let be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from trainbus.errors import CheckpointError
+from trainbus.storage.untrusted import (
+    Shape,
+    Unfit,
+    anything,
+    choice,
+    either,
+    fields,
+    listed,
+    mapping,
+    maybe,
+    number,
+    one_of,
+    text,
+    whole,
+)
+
+_SECTION = mapping(key=either(text(), whole()))
+_NUMBER: Shape = number
+_RANDOM = fields({"python": listed(length=3), "torch": one_of(Tensor)})
+
+MANIFEST = fields(
+    {
+        "written": text(100),
+        "about": fields(
+            {},
+            {
+                "run": text(),
+                "status": text(100),
+                "epoch": whole(),
+                "global_step": whole(),
+                "batches": whole(),
+                "measured_last": one_of(bool),
+            },
+        ),
+        "parts": mapping(
+            fields({"sha256": text(64, "[0-9a-f]{64}")}), key=text(100, r"\w[\w .-]*")
+        ),
+    }
+)
+
+_POSITION = fields(
+    {
+        "epoch": whole(),
+        "batches": whole(),
+        "validated_at": whole(),
+        "over": choice("", "train_epoch", "validation", "epoch"),
+        "ends_pass": one_of(bool),
+        "random": _RANDOM,
+        "generators": listed(),
+        "pass_start": either(
+            fields({"random": _RANDOM, "generators": listed(), "workers_stayed": one_of(bool)}),
+            choice({}),
+        ),
+        "loader": maybe(mapping(key=anything)),
+        "last_batch": listed(text()),
+    }
+)
+_LOOP = fields(
+    {
+        "global_step": whole(),
+        "skipped_steps": whole(),
+        "records": fields(
+            {
+                "sums": mapping(listed(_NUMBER)),
+                "latest": mapping(_NUMBER),
+                "measured": mapping(whole()),
+            }
+        ),
+        "position": _POSITION,
+        "optimizers": listed(
+            fields(
+                {
+                    "class": text(),
+                    "names": listed(listed(text())),
+                    "given": listed(mapping()),
+                }
+            )
+        ),
+        "made_with": listed(text()),
+        "task": _SECTION,
+    }
+)
+_OPTIMIZER = fields(
+    {
+        "state": mapping(mapping(), key=whole()),
+        "param_groups": listed(fields({"params": listed(whole())})),
+    }
+)
+#: By part.
+_PARTS: Mapping[str, Shape] = {
+    "model": mapping(),
+    "optimizers": listed(_OPTIMIZER),
+    "loop": _LOOP,
+    "plugins": mapping(_SECTION),
+}
+
+
+def check(parts: Mapping[str, Any], source: str, only: Sequence[str] = tuple(_PARTS)) -> None:
+    """Compare parts with what they have to be. Raises `CheckpointError`, which names the field."""
+    try:
+        fields({name: _PARTS[name] for name in only})(parts, "it")
+    except Unfit as error:
+        raise CheckpointError(f"{source} does not hold the state of a run: {error}") from None
