@@ -18,33 +18,15 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from trainbus.errors import JournalError, RecordRejected
-from trainbus.records import values
+from trainbus.records import journal_schema as schema, values
 from trainbus.records.series import MetricColumns, Rewind, Series
+from trainbus.storage.untrusted import Shape, maybe, one_of, whole
 
 FILE_NAME = "journal.db"
 #: What a record can be; an `event` is one of the run itself: start, checkpoint, exception, end.
 RecordKind = Literal["params", "metrics", "tags", "artifact", "event"]
 #: The newest records are kept in memory for loggers that keep up.
 _TAIL = 5_000
-_VERSION = 1
-_SCHEMA = f"""
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE records (
-    record INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, step INTEGER NOT NULL,
-    body TEXT NOT NULL
-);
-CREATE TABLE names (name INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
-CREATE TABLE metrics (
-    name INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, repeat INTEGER NOT NULL,
-    records BLOB NOT NULL, steps BLOB NOT NULL, times BLOB NOT NULL, numbers BLOB NOT NULL
-);
-CREATE INDEX metrics_by_name ON metrics (name, first);
-CREATE INDEX metrics_by_record ON metrics (last);
-CREATE TABLE loggers (
-    name TEXT PRIMARY KEY, position INTEGER NOT NULL, state TEXT NOT NULL, ended INTEGER NOT NULL
-);
-PRAGMA user_version = {_VERSION};
-"""
 
 
 class Entry(NamedTuple):
@@ -86,8 +68,11 @@ class JournalFile:
         self.path = path
         self._connection = connection
         self._lock = threading.RLock()
+        self._patience = schema.Patience(connection)
         self._tail: deque[Record] = deque(maxlen=_TAIL)
-        self._names: dict[str, int] = dict(self._rows("SELECT text, name FROM names"))
+        self._names: dict[str, int] = dict(
+            self._rows("SELECT text, name FROM names", shapes=(schema.NAME, whole()))
+        )
         self._told: dict[str, dict[str, Any]] = {"params": self.params(), "tags": self.tags()}
         #: The number of the newest record.
         self.last = newest[0] if (newest := self.newest()) else 0
@@ -101,6 +86,7 @@ class JournalFile:
     def create(cls, path: Path) -> JournalFile:
         """Open a journal to write to, made if it is not there. Raises `JournalError`."""
         with _explained(path, "cannot write"):
+            schema.check_beside(path)
             connection = sqlite3.connect(
                 path, timeout=30, check_same_thread=False, isolation_level=None
             )
@@ -109,7 +95,7 @@ class JournalFile:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+                connection.executescript(f"BEGIN IMMEDIATE; {schema.TABLES} COMMIT;")
             return cls._checked(path, connection)
 
     @classmethod
@@ -118,6 +104,7 @@ class JournalFile:
         if not path.is_file():
             raise JournalError(f"{path.parent} has no {path.name}: no run logged there")
         with _explained(path, "cannot read"):
+            schema.check_beside(path)
             last_error: sqlite3.Error | None = None
             # A reader that may not write leaves files beside the journal when it closes, which one
             # that could write takes away. `immutable` is for a medium that takes no writing.
@@ -129,16 +116,22 @@ class JournalFile:
                     return cls._checked(path, connection)
                 except sqlite3.OperationalError as error:
                     last_error = error
+                    connection.close()
+                except BaseException:
+                    connection.close()
+                    raise
             assert last_error is not None
             raise last_error
 
     @classmethod
     def _checked(cls, path: Path, connection: sqlite3.Connection) -> JournalFile:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version != _VERSION:
+        if version != schema.VERSION:
             raise JournalError(
-                f"{path} is a journal of format {version}, this trainbus reads format {_VERSION}"
+                f"{path} is a journal of format {version}, this trainbus reads format "
+                f"{schema.VERSION}"
             )
+        schema.check_tables(connection)
         return cls(path, connection)
 
     def close(self) -> None:
@@ -286,14 +279,16 @@ class JournalFile:
         """The records behind `first`, up to and with `last`."""
         found: dict[int, Record] = {}
         for number, time, kind, step, body in self._rows(
-            "SELECT * FROM records WHERE record > ? AND record <= ?", first, last
-        ):
-            found[number] = Record(number, kind, time, step, json.loads(body))
+            "SELECT * FROM records WHERE record > ? AND record <= ?", first, last,
+            shapes=schema.ROW_OF_RECORD,
+        ):  # fmt: skip
+            with _explained(self.path, "cannot read"):
+                found[number] = Record(number, kind, time, step, schema.body_of(body, kind))
         for name, *blobs in self._rows(
             "SELECT text, records, steps, times, numbers FROM metrics JOIN names USING (name) "
             "WHERE last > ? AND first <= ? AND NOT repeat ORDER BY name", first, last,
         ):  # fmt: skip
-            points = MetricColumns().extend(blobs)
+            points = self._points(blobs)
             begin, end = (bisect_right(points.records, number) for number in (first, last))
             for i in range(begin, end):
                 number = points.records[i]
@@ -306,22 +301,30 @@ class JournalFile:
 
     def about(self) -> dict[str, Any]:
         """What was told about the run."""
-        return {key: json.loads(value) for key, value in self._rows("SELECT * FROM about")}
+        with _explained(self.path, "cannot read"):
+            shapes = (schema.NAME, one_of(str))
+            return schema.about_of(self._rows("SELECT * FROM about", shapes=shapes))
 
     def logger(self, name: str) -> LoggerState:
         """How far a logger is."""
-        rows = self._rows("SELECT position, state, ended FROM loggers WHERE name = ?", name)
+        rows = self._rows(
+            "SELECT position, state, ended FROM loggers WHERE name = ?", name,
+            shapes=(whole(), one_of(str), whole()),
+        )  # fmt: skip
         for position, state, ended in rows:
-            return LoggerState(position, json.loads(state), bool(ended))
+            with _explained(self.path, "cannot read"):
+                return LoggerState(position, schema.state_of(state), bool(ended))
         return LoggerState(0, {}, False)
 
     def loggers(self) -> dict[str, LoggerState]:
         """How far each logger is that this run ever had."""
-        return {name: self.logger(name) for (name,) in self._rows("SELECT name FROM loggers")}
+        rows = self._rows("SELECT name FROM loggers", shapes=(schema.NAME,))
+        return {name: self.logger(name) for (name,) in rows}
 
     def names(self) -> list[str]:
         """The names of the metrics, sorted."""
-        return [name for (name,) in self._rows("SELECT text FROM names ORDER BY text")]
+        rows = self._rows("SELECT text FROM names ORDER BY text", shapes=(schema.NAME,))
+        return [name for (name,) in rows]
 
     def series(self, name: str) -> Series:
         """One metric in the order it was logged.
@@ -334,7 +337,7 @@ class JournalFile:
     def latest(self) -> dict[str, float]:
         """The value of each metric that was logged last; whole metrics are not read for it."""
         return {
-            name: MetricColumns().extend(blobs).numbers[-1]
+            name: self._points(blobs).numbers[-1]
             for name, *blobs in self._rows(
                 "SELECT text, records, steps, times, numbers FROM metrics JOIN names USING (name) "
                 "WHERE (name, first) IN (SELECT name, max(first) FROM metrics GROUP BY name) "
@@ -344,14 +347,25 @@ class JournalFile:
 
     def newest(self, before: int = 2**62) -> tuple[int, int, float] | None:
         """Number, step and time of the last record before a number, repeats included."""
-        rows = self._rows("SELECT max(record), step, time FROM records WHERE record < ?", before)
+        rows = self._rows(
+            "SELECT max(record), step, time FROM records WHERE record < ?", before,
+            shapes=(maybe(whole()), maybe(whole(-(2**63))), maybe(schema.MOMENT)),
+        )  # fmt: skip
         for last, *blobs in self._rows(
             "SELECT last, records, steps, times, numbers FROM metrics WHERE last < ? "
             "ORDER BY last DESC LIMIT 1", before,
         ):  # fmt: skip
-            points = MetricColumns().extend(blobs)
+            points = self._points(blobs)
+            with _explained(self.path, "cannot read"):
+                whole()(last, "the number of the newest record")
+                schema.MOMENT(points.times[-1], "its time")
             rows.append((last, points.steps[-1], points.times[-1]))
         return max((row for row in rows if row[0] is not None), default=None)
+
+    def _points(self, blobs: Sequence[bytes], points: MetricColumns | None = None) -> MetricColumns:
+        """The points of one row, behind those of others. Raises `JournalError`."""
+        with _explained(self.path, "cannot read"):
+            return (MetricColumns() if points is None else points).extend(blobs)
 
     def _columns(self, name: str) -> MetricColumns:
         points = MetricColumns()
@@ -359,7 +373,7 @@ class JournalFile:
             "SELECT records, steps, times, numbers FROM metrics JOIN names USING (name) "
             "WHERE text = ? ORDER BY first", name,
         ):  # fmt: skip
-            points.extend(blobs)
+            self._points(blobs, points)
         return points
 
     def params(self) -> dict[str, Any]:
@@ -378,12 +392,15 @@ class JournalFile:
 
     def records(self, kind: RecordKind) -> list[Record]:
         """The records of a kind other than metrics, in order."""
-        return [
-            Record(number, kind, time, step, json.loads(body))
-            for number, time, step, body in self._rows(
-                "SELECT record, time, step, body FROM records WHERE kind = ? ORDER BY record", kind
-            )
-        ]
+        rows = self._rows(
+            "SELECT record, time, kind, step, body FROM records WHERE kind = ? ORDER BY record",
+            kind, shapes=schema.ROW_OF_RECORD,
+        )  # fmt: skip
+        with _explained(self.path, "cannot read"):
+            return [
+                Record(number, kind, time, step, schema.body_of(body, kind))
+                for number, time, _, step, body in rows
+            ]
 
     def _returns(self) -> list[Rewind]:
         """Where the run went on from an earlier step."""
@@ -397,9 +414,14 @@ class JournalFile:
                 returns.append(Rewind(event.number, event.step, saved.get(path)))
         return returns
 
-    def _rows(self, query: str, *values: Any) -> list[Any]:
+    def _rows(self, query: str, *values: Any, shapes: tuple[Shape, ...] = ()) -> list[Any]:
+        """What a query finds, whose columns are of these shapes."""
         with self._lock, _explained(self.path, "cannot read"):
-            return self._connection.execute(query, values).fetchall()
+            with self._patience:
+                rows = self._connection.execute(query, values).fetchall()
+            for row in rows if shapes else ():
+                schema.check_row(row, shapes, "a row")
+            return rows
 
 
 @contextmanager
@@ -416,5 +438,5 @@ def _explained(path: Path, what: str) -> Iterator[None]:
     """What SQLite says, with the file that it says it of."""
     try:
         yield
-    except (sqlite3.Error, ValueError, KeyError, OverflowError) as error:
+    except (sqlite3.Error, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
         raise JournalError(f"{what} {path}: {error}") from error

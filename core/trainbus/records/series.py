@@ -54,6 +54,8 @@ class MetricColumns:
 
     def extend(self, blobs: Sequence[bytes]) -> MetricColumns:
         """Add points of which the columns are given as little-endian bytes."""
+        if len({len(blob) for blob in blobs}) > 1 or not all(type(b) is bytes for b in blobs):
+            raise ValueError("the columns of a metric are no bytes, or of different lengths")
         for column, blob in zip(self.all, blobs, strict=True):
             part = array(column.typecode, blob)
             if sys.byteorder == "big":

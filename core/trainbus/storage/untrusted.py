@@ -68,6 +68,16 @@ def number(value: Any, where: str) -> None:
         raise Unfit(f"{where} is {shown(value)}; it has to be a number")
 
 
+def within(low: float, high: float) -> Shape:
+    """A number in a range, which one that is not a number is not."""
+
+    def check(value: Any, where: str) -> None:
+        if type(value) not in (int, float) or not low <= value <= high:
+            raise Unfit(f"{where} is {shown(value)}; it has to be a number from {low} to {high:g}")
+
+    return check
+
+
 def text(most: int = 10_000, form: str | None = None) -> Shape:
     """A text of so many characters at most, all of it of a form (a regular expression)."""
     pattern = None if form is None else re.compile(form)
