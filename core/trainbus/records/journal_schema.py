@@ -90,7 +90,7 @@ _BODIES: dict[str, Shape] = {
             "kind": choice("file", "figure", "image", "text", "table", "model"),
             "path": text(),
             "bytes": whole(),
-            "sha256": text(64, "[0-9a-f]{64}"),
+            "sha256": text(64, "([0-9a-f]{64})?"),
         }
     ),
 }

@@ -9,7 +9,9 @@ from typing import BinaryIO
 from trainbus.storage.untrusted import Unfit, shown
 
 #: What `torch.save` calls its records, in a folder of any name.
-SAVED = r"[^/]+/(data\.pkl|data/\d+|version|byteorder|\.(format_version|storage_alignment)|\.data/\w+)"
+SAVED = (
+    r"[^/]+/(data\.pkl|data/\d+|version|byteorder|\.(format_version|storage_alignment)|\.data/\w+)"
+)
 
 
 def is_zip(file: BinaryIO) -> bool:

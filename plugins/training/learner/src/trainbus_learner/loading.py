@@ -148,9 +148,9 @@ def _built(path: Path, model: dict[str, Any]) -> nn.Module:
 
 
 def _program(file: Path) -> nn.Module:
-    archives.check(file)
+    archive = archives.checked(file)
     try:
-        return torch.export.load(file).module()
+        return torch.export.load(archive).module()
     except Exception as error:
         raise ExportError(f"{file} cannot be read: {_short(error)}") from error
 
