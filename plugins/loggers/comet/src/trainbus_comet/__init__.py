@@ -27,7 +27,7 @@ logger = logging.getLogger("trainbus")
 
 _WHO = "plugin 'comet'"
 #: What the journal keeps: the experiment, and the directory of its files in that for such ones.
-_STATE = fields({}, {"key": text(32, "[0-9a-f]{32}"), "open": text(255, r"[\w.-]+")})
+_STATE = fields({}, {"key": text(32, "[0-9a-f]{32}"), "open": text()})
 #: Comet cuts longer names, and would mix up those that begin alike.
 _LONGEST_NAME = 100
 
@@ -86,7 +86,7 @@ class Comet:
         # Our own key, also at first: without one, Comet joins whatever experiment is alive.
         key = run.state.setdefault("key", uuid4().hex)
         if "open" in run.state:
-            rescue(run.state.pop("open"), directory, key)
+            rescue(Path(run.state.pop("open")).name, directory, key)
         begin = partial(
             start, comet_ml, project=self.project, workspace=self.workspace, key=key,
             name=(self.name or run.id) if new else None, directory=directory,

@@ -15,6 +15,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from trainbus.storage import zip_records
 from trainbus.storage.untrusted import (
     Shape,
@@ -98,12 +100,23 @@ def _made_anew(contents: dict[str, bytes]) -> io.BytesIO:
             elif name.endswith("_config.json"):
                 content = _config(parsed(content, name), name, contents)
             elif name.startswith("data/sample_inputs/"):
-                content = b""  # a program is read without; this one would be unpickled
+                _check_example(content)
+                content = b""  # a program is read without it
             elif not name.startswith("data/") and not _SMALL.fullmatch(content):
                 raise Unfit(f"its record {name} is not what stands there")
             archive.writestr(f"model/{name}", content)
     made.seek(0)
     return made
+
+
+def _check_example(content: bytes) -> None:
+    """The inputs that it was exported with: tensors."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            zip_records.checked(archive, len(content), zip_records.SAVED)
+        torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds
+        raise Unfit("its example of inputs holds more than tensors") from error
 
 
 def _config(config: Any, name: str, contents: dict[str, bytes]) -> bytes:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from trainbus.storage.untrusted import Unfit, shown
@@ -28,10 +27,17 @@ _OPTIONS = frozenset((
 _SYMBOL = re.compile(r"(s|u|zuf|zf)\d+")
 _NAMES = re.compile(rf"int_oo|oo|inf|{_SYMBOL.pattern}")
 _NUMBER_TEXT = re.compile(r"-?\d{1,20}(\.\d{1,40})?(e[+-]?\d{1,3})?")
+#: What guards call on numbers.
+_BUILTIN = ("abs", "float", "int", "max", "min")
+_CALLED = frozenset(
+    [f"math.{name}" for name in ("ceil", "floor", "isnan", "sqrt", "trunc")]
+    + [f"torch.sym_{name}" for name in ("float", "int", "ite", "max", "min", "not", "sum")]
+    + ["torch._sym_sqrt", "torch.sym_sqrt"]
+)
 #: What a guard asks of an input.
 _ASKED = frozenset(("size", "stride", "storage_offset", "shape"))
 _PLAIN = (
-    ast.Expression, ast.Compare, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Load, ast.operator,
+    ast.Expression, ast.IfExp, ast.Compare, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Load, ast.operator,
     ast.unaryop, ast.boolop, ast.cmpop, ast.keyword,
 )  # fmt: skip
 _LONGEST = 10_000
@@ -56,7 +62,7 @@ def _check(value: Any, where: str, is_guard: bool) -> None:
     try:
         tree = ast.parse(value.strip(), mode="eval")
         fits = all(_fits(node, is_guard) for node in ast.walk(tree))
-        fits = fits and _is_small(tree.body, powers=2)
+        fits = fits and _is_small(tree.body, powers=3)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise refused from None
     if not fits:
@@ -72,15 +78,16 @@ def _fits(node: ast.AST, is_guard: bool) -> bool:
             return bool(named or _SYMBOL.fullmatch(word) or _NUMBER_TEXT.fullmatch(word))
         case ast.Name(id=name):
             known = name in _FUNCTIONS or _NAMES.fullmatch(name)
-            return bool(known or (is_guard and name in ("L", "math")))
+            return bool(known or (is_guard and name in ("L", "math", "torch", *_BUILTIN)))
         case ast.Call(func=ast.Name(id=name), keywords=keywords):
-            return name in _FUNCTIONS and all(each.arg in _OPTIONS for each in keywords)
+            called = name in _FUNCTIONS or (is_guard and name in _BUILTIN)
+            return called and all(each.arg in _OPTIONS for each in keywords)
         case ast.Call(func=ast.Attribute(attr=name), keywords=[], args=[]):
             return is_guard and name in _ASKED
-        case ast.Call(func=ast.Attribute(value=ast.Name(id="math"), attr=name), keywords=[]):
-            return is_guard and name in ("ceil", "floor", "isnan", "sqrt", "trunc")
-        case ast.Attribute(value=ast.Name(id="math"), attr=name):
-            return is_guard and name in ("ceil", "floor", "inf", "isnan", "sqrt", "trunc")
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=module), attr=name), keywords=[]):
+            return is_guard and f"{module}.{name}" in _CALLED
+        case ast.Attribute(value=ast.Name(id="math" | "torch" as module), attr=name):
+            return is_guard and f"{module}.{name}" in _CALLED | {"math.inf"}
         case ast.Attribute(attr=name):
             return is_guard and name in _ASKED
         case ast.Subscript(slice=ast.Constant()):
@@ -89,22 +96,26 @@ def _fits(node: ast.AST, is_guard: bool) -> bool:
 
 
 def _is_small(node: ast.AST, powers: int) -> bool:
-    """Whether no power is of a power of a power, whose number nobody could hold."""
-    is_power = (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow)) or (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id in ("Pow", "PowByNatural")
-    )
-    if is_power:
+    """Whether its powers are of a number that can be held: small ones, and few in each other."""
+    exponent = _exponent(node)
+    if exponent is not None:
         powers -= 1
-        if powers < 0 or any(_is_large(each) for each in ast.walk(node)):
+        inside = list(ast.walk(exponent))
+        if powers < 0 or any(_is_large(each) or _exponent(each) is not None for each in inside):
             return False
-    return all(_is_small(each, powers) for each in _below(node))
+    return all(_is_small(each, powers) for each in ast.iter_child_nodes(node))
+
+
+def _exponent(node: ast.AST) -> ast.AST | None:
+    match node:
+        case ast.BinOp(op=ast.Pow(), right=exponent):
+            return exponent
+        case ast.Call(func=ast.Name(id="Pow" | "PowByNatural"), args=[_, exponent]):
+            return exponent
+        case ast.Call(func=ast.Name(id="Pow" | "PowByNatural")):
+            return node
+    return None
 
 
 def _is_large(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and type(node.value) is int and abs(node.value) > 64
-
-
-def _below(node: ast.AST) -> Iterator[ast.AST]:
-    return ast.iter_child_nodes(node)

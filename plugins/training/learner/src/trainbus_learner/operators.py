@@ -15,6 +15,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+_NAMESPACES = ("aten", "prims", "torchvision")
 _OPERATOR = re.compile(r"torch\.ops\.(aten|prims|torchvision)\.(\w+)\.(\w+)")
 #: Functions on sizes.
 _SIZES = _words(
@@ -95,8 +96,10 @@ def computes(name: str) -> bool:
 
 def is_harmless(schema: Any) -> bool:
     """Whether the operator of a schema has no effect but on tensors; see `computes`."""
-    name = schema.name.rpartition("::")[2]
+    namespace, _, name = schema.name.partition("::")
     overload = schema.overload_name
+    if namespace not in _NAMESPACES:
+        return False
     if name.startswith("_") and name not in _INNER | _ASSERTIONS:
         return False
     if _REFUSED.fullmatch(name) or "out" in re.split(r"[_\W]", overload):
