@@ -47,12 +47,12 @@ def resumed(line, loader, path):
 
 @pytest.mark.parametrize("section", ["superseded", "last", "best"])
 @pytest.mark.parametrize(
-    "name", ["{home}", "../../../home", "..", "", "step-1", "step-00000001/../x", 3]
+    "name", ["{home}", "../../../home", "..", "", "step-1", "step-00000001/x", 3]
 )
 def test_a_name_in_a_checkpoint_is_that_of_a_state_and_no_place(
-    good, line, loader, section, name, own_directory
+    good, line, loader, section, name, tmp_path
 ):
-    home = own_directory / "home"
+    home = tmp_path / "home"
     home.mkdir()
     (home / "text.tex").write_text("two years of work")
     name = name.format(home=home) if isinstance(name, str) else name
@@ -63,8 +63,8 @@ def test_a_name_in_a_checkpoint_is_that_of_a_state_and_no_place(
     assert (home / "text.tex").exists()
 
 
-def test_a_state_that_is_a_link_to_another_place_is_left_alone(good, line, loader, own_directory):
-    home = own_directory / "home"
+def test_a_state_that_is_a_link_to_another_place_is_left_alone(good, line, loader, tmp_path):
+    home = tmp_path / "home"
     home.mkdir()
     (home / "text.tex").write_text("two years of work")
     (good.parent / "step-00000001").symlink_to(home, target_is_directory=True)
@@ -86,8 +86,8 @@ def test_other_types_in_a_manifest_are_told_and_give_way_to_the_state_before(
     for other in OTHER:
         value = {**manifest, "written": "2999", field: other}
         (newer / "manifest.json").write_text(json.dumps(value))
-        fine = (field, other) in [("about", {}), ("parts", {}), ("written", "x")]
-        if not fine and not (field == "format" and other is True):
+        fine = {"about": isinstance(other, dict), "written": other == "x"}
+        if not fine.get(field):
             with pytest.raises(CheckpointError):
                 archive.check_state(newer)
         assert archive.newest_valid(good.parent) in (good, newer)
@@ -135,7 +135,7 @@ def test_a_failed_resume_lets_the_directory_go(run, good, line, loader):
     parts = archive.read(good)
     parts["loop"]["global_step"] = "x"
     archive.write(good, parts, archive.about(good))
-    with pytest.raises(CheckpointError, match="loop.global_step is 'x'"):
+    with pytest.raises(CheckpointError, match=r"loop\.global_step is 'x'"):
         Trainer(epochs=3, plugins=plugins()).fit(line, loader, loader, resume=good)
     held = lock(run.dir)
     assert held is not None

@@ -6,9 +6,12 @@ are let be.
 
 from __future__ import annotations
 
+import random
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from trainbus.errors import CheckpointError
@@ -24,13 +27,30 @@ from trainbus.storage.untrusted import (
     maybe,
     number,
     one_of,
+    pair,
     text,
     whole,
 )
 
 _SECTION = mapping(key=either(text(), whole()))
 _NUMBER: Shape = number
-_RANDOM = fields({"python": listed(length=3), "torch": one_of(Tensor)})
+
+
+def _random(value: Any, where: str) -> None:
+    """Fits the random states of a process: generators of this kind take them."""
+    fields({"python": listed(length=3), "torch": one_of(Tensor)}, {"device": one_of(Tensor)})(
+        value, where
+    )
+    try:
+        random.Random().setstate(value["python"])
+        torch.Generator().set_state(value["torch"])
+        numpy = sys.modules.get("numpy")
+        if numpy is not None and "numpy" in value:
+            name, words, *rest = value["numpy"]
+            numpy.random.RandomState().set_state((name, words.numpy().astype("uint32"), *rest))
+    except Exception as error:  # of any kind
+        raise Unfit(f"{where} is no state of random generators: {error}") from None
+
 
 MANIFEST = fields(
     {
@@ -59,10 +79,10 @@ _POSITION = fields(
         "validated_at": whole(),
         "over": choice("", "train_epoch", "validation", "epoch"),
         "ends_pass": one_of(bool),
-        "random": _RANDOM,
+        "random": _random,
         "generators": listed(),
         "pass_start": either(
-            fields({"random": _RANDOM, "generators": listed(), "workers_stayed": one_of(bool)}),
+            fields({"random": _random, "generators": listed(), "workers_stayed": one_of(bool)}),
             choice({}),
         ),
         "loader": maybe(mapping(key=anything)),
@@ -75,7 +95,7 @@ _LOOP = fields(
         "skipped_steps": whole(),
         "records": fields(
             {
-                "sums": mapping(listed(_NUMBER)),
+                "sums": mapping(pair(_NUMBER, _NUMBER)),
                 "latest": mapping(_NUMBER),
                 "measured": mapping(whole()),
             }

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from torch.utils.data import DataLoader
 
 from trainbus import batches
+from trainbus.checkpoints import given
 from trainbus.devices import generators
 from trainbus.engine.step import Step
 from trainbus.errors import CheckpointError
@@ -165,7 +166,7 @@ def _behind(run: Step, loader: Iterable[Any], saved: dict[str, Any]) -> Iterator
     if callable(start_at := getattr(inner, "start_at", None)):
         start_at(done)
     elif saved["loader"] is not None and hasattr(inner, "load_state_dict"):
-        inner.load_state_dict(saved["loader"])
+        given.put(inner, saved["loader"], type(inner).__name__)
     else:
         return _read_up_to(iter(run.loader), done, saved["last_batch"])
     if run.trainer.limit_batches is None or run.batches_in_pass is None:

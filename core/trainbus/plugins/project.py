@@ -54,7 +54,7 @@ def find_project(start: Path | None = None) -> Project:
 def _read(path: Path) -> Any:
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         if path.name == "pyproject.toml":  # another tool's concern
             return {}
         raise PluginError(f"{path}: not valid TOML: {error}") from None

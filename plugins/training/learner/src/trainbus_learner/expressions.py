@@ -37,8 +37,8 @@ _CALLED = frozenset(
 #: What a guard asks of an input.
 _ASKED = frozenset(("size", "stride", "storage_offset", "shape"))
 _PLAIN = (
-    ast.Expression, ast.IfExp, ast.Compare, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Load, ast.operator,
-    ast.unaryop, ast.boolop, ast.cmpop, ast.keyword,
+    ast.Expression, ast.IfExp, ast.Compare, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Load,
+    ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.keyword,
 )  # fmt: skip
 _LONGEST = 10_000
 
