@@ -62,7 +62,11 @@ def _watched(root, megabytes):
 
     What it needs is to be imported before: a name of a module that a file gives is noticed.
     """
-    known = {name.partition(".")[0] for name in sys.modules} | set(sys.stdlib_module_names)
+    known = (
+        {name.partition(".")[0] for name in sys.modules}
+        | set(sys.stdlib_module_names)
+        | {"olefile"}
+    )
     _Watch.known = frozenset(known - {"antigravity", "this", "idlelib"})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     _Watch.seen, _Watch.root = [], os.path.realpath(root)

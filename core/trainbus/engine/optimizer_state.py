@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-from trainbus.checkpoints import given
+from trainbus.checkpoints import given, optimizer_values
 from trainbus.errors import CheckpointError
 
 
@@ -53,8 +53,7 @@ def fitting(
         raise CheckpointError(
             f"{source} holds {len(saved)} optimizers, the task has {len(optimizers)}"
         )
-    if len(descriptions) != len(saved):
-        raise CheckpointError(f"{source} holds {len(saved)} optimizers and describes others")
+    optimizer_values.check_described(descriptions, saved, source)
     states: list[dict[str, Any]] = []
     told: list[str] = []
     for number, optimizer in enumerate(optimizers):
@@ -67,10 +66,8 @@ def fitting(
                 "load_weights(task, ...)"
             )
         groups = _matched(_names(optimizer, task), about["names"], f"{source}: {what}")
-        if not len(about["names"]) == len(about["given"]) == len(saved[number]["param_groups"]):
-            raise CheckpointError(f"{source}: {what} has other groups than it is described with")
         state = _ordered(saved[number], groups)
-        _check_values(optimizer, state, f"{source}: {what}")
+        optimizer_values.check(optimizer, state, f"{source}: {what}")
         for index, (there, _) in enumerate(groups):
             group = state["param_groups"][index]
             more = _given_otherwise(group, about["given"][there], at_start[number][index])
@@ -131,60 +128,6 @@ def _ordered(saved: dict[str, Any], groups: list[tuple[int, list[int]]]) -> dict
             if place in saved["state"]:
                 state[index] = saved["state"][place]
     return {**saved, "state": state, "param_groups": made}
-
-
-def _check_values(optimizer: Optimizer, state: dict[str, Any], what: str) -> None:
-    """Raise `CheckpointError` for options and tensors that no step could be made with."""
-    place = 0
-    for fresh, group in zip(optimizer.param_groups, state["param_groups"], strict=True):
-        for key, value in fresh.items():
-            # What is not there came with a later version: it is what it is without a checkpoint.
-            saved = group.setdefault(key, value)
-            if key != "params" and not _is_like(saved, value):
-                raise CheckpointError(
-                    f"{what}: {key} is {saved!r:.60}, where the task has {value!r:.60}"
-                )
-        for parameter in fresh["params"]:
-            for key, value in state["state"].get(place, {}).items():
-                if not _may_belong_to(value, parameter, optimizer):
-                    raise CheckpointError(
-                        f"{what}: {key} is {_form(value)}, and its parameter {_form(parameter)}"
-                    )
-            place += 1
-
-
-def _is_like(saved: Any, value: Any) -> bool:
-    """Whether an option of a file can stand for one that is given."""
-    if saved is None or value is None or type(saved) is type(value):
-        both = isinstance(saved, (list, tuple)) and isinstance(value, (list, tuple))
-        return not both or (len(saved) == len(value) and all(map(_is_like, saved, value)))
-    if isinstance(saved, (list, tuple)) and isinstance(value, (list, tuple)):
-        return len(saved) == len(value) and all(map(_is_like, saved, value))
-    return _is_number(saved) and _is_number(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (bool, int, float)) or (
-        isinstance(value, Tensor) and value.numel() == 1
-    )
-
-
-def _may_belong_to(value: Any, parameter: Tensor, optimizer: Optimizer) -> bool:
-    """Whether an optimizer may keep it for a parameter: what is larger than it is none of torch's.
-
-    Those of torch, but for two, keep numbers, and tensors of the parameter's shape.
-    """
-    if not isinstance(value, Tensor) or value.numel() <= 1 or value.shape == parameter.shape:
-        return True
-    name = type(optimizer).__name__
-    if name == "LBFGS" or not type(optimizer).__module__.startswith("torch.optim"):
-        return True
-    return name == "Adafactor" and value.numel() <= parameter.numel()
-
-
-def _form(value: Any) -> str:
-    shape = "x".join(map(str, value.shape)) if isinstance(value, Tensor) else repr(value)[:60]
-    return f"of shape {shape}" if isinstance(value, Tensor) else shape
 
 
 def _check_state(changes: list[given.Change], what: str) -> None:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from trainbus.checkpoints import archive, contents, weights
+from trainbus.checkpoints import archive, contents, given, weights
 from trainbus.engine import optimizer_state
-from trainbus.errors import CheckpointError, TrainbusError
 
 if TYPE_CHECKING:
     from trainbus.engine.loop import Loop
@@ -82,16 +81,6 @@ def check_fit(run: Loop, parts: Mapping[str, Any], source: str) -> None:
     weights.check_fit(run.task, parts["model"], source)
 
 
-def _take_up(name: str, plugin: Stateful, section: dict[str, Any], source: str) -> None:
-    try:
-        plugin.load_state_dict(section)
-    except TrainbusError:
-        raise
-    except Exception as error:  # it expects another section
-        reason = f"{type(error).__name__}: {error}"
-        raise CheckpointError(f"{source}: {name} cannot read its section: {reason}") from error
-
-
 def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
     """Put the parts into a run. Raises `CheckpointError` for what does not fit."""
     check_fit(run, parts, source)
@@ -118,7 +107,7 @@ def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
     sections = dict(parts["plugins"])
     for name, plugin in run.bus.plugins.items():
         if name in sections and isinstance(plugin, Stateful):
-            _take_up(name, plugin, sections.pop(name), source)
+            given.take_up(plugin, sections.pop(name), f"{source}: {name}")
     run.kept_sections = sections
     without = [name for name in _stateful(run) if name not in parts["plugins"]]
     made_with = ", ".join(loop["made_with"]) or "none"

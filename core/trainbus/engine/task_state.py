@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -12,7 +12,7 @@ from torch import nn
 
 from trainbus.checkpoints import archive, given, section
 from trainbus.errors import CheckpointError
-from trainbus.storage.untrusted import mapping, text
+from trainbus.storage.untrusted import mapping
 
 _OF_TORCH = set(vars(nn.Module()))
 
@@ -87,7 +87,7 @@ class TaskState:
             if name not in state:
                 continue
             if _is_metric(each):
-                _set_metric_state(each, state[name], f"{name} of the task")
+                given.put_attributes(each, state[name], f"{name} of the task")
                 continue
             values, changes = given.merged(each.state_dict(), before.get(name), state[name])
             given.put(each, values, f"{name} of the task")
@@ -124,22 +124,3 @@ def _metric_state(metric: Any) -> dict[str, Any]:
         with suppress(CheckpointError):  # what cannot be saved is no number that was gathered
             state.update(archive.plain_tensors({name: given.plain(value)}, "metric"))
     return state
-
-
-def _set_metric_state(metric: Any, state: Any, what: str) -> None:
-    section.check(state, mapping(key=text(form=r"(?!__)\w+")), what)
-    for name, value in state.items():
-        fresh = getattr(metric, name, None)
-        if callable(fresh) or callable(getattr(type(metric), name, None)):
-            raise CheckpointError(f"{what}: the state of the checkpoint has a value for {name!r}")
-        if isinstance(fresh, torch.Tensor) and isinstance(value, torch.Tensor):
-            value = value.to(fresh.device)
-        elif hasattr(fresh, "__array__") and isinstance(value, torch.Tensor):
-            value = value.numpy()
-        elif isinstance(fresh, defaultdict):
-            fresh.clear()
-            fresh.update(value)
-            continue
-        elif isinstance(fresh, (dict, set, frozenset, deque, tuple)) and value is not None:
-            value = type(fresh)(value)
-        setattr(metric, name, value)

@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from trainbus.errors import JournalError, RecordRejected
+from trainbus.errors import JournalError
 from trainbus.records import journal_schema as schema, values
+from trainbus.records.journal_schema import explained, refused
 from trainbus.records.series import MetricColumns, Rewind, Series
 from trainbus.storage.untrusted import Shape, maybe, one_of, whole
 
@@ -85,7 +86,7 @@ class JournalFile:
     @classmethod
     def create(cls, path: Path) -> JournalFile:
         """Open a journal to write to, made if it is not there. Raises `JournalError`."""
-        with _explained(path, "cannot write"):
+        with explained(path, "cannot write"):
             schema.check_beside(path)
             connection = sqlite3.connect(
                 path, timeout=30, check_same_thread=False, isolation_level=None
@@ -103,7 +104,7 @@ class JournalFile:
         """Open a journal to read it. Raises `JournalError`."""
         if not path.is_file():
             raise JournalError(f"{path.parent} has no {path.name}: no run logged there")
-        with _explained(path, "cannot read"):
+        with explained(path, "cannot read"):
             schema.check_beside(path)
             last_error: sqlite3.Error | None = None
             # A reader that may not write leaves files beside the journal when it closes, which one
@@ -154,7 +155,7 @@ class JournalFile:
             JournalError: the file cannot be written.
             RecordRejected: one of them can never be written.
         """
-        with self._lock, _explained(self.path, "cannot write"), _refused():
+        with self._lock, explained(self.path, "cannot write"), refused():
             number, records = self.last, []
             rows: list[tuple[Any, ...]] = []
             metrics: dict[tuple[str, bool], MetricColumns] = {}
@@ -217,13 +218,13 @@ class JournalFile:
     def tell(self, **about: Any) -> None:
         """Keep facts about the run: any values that JSON can hold. Raises `JournalError`."""
         rows = [(key, json.dumps(value, default=str)) for key, value in about.items()]
-        with self._lock, _explained(self.path, "cannot write"), self._transaction():
+        with self._lock, explained(self.path, "cannot write"), self._transaction():
             self._connection.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", rows)
 
     def set_logger(self, name: str, state: LoggerState) -> None:
         """Keep how far a logger is, and what it wants to remember. Raises `JournalError`."""
         row = (name, state.position, json.dumps(state.state), state.ended)
-        with self._lock, _explained(self.path, "cannot write"), self._transaction():
+        with self._lock, explained(self.path, "cannot write"), self._transaction():
             self._connection.execute("INSERT OR REPLACE INTO loggers VALUES (?, ?, ?, ?)", row)
 
     @contextmanager
@@ -282,7 +283,7 @@ class JournalFile:
             "SELECT * FROM records WHERE record > ? AND record <= ?", first, last,
             shapes=schema.ROW_OF_RECORD,
         ):  # fmt: skip
-            with _explained(self.path, "cannot read"):
+            with explained(self.path, "cannot read"):
                 found[number] = Record(number, kind, time, step, schema.body_of(body, kind))
         for name, *blobs in self._rows(
             "SELECT text, records, steps, times, numbers FROM metrics JOIN names USING (name) "
@@ -301,7 +302,7 @@ class JournalFile:
 
     def about(self) -> dict[str, Any]:
         """What was told about the run."""
-        with _explained(self.path, "cannot read"):
+        with explained(self.path, "cannot read"):
             shapes = (schema.NAME, one_of(str))
             return schema.about_of(self._rows("SELECT * FROM about", shapes=shapes))
 
@@ -312,7 +313,7 @@ class JournalFile:
             shapes=(whole(), one_of(str), whole()),
         )  # fmt: skip
         for position, state, ended in rows:
-            with _explained(self.path, "cannot read"):
+            with explained(self.path, "cannot read"):
                 return LoggerState(position, schema.state_of(state), bool(ended))
         return LoggerState(0, {}, False)
 
@@ -356,7 +357,7 @@ class JournalFile:
             "ORDER BY last DESC LIMIT 1", before,
         ):  # fmt: skip
             points = self._points(blobs)
-            with _explained(self.path, "cannot read"):
+            with explained(self.path, "cannot read"):
                 whole()(last, "the number of the newest record")
                 schema.MOMENT(points.times[-1], "its time")
             rows.append((last, points.steps[-1], points.times[-1]))
@@ -364,7 +365,7 @@ class JournalFile:
 
     def _points(self, blobs: Sequence[bytes], points: MetricColumns | None = None) -> MetricColumns:
         """The points of one row, behind those of others. Raises `JournalError`."""
-        with _explained(self.path, "cannot read"):
+        with explained(self.path, "cannot read"):
             return (MetricColumns() if points is None else points).extend(blobs)
 
     def _columns(self, name: str) -> MetricColumns:
@@ -396,7 +397,7 @@ class JournalFile:
             "SELECT record, time, kind, step, body FROM records WHERE kind = ? ORDER BY record",
             kind, shapes=schema.ROW_OF_RECORD,
         )  # fmt: skip
-        with _explained(self.path, "cannot read"):
+        with explained(self.path, "cannot read"):
             return [
                 Record(number, kind, time, step, schema.body_of(body, kind))
                 for number, time, _, step, body in rows
@@ -416,27 +417,9 @@ class JournalFile:
 
     def _rows(self, query: str, *values: Any, shapes: tuple[Shape, ...] = ()) -> list[Any]:
         """What a query finds, whose columns are of these shapes."""
-        with self._lock, _explained(self.path, "cannot read"):
+        with self._lock, explained(self.path, "cannot read"):
             with self._patience:
                 rows = self._connection.execute(query, values).fetchall()
             for row in rows if shapes else ():
                 schema.check_row(row, shapes, "a row")
             return rows
-
-
-@contextmanager
-def _refused() -> Iterator[None]:
-    """Tell a record that no file can hold from a file that cannot be written."""
-    try:
-        yield
-    except (ValueError, TypeError, OverflowError, sqlite3.InterfaceError) as error:
-        raise RecordRejected(f"{type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def _explained(path: Path, what: str) -> Iterator[None]:
-    """What SQLite says, with the file that it says it of."""
-    try:
-        yield
-    except (sqlite3.Error, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
-        raise JournalError(f"{what} {path}: {error}") from error

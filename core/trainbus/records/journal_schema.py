@@ -7,12 +7,13 @@ that are made here, and each value with what it has to be; queries are given a t
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from trainbus.errors import RecordRejected
+from trainbus.errors import JournalError, RecordRejected
 from trainbus.storage.untrusted import (
     Shape,
     Unfit,
@@ -158,6 +159,24 @@ def check_beside(path: Path) -> None:
     for suffix in ("-wal", "-shm", "-journal"):
         if path.with_name(path.name + suffix).is_symlink():
             raise Unfit(f"{path.name}{suffix} is a link")
+
+
+@contextmanager
+def explained(path: Path, what: str) -> Iterator[None]:
+    """What SQLite says, with the file that it says it of."""
+    try:
+        yield
+    except (sqlite3.Error, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
+        raise JournalError(f"{what} {path}: {error}") from error
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """Tell a record that no file can hold from a file that cannot be written."""
+    try:
+        yield
+    except (ValueError, TypeError, OverflowError, sqlite3.InterfaceError) as error:
+        raise RecordRejected(f"{type(error).__name__}: {error}") from error
 
 
 def artifact_path(body: Mapping[str, Any], directory: Path) -> Path:

@@ -14,8 +14,9 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 #: Checks a value that stands at a place, in words; raises `Unfit`.
 Shape = Callable[[Any, str], None]
@@ -260,7 +261,7 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BufferedReader]:
     """A regular file to be read, and nothing that has no end, or waits for a writer.
 
     Raises:
