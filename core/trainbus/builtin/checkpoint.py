@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -12,18 +11,29 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trainbus.builtin import usr1
 from trainbus.builtin.background import Background
-from trainbus.builtin.monitor import Monitor
-from trainbus.checkpoints import states
+from trainbus.builtin.monitor import SECTION as MONITOR, Monitor
+from trainbus.checkpoints import sections, states
 from trainbus.errors import CheckpointError, PluginError
 from trainbus.events.markers import hookimpl
 from trainbus.storage.files import remove_leftovers
 from trainbus.storage.run_dir import file_name
+from trainbus.storage.untrusted import fields, listed, maybe, number, pair, text
 
 if TYPE_CHECKING:
     from trainbus.engine.loop import Loop
     from trainbus.engine.run import Run
 
 logger = logging.getLogger("trainbus")
+
+_NAMES = listed(text(form=states.FORM))
+_SECTION = fields(
+    {
+        "monitor": maybe(MONITOR),
+        "best": listed(pair(number, text(form=states.FORM))),
+        "last": _NAMES,
+        "superseded": _NAMES,
+    }
+)
 
 
 class Checkpoint:
@@ -201,7 +211,7 @@ class Checkpoint:
         """Save what is newer than the last state, if the weights are whole and finite."""
         if run.interruption is not None or isinstance(error, CheckpointError) or not self._fitting:
             return  # a signal that ended the run at once; what no state can hold
-        if run.is_half_restored:
+        if run.position.is_half_restored:
             logger.warning("checkpoint: the run was not wholly restored; nothing is saved")
             return
         self._deliver(run, wait=True)
@@ -259,7 +269,7 @@ class Checkpoint:
             self._point(run, directory)
         kept = {*self.last, *(name for _, name in self.best)}
         for name in set(self._superseded) - kept:
-            shutil.rmtree(directory / name, ignore_errors=True)
+            states.discard(directory, name)
         self._superseded = []
         remove_leftovers(directory)
 
@@ -293,7 +303,7 @@ class Checkpoint:
                 "state is on the disk", run.bus.name_of(self), path, ", ".join(others),
                 "is" if len(others) == 1 else "are",
             )  # fmt: skip
-        self._superseded = sorted({*self._superseded, *here} - kept)
+        self._superseded = sorted(here - kept)  # nothing else that a file lists
         if directory is not None and here:
             self._point(run, directory)
 
@@ -371,7 +381,12 @@ class Checkpoint:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the states of before; with the best, if it is the best of the same metric."""
+        """Go on with the states of before; with the best, if it is the best of the same metric.
+
+        Raises:
+            CheckpointError: it is the section of something else.
+        """
+        sections.check(state, _SECTION, "checkpoint")
         before = state["monitor"] or {"metric": None, "mode": None}
         self.best = []
         if (before["metric"], before["mode"]) == (self.monitor, self.mode):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from trainbus.builtin.monitor import Monitor
+from trainbus.builtin.monitor import SECTION, Monitor
+from trainbus.checkpoints import sections
 from trainbus.errors import PluginError
 from trainbus.events.markers import hookimpl
+from trainbus.storage.untrusted import fields, whole
 
 if TYPE_CHECKING:
     from trainbus.engine.loop import Loop
@@ -90,6 +92,7 @@ class EarlyStopping:
         return {"monitor": self._monitor.state_dict(), "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on waiting."""
+        """Go on waiting. Raises `CheckpointError` for the section of something else."""
+        sections.check(state, fields({"monitor": SECTION, "waited": whole()}), "early_stopping")
         self._monitor.load_state_dict(state["monitor"])
         self.waited = state["waited"]

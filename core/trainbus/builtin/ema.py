@@ -6,8 +6,10 @@ import logging
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
+from trainbus.checkpoints import sections
 from trainbus.errors import CheckpointError, Control, PluginError, UsageError
 from trainbus.events.markers import hookimpl
+from trainbus.storage.untrusted import fields, mapping, one_of, whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -283,7 +285,12 @@ class EMA:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with an average of before. Raises `CheckpointError` when it does not fit."""
-        average = state["weights"] if "weights" in state else state["average"]
+        from torch import Tensor
+
+        tensors = mapping(one_of(Tensor))
+        shape = fields({"updates": whole()}, {"weights": tensors, "average": tensors})
+        sections.check(state, shape, "ema")
+        average = state["weights"] if "weights" in state else state.get("average", {})
         if self._model is not None:
             self._find_parameters(self._model)
             here = {name: tuple(value.shape) for name, value in self._parameters.items()}

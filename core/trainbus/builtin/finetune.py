@@ -9,8 +9,10 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from trainbus.checkpoints import sections
 from trainbus.errors import CheckpointError, PluginError, UsageError
 from trainbus.events.markers import hookimpl
+from trainbus.storage.untrusted import fields, listed, text, whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -242,8 +244,10 @@ class Finetune:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Freeze as it was. Raises `CheckpointError` for a checkpoint of another schedule."""
+        shape = fields({"parts": listed(listed(text())), "open": whole(0, len(self._parts))})
         if not self._parts:
             return
+        sections.check(state, shape, "finetune")
         if state["parts"] != [list(part.parameters) for part in self._parts]:
             raise CheckpointError(
                 "finetune: the checkpoint was written with another body or schedule; resume "

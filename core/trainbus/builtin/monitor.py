@@ -6,9 +6,20 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainbus.errors import PluginError, UsageError, nearest
+from trainbus.storage.untrusted import choice, fields, maybe, number, text, whole
 
 if TYPE_CHECKING:
     from trainbus.engine.loop import Loop
+
+#: What a monitor keeps in a checkpoint.
+SECTION = fields(
+    {
+        "metric": text(),
+        "mode": choice("min", "max"),
+        "best": maybe(number),
+        "seen": whole(),
+    }
+)
 
 
 class Monitor:

@@ -8,8 +8,10 @@ from collections.abc import Generator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from trainbus.checkpoints import sections
 from trainbus.errors import PluginError, UsageError
 from trainbus.events.markers import hookimpl
+from trainbus.storage.untrusted import fields, whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -299,7 +301,8 @@ class OOM:
         return {"parts": self.parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with as many parts."""
+        """Go on with as many parts. Raises `CheckpointError` for the section of something else."""
+        sections.check(state, fields({"parts": whole(1, 2**20)}), "oom")
         self.parts = state["parts"]
 
 

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainbus.builtin.accumulate import Accumulate
-from trainbus.builtin.monitor import Monitor
+from trainbus.builtin.monitor import SECTION as MONITOR, Monitor
+from trainbus.checkpoints import sections
 from trainbus.errors import CheckpointError, PluginError, UsageError
 from trainbus.events.markers import hookimpl
+from trainbus.storage.untrusted import fields, listed, mapping, one_of, text
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -24,6 +26,17 @@ logger = logging.getLogger("trainbus")
 _DIV, _FINAL_DIV, _MOMENTUM = 25.0, 1e5, (0.95, 0.85, 0.95)
 #: The part of the run in which the learning rate rises, by the name of the schedule.
 _WARMUP = {"one_cycle": 0.25, "warmup_cosine": 0.05}
+
+_STATES = listed(mapping())
+_SECTION = fields(
+    {
+        "kinds": listed(text()),
+        "schedulers": _STATES,
+        "given": _STATES,
+        "moved": listed(one_of(bool)),
+        "monitor": MONITOR,
+    }
+)
 
 
 class Schedule:
@@ -239,6 +252,7 @@ class Schedule:
         """Go on from there; before the first epoch there are no schedulers yet, and it waits."""
         if not state:
             return
+        sections.check(state, _SECTION, "schedule")
         if self.schedulers:
             self._restore(state)
         else:
@@ -253,10 +267,13 @@ class Schedule:
                 f"the checkpoint has the schedulers {state['kinds']}, this run {kinds}; give the "
                 "schedule that it was written with"
             )
+        counts = {len(state[name]) for name in ("kinds", "schedulers", "given", "moved")}
+        if len(counts) > 1:
+            raise CheckpointError("the section of schedule tells of other schedulers than it names")
         pairs = zip(self.schedulers, state["schedulers"], state["given"], strict=True)
         for scheduler, saved, before in pairs:
             values, changes = given.merged(scheduler.state_dict(), before, saved)
-            scheduler.load_state_dict(values)
+            given.put(scheduler, values, f"schedule: {type(scheduler).__name__}")
             for sentence in given.told(f"schedule: {type(scheduler).__name__}", changes):
                 logger.warning("%s", sentence)
         self._moved = list(state["moved"])

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -19,9 +21,12 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
+from trainbus.checkpoints import contents
 from trainbus.checkpoints.states import leading_to
 from trainbus.errors import CheckpointError
+from trainbus.storage import zip_records
 from trainbus.storage.files import make_directory, present, replacing
+from trainbus.storage.untrusted import Unfit, bounded, fields, opened, read_json, whole
 from trainbus.version import __version__
 
 logger = logging.getLogger("trainbus")
@@ -60,8 +65,19 @@ def write(path: Path, parts: Mapping[str, Any], about: Mapping[str, Any]) -> Non
         raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from error
 
 
-def read(path: str | Path, only: Sequence[str] | None = None) -> dict[str, Any]:
+def read(
+    path: str | Path,
+    only: Sequence[str] | None = None,
+    before: Callable[[dict[str, Any]], None] | None = None,
+    mapped: bool = False,
+) -> dict[str, Any]:
     """Read the parts of a checkpoint, or some, to the CPU, after checking every checksum.
+
+    Args:
+        path: its directory.
+        only: the names of the parts.
+        before: looks at the parts before their numbers are read, and raises for what does not fit.
+        mapped: the numbers stay in the files until they are looked at; those have to stay.
 
     Raises:
         CheckpointError: it is missing, damaged, foreign, too new, or holds code.
@@ -69,21 +85,31 @@ def read(path: str | Path, only: Sequence[str] | None = None) -> dict[str, Any]:
     path = place(path)
     manifest = check(path)
     names = manifest["parts"] if only is None else only
-    return {name: load(path / f"{name}.pt", f"{path}: {name}.pt") for name in names}
+    if before is not None:
+        before(_read(path, names, mapped=True))
+    return _read(path, names, mapped)
 
 
-def load(path: Path, label: str) -> Any:
+def _read(path: Path, names: Iterable[str], mapped: bool = False) -> dict[str, Any]:
+    return {name: load(path / f"{name}.pt", f"{path}: {name}.pt", mapped) for name in names}
+
+
+def load(path: Path, label: str, mapped: bool = False) -> Any:
     """Load one file of torch to the CPU, without executing anything that it holds.
 
     Args:
         path: the file.
         label: what messages call it.
+        mapped: the numbers stay in the file until they are looked at; it has to stay as it is.
 
     Raises:
         CheckpointError: it is damaged, or holds code.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with opened(path) as file:
+            mapped &= _is_checked_zip(file)
+        value = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        bounded(value, "it")
     except UnpicklingError as error:
         raise CheckpointError(
             f"{label} holds more than tensors and plain values; since such a file may execute "
@@ -92,6 +118,17 @@ def load(path: Path, label: str) -> Any:
     except Exception as error:  # torch raises many kinds
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(f"{label} cannot be read: {reason}") from error
+    return value
+
+
+def _is_checked_zip(file: BinaryIO) -> bool:
+    """Whether it is an archive, with the records of one; older files of torch's are none."""
+    if not zip_records.is_zip(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        size = os.fstat(file.fileno()).st_size
+        zip_records.checked(archive, size, zip_records.SAVED)
+    return True
 
 
 def place(path: str | Path) -> Path:
@@ -104,18 +141,10 @@ def check(path: str | Path) -> dict[str, Any]:
     path = place(path)
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint {str(path)!r}")
-    try:
-        manifest: dict[str, Any] = json.loads((path / _MANIFEST).read_text("utf-8"))
-        number, parts = manifest["format"], manifest["parts"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path} is no checkpoint of trainbus, or is damaged") from None
-    if number > FORMAT:
-        raise CheckpointError(
-            f"{path} has format {number}, this trainbus reads up to {FORMAT}; upgrade it"
-        )
-    for name, expected in parts.items():
+    manifest = _manifest(path)
+    for name, expected in manifest["parts"].items():
         try:
-            with (path / f"{name}.pt").open("rb") as file:
+            with opened(path / f"{name}.pt") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise CheckpointError(f"{path}: the part {name}.pt cannot be read: {error}") from None
@@ -124,9 +153,32 @@ def check(path: str | Path) -> dict[str, Any]:
     return manifest
 
 
+def check_state(path: str | Path) -> None:
+    """Check that it is whole, and holds the state of a run. Raises `CheckpointError`."""
+    path = Path(path)
+    contents.check(_read(path, check(path)["parts"], mapped=True), str(path))
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = read_json(path / _MANIFEST)
+        fields({"format": whole(1)})(manifest, _MANIFEST)
+        number = manifest["format"]
+        if number <= FORMAT:
+            contents.MANIFEST(manifest, _MANIFEST)
+            return manifest
+    except (OSError, Unfit) as error:
+        raise CheckpointError(
+            f"{path} is no checkpoint of trainbus, or is damaged: {error}"
+        ) from None
+    raise CheckpointError(
+        f"{path} has format {number}, this trainbus reads up to {FORMAT}; upgrade it"
+    )
+
+
 def about(path: Path) -> dict[str, Any]:
-    """What the manifest of a checkpoint that was checked tells of the run."""
-    told: dict[str, Any] = json.loads((path / _MANIFEST).read_text("utf-8"))["about"]
+    """What the manifest of a checkpoint tells of the run. Raises `CheckpointError`."""
+    told: dict[str, Any] = _manifest(path)["about"]
     return told
 
 
@@ -138,25 +190,25 @@ def newest_valid(directory: Path) -> Path | None:
     at, too. A state that was measured only because its run ended there comes behind those that a
     longer run has, and one of an exception behind an ordinary one of the same step.
     """
-    found = _manifests(directory, lambda place: logger.warning(
-        "%s is damaged; trying an older checkpoint", place
+    found = _manifests(directory, lambda error: logger.warning(
+        "%s; trying an older checkpoint", error
     ))  # fmt: skip
     ordinary: dict[int, float] = {}
     for _, about, _ in found:
-        if about["status"] not in BROKEN:
-            step = about["global_step"]
+        if about.get("status") not in BROKEN:
+            step = about.get("global_step", 0)
             ordinary[step] = max(ordinary.get(step, 0), about.get("order", 0))
 
     def newer(entry: tuple[Path, dict[str, Any], str]) -> tuple[bool, float, str]:
         _, about, written = entry
         order = about.get("order", 0)
-        if about["status"] in BROKEN and about["global_step"] in ordinary:
-            order = min(order, ordinary[about["global_step"]] - 0.5)
+        if about.get("status") in BROKEN and (step := about.get("global_step", 0)) in ordinary:
+            order = min(order, ordinary[step] - 0.5)
         return not about.get("measured_last", False), order, written
 
     for path, _, _ in sorted(found, key=newer, reverse=True):
         try:
-            check(path)
+            check_state(path)
         except CheckpointError as error:
             logger.warning("%s; trying an older checkpoint", error)
         else:
@@ -166,23 +218,21 @@ def newest_valid(directory: Path) -> Path | None:
 
 def last_order(directory: Path) -> int:
     """How many states were written, by the newest in a directory; 0 where there is none."""
-    found = _manifests(directory, lambda place: None)
+    found = _manifests(directory, lambda error: None)
     return max((about.get("order", 0) for _, about, _ in found), default=0)
 
 
 def _manifests(
-    directory: Path, damaged: Callable[[Path], None]
+    directory: Path, damaged: Callable[[CheckpointError], None]
 ) -> list[tuple[Path, dict[str, Any], str]]:
     """The states in a directory of states: place, what is told of the run, when it was written."""
     found = []
     for path in chain(directory.glob(f"*/{_MANIFEST}"), directory.glob(f"*/*/{_MANIFEST}")):
         try:
-            manifest = json.loads(path.read_text("utf-8"))
-            told = manifest["about"]
-            _ = told["status"], told["global_step"]
-            found.append((path.parent, told, str(manifest["written"])))
-        except (OSError, ValueError, KeyError, TypeError):
-            damaged(path.parent)
+            manifest = _manifest(path.parent)
+            found.append((path.parent, manifest["about"], manifest["written"]))
+        except CheckpointError as error:
+            damaged(error)
     return found
 
 

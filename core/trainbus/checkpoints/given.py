@@ -6,11 +6,15 @@ at the start; when another run goes on from it, what is given otherwise now is u
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from trainbus.checkpoints import sections
+from trainbus.errors import CheckpointError, TrainbusError
+from trainbus.storage.untrusted import mapping, text
 
 #: Where it stands, what was given then, what is given now, what is used.
 Change = tuple[str, Any, Any, Any]
@@ -68,6 +72,53 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(same, one, other))
     return bool(one == other)
+
+
+def put(owner: Any, state: Any, what: str) -> None:
+    """Have an object take up a state of a file: values, and nothing in place of what it can do.
+
+    Raises:
+        CheckpointError: the state names a method, or is that of something else.
+    """
+    for name in state if isinstance(state, dict) else ():
+        if callable(getattr(type(owner), str(name), None)) or str(name).startswith("__"):
+            raise CheckpointError(f"{what}: the state of the checkpoint has a value for {name!r}")
+    take_up(owner, state, what)
+
+
+def take_up(owner: Any, state: Any, what: str) -> None:
+    """Have an object load a state. Raises `CheckpointError` where it is that of something else."""
+    try:
+        owner.load_state_dict(state)
+    except TrainbusError:
+        raise
+    except Exception as error:  # of any kind: it expects what it wrote itself
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{what} cannot read its state: {reason}") from error
+
+
+def put_attributes(metric: Any, state: Any, what: str) -> None:
+    """Give a metric object the attributes that a file keeps of it: values, and no methods.
+
+    Raises:
+        CheckpointError: the state names a method, or is none.
+    """
+    sections.check(state, mapping(key=text(form=r"(?!__)\w+")), what)
+    for name, value in state.items():
+        fresh = getattr(metric, name, None)
+        if callable(fresh) or callable(getattr(type(metric), name, None)):
+            raise CheckpointError(f"{what}: the state of the checkpoint has a value for {name!r}")
+        if isinstance(fresh, torch.Tensor) and isinstance(value, torch.Tensor):
+            value = value.to(fresh.device)
+        elif hasattr(fresh, "__array__") and isinstance(value, torch.Tensor):
+            value = value.numpy()
+        elif isinstance(fresh, defaultdict):
+            fresh.clear()
+            fresh.update(value)
+            continue
+        elif isinstance(fresh, (dict, set, frozenset, deque, tuple)) and value is not None:
+            value = type(fresh)(value)
+        setattr(metric, name, value)
 
 
 def told(what: str, changes: list[Change]) -> list[str]:

@@ -41,7 +41,7 @@ def resume_from(
         )  # fmt: skip
         if resume == "auto":
             path = None
-    if path is not None and archive.about(path)["status"] in archive.BROKEN:
+    if path is not None and archive.about(path).get("status") in archive.BROKEN:
         logger.warning(
             "%s was written when an exception ended the run: its batch is made again, so that the "
             "end may differ in bits from that of a run that was left alone", path,
@@ -59,7 +59,7 @@ def _run_directory(path: Path) -> Path | None:
 
 def _find(parent: Path, resume: str | Path, name: str) -> Path | None:
     if resume not in ("auto", "best"):
-        archive.check(resume)
+        archive.check_state(resume)
         return archive.place(resume).resolve()  # `best` leads to it
     of_this_name = states_of(parent, name)
     for directory in sorted(of_this_name, key=_newest_last, reverse=True):

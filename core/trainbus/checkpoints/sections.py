@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from trainbus.errors import CheckpointError
+from trainbus.storage.untrusted import Shape, Unfit
 
 T = TypeVar("T")
 
@@ -35,3 +36,11 @@ def taken(who: str, state_dict: Callable[..., T], *arguments: Any) -> T:
         failure = CheckpointError(f"{who}: state_dict failed: {type(error).__name__}: {error}")
         failure.add_note(f"raised by {who}, state_dict")
         raise failure from error
+
+
+def check(section: Any, shape: Shape, who: str) -> None:
+    """Refuse a section that is not of a shape. Raises `CheckpointError`, which names the field."""
+    try:
+        shape(section, "it")
+    except Unfit as error:
+        raise CheckpointError(f"the section of {who} was not written by it: {error}") from None

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from trainbus.storage.files import remove, replacing, sync_directory
+from trainbus.storage.untrusted import Unfit, inside
 
-_NAME = re.compile(r"(?:step|best|exception)-(\d{8,})", re.ASCII)
+#: What the directory of a state is called.
+FORM = r"(?:step|best|exception)-(\d{8,20})"
+_NAME = re.compile(FORM, re.ASCII)
 
 
 def found(directory: Path | None) -> set[str]:
     """The names of the states in a directory."""
     if directory is None or not directory.is_dir():
         return set()
-    return {each.name for each in directory.iterdir() if _NAME.fullmatch(each.name)}
+    return {
+        each.name
+        for each in directory.iterdir()
+        if _NAME.fullmatch(each.name) and not each.is_symlink()
+    }
+
+
+def discard(directory: Path, name: str) -> None:
+    """Remove a state, if it is one of this directory; a link to another place is let be."""
+    with suppress(Unfit):
+        shutil.rmtree(inside(directory, name, form=FORM), ignore_errors=True)
 
 
 def step_of(name: str) -> int:

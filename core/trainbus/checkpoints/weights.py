@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainbus.checkpoints import archive
+from trainbus.checkpoints import archive, contents, sections
 from trainbus.errors import CheckpointError
 from trainbus.storage.files import make_directory, replacing
+from trainbus.storage.untrusted import mapping
 
 _SUFFIX = ".safetensors"
 
@@ -50,7 +51,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         CheckpointError: it is missing, damaged, holds code, or does not fit; the message names
             the keys and shapes that differ.
     """
-    weights = _with_tied(model, read_weights(path))
+    # Shapes are compared before the numbers are read, which go from the file into the model.
+    weights = _with_tied(model, read_weights(path, mapped=True))
     check_fit(model, weights, str(path))
     model.load_state_dict(weights)
 
@@ -70,25 +72,28 @@ def _with_tied(model: nn.Module, weights: dict[str, Any]) -> dict[str, Any]:
     return {**weights, **tied}
 
 
-def read_weights(path: str | Path) -> dict[str, Any]:
-    """The weights of a checkpoint or a file, on the CPU; see `load_weights`."""
+def read_weights(path: str | Path, mapped: bool = False) -> dict[str, Any]:
+    """The weights of a checkpoint or a file, on the CPU; see `load_weights`.
+
+    With `mapped` the numbers stay in the file until they are looked at.
+    """
     path = archive.place(path)
     if path.is_dir():
-        return _of_checkpoint(path)
+        return _of_checkpoint(path, mapped)
     if not path.exists():
         raise CheckpointError(f"there is no file {str(path)!r}")
     if path.suffix == _SUFFIX:
         return _read_safetensors(path)
-    weights = archive.load(path, str(path))
-    if not isinstance(weights, Mapping):
+    weights = archive.load(path, str(path), mapped)
+    if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
         raise CheckpointError(f"{path} holds a {type(weights).__name__}, and no weights by name")
     return dict(weights)
 
 
 def check_fit(model: nn.Module, weights: Mapping[str, Any], source: str) -> None:
     """Raise `CheckpointError` with the names and shapes that differ."""
-    here = {name: tuple(value.shape) for name, value in _tensors(model.state_dict())}
-    there = {name: tuple(value.shape) for name, value in _tensors(weights)}
+    here = {name: _form(value) for name, value in model.state_dict().items()}
+    there = {name: _form(value) for name, value in weights.items()}
     problems = [f"only in the model: {name}" for name in here if name not in there]
     problems += [f"only in the file: {name}" for name in there if name not in here]
     problems += [
@@ -100,21 +105,33 @@ def check_fit(model: nn.Module, weights: Mapping[str, Any], source: str) -> None
         raise CheckpointError(f"{source} does not fit the model:\n  " + "\n  ".join(problems))
 
 
+def _form(value: Any) -> Any:
+    """What has to be the same for a value to be copied; of tensors mostly the shape."""
+    if not isinstance(value, Tensor):
+        return "no tensor"
+    shape, kind = tuple(value.shape), value.layout
+    return shape if kind is torch.strided and not value.is_quantized else (shape, str(value.dtype))
+
+
 def _tensors(state: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
     return [(name, value) for name, value in state.items() if isinstance(value, Tensor)]
 
 
-def _of_checkpoint(path: Path) -> dict[str, Any]:
-    parts = archive.read(path, ("model", "plugins"))
+def _of_checkpoint(path: Path, mapped: bool) -> dict[str, Any]:
+    only = ("model", "plugins")
+    parts = archive.read(path, only, mapped=mapped)
+    contents.check(parts, str(path), only)
     model: dict[str, Any] = parts["model"]
     validated: dict[str, Any] = {}
-    for section in parts["plugins"].values():
-        validated.update(section.get("weights", {}))
+    for name, section in parts["plugins"].items():
+        weights = section.get("weights", {})
+        sections.check(weights, mapping(), f"{name}, its weights")
+        validated |= {key: value for key, value in weights.items() if isinstance(value, Tensor)}
     # A tensor with two names (tied weights) is in a plugin's section under one of them.
     by_place = {
         model[name].data_ptr(): value
         for name, value in validated.items()
-        if name in model and value.numel()
+        if isinstance(model.get(name), Tensor) and value.numel()
     }
     return {
         name: by_place.get(value.data_ptr(), value) if isinstance(value, Tensor) else value

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from trainbus import batches
+from trainbus.errors import CheckpointError
 
 
 def of(loader: object) -> list[Any]:
@@ -30,9 +31,15 @@ def states_of(loader: object) -> list[Any]:
 
 
 def put_back(loader: object, states: list[Any]) -> None:
-    """Put back what `states_of` told."""
+    """Put back what `states_of` told. Raises `CheckpointError` for what does not fit."""
     for generator, state in zip(of(loader), states, strict=False):
-        set_state(generator, state)
+        try:
+            set_state(generator, state)
+        except Exception as error:  # of any kind
+            kind = type(generator).__name__
+            raise CheckpointError(
+                f"the checkpoint has no state for the {kind} of the loader: {error}"
+            ) from error
 
 
 def is_generator(value: Any) -> bool:

@@ -83,7 +83,9 @@ class Defaults:
     @hookimpl(trylast=True)
     def load_checkpoint(self, run: Loop, path: Path) -> bool:
         """Read it without executing anything that it holds."""
-        state.restore(run, archive.read(path), str(path))
+        source = str(path)
+        parts = archive.read(path, before=lambda outline: state.check_fit(run, outline, source))
+        state.restore(run, parts, source)
         return True
 
 

@@ -65,10 +65,6 @@ class Loop(Step):
         #: What was given to each optimizer, by group; and what the task keeps besides modules.
         self.given_options: list[list[dict[str, Any]]] = []
         self.task_state: TaskState | None = None
-        #: A checkpoint was begun to be loaded, and is not yet in all that it belongs to.
-        self.is_half_restored = False
-        #: States of all runs of this name up to here, counted on the disk before the first.
-        self.states_written: int | None = None
         #: The epoch is left before its end: it is owed, and no end of it is counted.
         self._cut_short = False
 
@@ -375,10 +371,10 @@ class Loop(Step):
             self.flush()
             log, saved = self.buffer.state_dict(), self.position.saved
             kept = (self.epoch, self.epochs_done, self.skipped_steps)
-        self.is_half_restored = True  # and stays so, if anything of it fails
+        self.position.is_half_restored = True  # and stays so, if anything of it fails
         self.bus.load_checkpoint(self, Path(path))
         self.fire("on_checkpoint_loaded", Path(path))
-        self.is_half_restored = False
+        self.position.is_half_restored = False
         if keep_place:
             self.buffer.load_state_dict(log)
             self.position.restore(saved)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from trainbus.checkpoints import given
+from trainbus.checkpoints import given, optimizer_values
 from trainbus.errors import CheckpointError
 
 
@@ -53,6 +53,7 @@ def fitting(
         raise CheckpointError(
             f"{source} holds {len(saved)} optimizers, the task has {len(optimizers)}"
         )
+    optimizer_values.check_described(descriptions, saved, source)
     states: list[dict[str, Any]] = []
     told: list[str] = []
     for number, optimizer in enumerate(optimizers):
@@ -66,6 +67,7 @@ def fitting(
             )
         groups = _matched(_names(optimizer, task), about["names"], f"{source}: {what}")
         state = _ordered(saved[number], groups)
+        optimizer_values.check(optimizer, state, f"{source}: {what}")
         for index, (there, _) in enumerate(groups):
             group = state["param_groups"][index]
             more = _given_otherwise(group, about["given"][there], at_start[number][index])

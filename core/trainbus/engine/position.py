@@ -17,6 +17,7 @@ from typing import Any, Literal
 from torch.utils.data import DataLoader
 
 from trainbus import batches
+from trainbus.checkpoints import given
 from trainbus.devices import generators
 from trainbus.engine.step import Step
 from trainbus.errors import CheckpointError
@@ -53,6 +54,10 @@ class Position:
         #: Samples that stand before the pass's first batch beyond those of whole batches: it began
         #: with batches of another size. Less than none, where it has more batches for that.
         self._offset = 0
+        #: A checkpoint was begun to be loaded, and is not yet in all that it belongs to.
+        self.is_half_restored = False
+        #: States of all runs of this name up to here, counted on the disk before the first.
+        self.states_written: int | None = None
 
     def start(self, run: Step, loader: Iterable[Any]) -> tuple[int, Iterable[Any]]:
         """Where a training pass begins: the index of its first batch, and the batches from it."""
@@ -223,7 +228,7 @@ def _behind(
     elif callable(start_at := getattr(inner, "start_at", None)):
         start_at(done)
     elif saved["loader"] is not None and hasattr(inner, "load_state_dict"):
-        inner.load_state_dict(saved["loader"])
+        given.put(inner, saved["loader"], type(inner).__name__)
     else:
         same = done == saved["batches"]  # with batches of another size the last is another one
         return _read_up_to(iter(run.loader), done, saved["last_batch"] if same else [])

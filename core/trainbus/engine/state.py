@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from trainbus.checkpoints import archive, weights
+from trainbus.checkpoints import archive, contents, given, weights
 from trainbus.checkpoints.resume import states_of
 from trainbus.checkpoints.sections import Stateful, taken
 from trainbus.engine import optimizer_state
@@ -35,13 +36,13 @@ def about(run: Loop) -> dict[str, Any]:
 
 def _next_order(run: Loop) -> int:
     """A count that rises with each state of all runs of this name, whatever clocks say."""
-    if run.states_written is None:
+    if run.position.states_written is None:
         directories = states_of(Path(run.trainer.run_dir), run.name)
         if run.has_dir:  # of another name, perhaps: a run that was copied
             directories.append(run.dir / "checkpoints")
-        run.states_written = max(map(archive.last_order, directories), default=0)
-    run.states_written += 1
-    return run.states_written
+        run.position.states_written = max(map(archive.last_order, directories), default=0)
+    run.position.states_written += 1
+    return run.position.states_written
 
 
 def _stateful(run: Loop) -> dict[str, Stateful]:
@@ -84,12 +85,18 @@ def check(run: Loop) -> None:
     archive.plain_tensors(capture(run), "the state of the run")
 
 
+def check_fit(run: Loop, parts: Mapping[str, Any], source: str) -> None:
+    """Compare parts with a run. Raises `CheckpointError` for what does not fit."""
+    contents.check(parts, source)
+    weights.check_fit(run.task, parts["model"], source)
+
+
 def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
     """Put the parts into a run. Raises `CheckpointError` for what does not fit."""
+    check_fit(run, parts, source)
     loop = parts["loop"]
     told: list[str] = []
     states: list[dict[str, Any]] = []
-    weights.check_fit(run.task, parts["model"], source)
     if run.optimizers:
         states, told = optimizer_state.fitting(
             run.optimizers, run.task, run.given_options, parts["optimizers"], loop["optimizers"],
@@ -110,7 +117,7 @@ def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
     sections = dict(parts["plugins"])
     for name, plugin in run.bus.plugins.items():
         if name in sections and isinstance(plugin, Stateful):
-            plugin.load_state_dict(sections.pop(name))
+            given.take_up(plugin, sections.pop(name), f"{source}: {name}")
     run.kept_sections = sections
     without = [name for name in _stateful(run) if name not in parts["plugins"]]
     made_with = ", ".join(loop["made_with"]) or "none"

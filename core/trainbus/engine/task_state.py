@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainbus.checkpoints import archive, given
+from trainbus.checkpoints import archive, given, sections
 from trainbus.devices import generators
 from trainbus.errors import CheckpointError
+from trainbus.storage.untrusted import mapping
 
 _OF_TORCH = set(vars(nn.Module()))
 
@@ -79,6 +80,9 @@ class TaskState:
         Raises:
             CheckpointError: the task does not keep what was saved.
         """
+        sections.check(state, mapping(), "the task")
+        before = state.get("given", {})
+        sections.check(before, mapping(), "the task, as it was given")
         missing = [name for name in state if name not in self._objects and name != "given"]
         if missing:
             raise CheckpointError(
@@ -93,10 +97,10 @@ class TaskState:
                 generators.set_state(each, state[name])
                 continue
             if _is_metric(each):
-                _set_metric_state(each, state[name])
+                given.put_attributes(each, state[name], f"{name} of the task")
                 continue
-            values, changes = given.merged(each.state_dict(), state["given"].get(name), state[name])
-            each.load_state_dict(values)
+            values, changes = given.merged(each.state_dict(), before.get(name), state[name])
+            given.put(each, values, f"{name} of the task")
             told += given.told(f"{name} of the task", changes)
         return told
 
@@ -130,19 +134,3 @@ def _metric_state(metric: Any) -> dict[str, Any]:
         with suppress(CheckpointError):  # what cannot be saved is no number that was gathered
             state.update(archive.plain_tensors({name: given.plain(value)}, "metric"))
     return state
-
-
-def _set_metric_state(metric: Any, state: Mapping[str, Any]) -> None:
-    for name, value in state.items():
-        fresh = getattr(metric, name, None)
-        if isinstance(fresh, torch.Tensor) and isinstance(value, torch.Tensor):
-            value = value.to(fresh.device)
-        elif hasattr(fresh, "__array__") and isinstance(value, torch.Tensor):
-            value = value.numpy()
-        elif isinstance(fresh, defaultdict):
-            fresh.clear()
-            fresh.update(value)
-            continue
-        elif isinstance(fresh, (dict, set, frozenset, deque, tuple)) and value is not None:
-            value = type(fresh)(value)
-        setattr(metric, name, value)

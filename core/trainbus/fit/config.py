@@ -335,7 +335,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"there is no file {str(path)!r}{nearest(path.name, near_names)}")
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None

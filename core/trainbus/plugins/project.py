@@ -90,7 +90,7 @@ def _tell_foreign(path: Path, why: str) -> None:
 def _read(path: Path) -> Any:
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         if path.name == "pyproject.toml":  # another tool's concern
             return {}
         what = "cannot be read" if isinstance(error, OSError) else "not valid TOML"

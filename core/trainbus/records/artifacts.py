@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainbus.errors import RecordRejected
+from trainbus.records.journal_schema import artifact_path
 from trainbus.records.values import plain
 from trainbus.storage.files import cut, make_directory, replacing
 
@@ -113,7 +114,7 @@ def restore(body: Mapping[str, Any], step: int, time: float, directory: Path) ->
     Raises:
         RecordRejected: its file is gone, is not the one that was logged, or no regular file.
     """
-    path = directory / body["path"]  # an absolute one stays what it is
+    path = artifact_path(body, directory)
     what = f"{body['kind']} {body['name']!r} of step {step}"
     if not path.exists():
         raise RecordRejected(f"{what}: {path} is not there any more")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from trainbus.errors import JournalError
+from trainbus.records import journal_schema as schema
+from trainbus.records.journal_schema import explained
 from trainbus.storage.files import remove, replacing, sync_directory
 from trainbus.storage.lock import FILE_NAME as LOCK, lock
 
@@ -19,25 +21,6 @@ class _Closes(Protocol):
 
 C = TypeVar("C", bound=_Closes)
 
-_VERSION = 1
-_SCHEMA = f"""
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE records (
-    record INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, step INTEGER NOT NULL,
-    body TEXT NOT NULL
-);
-CREATE TABLE names (name INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
-CREATE TABLE metrics (
-    name INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, repeat INTEGER NOT NULL,
-    records BLOB NOT NULL, steps BLOB NOT NULL, times BLOB NOT NULL, numbers BLOB NOT NULL
-);
-CREATE INDEX metrics_by_name ON metrics (name, first);
-CREATE INDEX metrics_by_record ON metrics (last);
-CREATE TABLE loggers (
-    name TEXT PRIMARY KEY, position INTEGER NOT NULL, state TEXT NOT NULL, ended INTEGER NOT NULL
-);
-PRAGMA user_version = {_VERSION};
-"""
 #: Files that SQLite keeps beside a database that is open, or was when its process was killed.
 _BESIDE = ("-wal", "-shm")
 #: Seconds to wait for another program that holds the database.
@@ -55,13 +38,11 @@ def to_write(path: Path) -> sqlite3.Connection:
         JournalError: it cannot be written, is damaged, or another program's.
     """
     with explained(path, "cannot write"):
+        schema.check_beside(path)
         path.touch(0o600)  # what a run logs is its owner's to show
     with explained(path, "cannot write"), or_closed(_connect(str(path))) as connection:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-        if tables and not {"about", "records", "metrics"} <= tables:
-            raise JournalError(f"{path} is a database of another program, and no journal")
-        if not tables:
-            connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        if not connection.execute("SELECT name FROM sqlite_master").fetchall():
+            connection.executescript(f"BEGIN IMMEDIATE; {schema.TABLES} COMMIT;")
         _check_format(path, connection)
         # Readers do not wait for the writer. A killed process loses nothing of what was
         # committed; a power cut may lose the last seconds, and the file still opens.
@@ -77,6 +58,7 @@ def to_read(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise JournalError(f"{path.parent} has no {path.name}: no run logged there")
     with explained(path, "cannot read"):
+        schema.check_beside(path)
         # A reader that could write would take itself for the last user, where the writer's locks
         # were lost, and remove the log under it. `immutable` is for a medium that takes no
         # writing: of a log there, nothing is read.
@@ -146,15 +128,6 @@ def set_aside(path: Path) -> Path:
     return kept
 
 
-@contextmanager
-def explained(path: Path, what: str) -> Iterator[None]:
-    """What SQLite says, with the file that it says it of."""
-    try:
-        yield
-    except (sqlite3.Error, OSError, ValueError, KeyError, OverflowError) as error:
-        raise JournalError(f"{what} {path}: {error}") from error
-
-
 def _connect(where: str) -> sqlite3.Connection:
     return sqlite3.connect(
         where, timeout=_PATIENCE, check_same_thread=False, isolation_level=None,
@@ -179,7 +152,8 @@ def _execute(connection: sqlite3.Connection, query: str) -> object:
 
 def _check_format(path: Path, connection: sqlite3.Connection) -> None:
     version = _execute(connection, "PRAGMA user_version")
-    if version != _VERSION:
+    if version and version != schema.VERSION:
         raise UnknownFormat(
-            f"{path} is a journal of format {version}, this trainbus reads format {_VERSION}"
+            f"{path} is a journal of format {version}, this trainbus reads format {schema.VERSION}"
         )
+    schema.check_tables(connection)

@@ -14,9 +14,10 @@ from sys import stderr
 from time import monotonic
 from typing import Any
 
-from trainbus.errors import JournalError, RecordRejected
+from trainbus.errors import JournalError, PluginError, RecordRejected
 from trainbus.records import artifacts
 from trainbus.records.journal import JournalFile, LoggerState, Record
+from trainbus.storage.untrusted import Shape, Unfit, inside
 
 logger = logging.getLogger("trainbus")
 
@@ -56,6 +57,31 @@ class RunInfo:
     replay: bool = False
     #: This process among those of the run.
     rank: int = 0
+
+    def check_state(self, fits: Shape, who: str) -> None:
+        """Refuse a state that a logger did not keep; the journal may be somebody else's.
+
+        Args:
+            fits: the shape of what it keeps, of `trainbus.storage.untrusted`.
+            who: the logger in words.
+
+        Raises:
+            PluginError: with the field; a replay with `--again` does without the state.
+        """
+        try:
+            fits(self.state, "the state")
+        except Unfit as error:
+            raise PluginError(
+                f"{who} did not write what the journal in {self.dir} keeps for it: {error}; "
+                "`trainbus replay --again` sends the run as a new one"
+            ) from None
+
+    def place(self, name: str, who: str) -> Path:
+        """A directory of its own in the run's. Raises `PluginError` where a link stands for it."""
+        try:
+            return inside(self.dir, name)
+        except Unfit as error:
+            raise PluginError(f"{who}: {error}") from None
 
     def first_time(self, key: str) -> bool:
         """True for the first call with this key (`@hookimpl(once=True)`)."""

@@ -12,16 +12,16 @@ import sqlite3
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from trainbus.errors import JournalError, RecordRejected
-from trainbus.records import database, values
-from trainbus.records.series import MetricColumns, Rewind, Series
+from trainbus.records import database, journal_schema as schema, values
+from trainbus.records.journal_schema import explained, refused
+from trainbus.records.series import MetricColumns, Rewind, Series, gone_from
 from trainbus.storage.files import same_file
+from trainbus.storage.untrusted import Shape, maybe, one_of, whole
 
 FILE_NAME = "journal.db"
 #: What a record can be; an `event` is one of the run itself: start, checkpoint, exception, end.
@@ -74,8 +74,11 @@ class JournalFile:
         self._lock = threading.RLock()
         #: What was told of the run here.
         self._about: dict[str, Any] = {}
+        self._patience = schema.Patience(connection)
         self._tail: deque[Record] = deque(maxlen=_TAIL)
-        self._names: dict[str, int] = dict(self._rows("SELECT text, name FROM names"))
+        self._names: dict[str, int] = dict(
+            self._rows("SELECT text, name FROM names", shapes=(schema.NAME, whole()))
+        )
         self._told: dict[str, dict[str, Any]] = {"params": self.params(), "tags": self.tags()}
         #: The number of the newest record.
         self.last = newest[0] if (newest := self.newest()) else 0
@@ -114,7 +117,7 @@ class JournalFile:
         Raises:
             JournalError: it cannot be written.
         """
-        with self._lock, database.explained(self.path, "cannot write"):
+        with self._lock, explained(self.path, "cannot write"):
             try:
                 database.copy(self._connection, self.path, close=True)
                 whole = True
@@ -122,6 +125,7 @@ class JournalFile:
                 self._connection.close()
                 whole = False
             self._connection = database.to_write(self.path)
+            self._patience = schema.Patience(self._connection)
             self._file = self.path.stat()
             if not whole:
                 self._write_again()
@@ -139,11 +143,8 @@ class JournalFile:
 
     def backup(self, path: str | Path) -> None:
         """Copy it to another file, also while a run writes to it. Raises `JournalError`."""
-        with self._lock, database.explained(self.path, "cannot copy"):
-            try:
-                database.copy(self._connection, Path(path))
-            except OSError as error:
-                raise JournalError(f"cannot write {path}: {error}") from error
+        with self._lock, explained(self.path, "cannot copy"):
+            database.copy(self._connection, Path(path))
 
     def close(self) -> None:
         """Close the file; more than once does no harm."""
@@ -168,7 +169,7 @@ class JournalFile:
             JournalError: the file cannot be written.
             RecordRejected: one of them can never be written.
         """
-        with self._lock, database.explained(self.path, "cannot write"), _refused():
+        with self._lock, explained(self.path, "cannot write"), refused():
             number, records = self.last, []
             rows: list[tuple[Any, ...]] = []
             metrics: dict[tuple[str, bool], MetricColumns] = {}
@@ -231,14 +232,14 @@ class JournalFile:
     def tell(self, **about: Any) -> None:
         """Keep facts about the run: any values that JSON can hold. Raises `JournalError`."""
         rows = [(key, json.dumps(value, default=str)) for key, value in about.items()]
-        with self._lock, database.explained(self.path, "cannot write"), self._transaction():
+        with self._lock, explained(self.path, "cannot write"), self._transaction():
             self._connection.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", rows)
         self._about |= about
 
     def set_logger(self, name: str, state: LoggerState) -> None:
         """Keep how far a logger is, and what it wants to remember. Raises `JournalError`."""
         row = (name, state.position, json.dumps(state.state), state.ended)
-        with self._lock, database.explained(self.path, "cannot write"), self._transaction():
+        with self._lock, explained(self.path, "cannot write"), self._transaction():
             self._connection.execute("INSERT OR REPLACE INTO loggers VALUES (?, ?, ?, ?)", row)
 
     @contextmanager
@@ -258,14 +259,10 @@ class JournalFile:
         delivered a second time. With the first value that is another one it goes another way: an
         event `return` tells it, and all that follows is delivered.
         """
-        *_, newest = returns = self._returns()
+        returns = self._returns()
         turns = [e.number for e in self.records("event") if e.body["event"] == "return"]
         # What another way was gone from is not what loggers have, so that it cannot be a repeat.
-        left = [
-            one
-            for one, following in pairwise(returns)
-            if any(one.record < turn < following.record for turn in turns)
-        ]
+        left = gone_from(returns, turns)
 
         def behind(name: str) -> dict[int, float]:
             points = self._columns(name).counting(left)
@@ -274,10 +271,10 @@ class JournalFile:
                 for record, at, value in zip(
                     points.records, points.steps, points.numbers, strict=True
                 )
-                if newest.voids(record, at)
+                if returns[-1].voids(record, at)
             }
 
-        self._repeatable = _Asked(behind)
+        self._repeatable = values.Asked(behind)
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -300,14 +297,16 @@ class JournalFile:
         """The records behind `first`, up to and with `last`."""
         found: dict[int, Record] = {}
         for number, time, kind, step, body in self._rows(
-            "SELECT * FROM records WHERE record > ? AND record <= ?", first, last
-        ):
-            found[number] = Record(number, kind, time, step, json.loads(body))
+            "SELECT * FROM records WHERE record > ? AND record <= ?", first, last,
+            shapes=schema.ROW_OF_RECORD,
+        ):  # fmt: skip
+            with explained(self.path, "cannot read"):
+                found[number] = Record(number, kind, time, step, schema.body_of(body, kind))
         for name, *blobs in self._rows(
             "SELECT text, records, steps, times, numbers FROM metrics JOIN names USING (name) "
             "WHERE last > ? AND first <= ? AND NOT repeat ORDER BY name", first, last,
         ):  # fmt: skip
-            points = MetricColumns().extend(blobs)
+            points = self._points(blobs)
             begin, end = (bisect_right(points.records, number) for number in (first, last))
             for i in range(begin, end):
                 number = points.records[i]
@@ -320,22 +319,30 @@ class JournalFile:
 
     def about(self) -> dict[str, Any]:
         """What was told about the run."""
-        return {key: json.loads(value) for key, value in self._rows("SELECT * FROM about")}
+        with explained(self.path, "cannot read"):
+            shapes = (schema.NAME, one_of(str))
+            return schema.about_of(self._rows("SELECT * FROM about", shapes=shapes))
 
     def logger(self, name: str) -> LoggerState:
         """How far a logger is."""
-        rows = self._rows("SELECT position, state, ended FROM loggers WHERE name = ?", name)
+        rows = self._rows(
+            "SELECT position, state, ended FROM loggers WHERE name = ?", name,
+            shapes=(whole(), one_of(str), whole()),
+        )  # fmt: skip
         for position, state, ended in rows:
-            return LoggerState(position, json.loads(state), bool(ended))
+            with explained(self.path, "cannot read"):
+                return LoggerState(position, schema.state_of(state), bool(ended))
         return LoggerState(0, {}, False)
 
     def loggers(self) -> dict[str, LoggerState]:
         """How far each logger is that this run ever had."""
-        return {name: self.logger(name) for (name,) in self._rows("SELECT name FROM loggers")}
+        rows = self._rows("SELECT name FROM loggers", shapes=(schema.NAME,))
+        return {name: self.logger(name) for (name,) in rows}
 
     def names(self) -> list[str]:
         """The names of the metrics, sorted."""
-        return [name for (name,) in self._rows("SELECT text FROM names ORDER BY text")]
+        rows = self._rows("SELECT text FROM names ORDER BY text", shapes=(schema.NAME,))
+        return [name for (name,) in rows]
 
     def series(self, name: str) -> Series:
         """One metric in the order it was logged.
@@ -348,7 +355,7 @@ class JournalFile:
     def latest(self) -> dict[str, float]:
         """The value of each metric that was logged last; whole metrics are not read for it."""
         return {
-            name: MetricColumns().extend(blobs).numbers[-1]
+            name: self._points(blobs).numbers[-1]
             for name, *blobs in self._rows(
                 "SELECT text, records, steps, times, numbers FROM metrics JOIN names USING (name) "
                 "WHERE (name, first) IN (SELECT name, max(first) FROM metrics GROUP BY name) "
@@ -358,14 +365,25 @@ class JournalFile:
 
     def newest(self, before: int = 2**62) -> tuple[int, int, float] | None:
         """Number, step and time of the last record before a number, repeats included."""
-        rows = self._rows("SELECT max(record), step, time FROM records WHERE record < ?", before)
+        rows = self._rows(
+            "SELECT max(record), step, time FROM records WHERE record < ?", before,
+            shapes=(maybe(whole()), maybe(whole(-(2**63))), maybe(schema.MOMENT)),
+        )  # fmt: skip
         for last, *blobs in self._rows(
             "SELECT last, records, steps, times, numbers FROM metrics WHERE last < ? "
             "ORDER BY last DESC LIMIT 1", before,
         ):  # fmt: skip
-            points = MetricColumns().extend(blobs)
+            points = self._points(blobs)
+            with explained(self.path, "cannot read"):
+                whole()(last, "the number of the newest record")
+                schema.MOMENT(points.times[-1], "its time")
             rows.append((last, points.steps[-1], points.times[-1]))
         return max((row for row in rows if row[0] is not None), default=None)
+
+    def _points(self, blobs: Sequence[bytes], points: MetricColumns | None = None) -> MetricColumns:
+        """The points of one row, behind those of others. Raises `JournalError`."""
+        with explained(self.path, "cannot read"):
+            return (MetricColumns() if points is None else points).extend(blobs)
 
     def _columns(self, name: str) -> MetricColumns:
         points = MetricColumns()
@@ -373,7 +391,7 @@ class JournalFile:
             "SELECT records, steps, times, numbers FROM metrics JOIN names USING (name) "
             "WHERE text = ? ORDER BY first", name,
         ):  # fmt: skip
-            points.extend(blobs)
+            self._points(blobs, points)
         return points
 
     def params(self) -> dict[str, Any]:
@@ -392,12 +410,15 @@ class JournalFile:
 
     def records(self, kind: RecordKind) -> list[Record]:
         """The records of a kind other than metrics, in order."""
-        return [
-            Record(number, kind, time, step, json.loads(body))
-            for number, time, step, body in self._rows(
-                "SELECT record, time, step, body FROM records WHERE kind = ? ORDER BY record", kind
-            )
-        ]
+        rows = self._rows(
+            "SELECT record, time, kind, step, body FROM records WHERE kind = ? ORDER BY record",
+            kind, shapes=schema.ROW_OF_RECORD,
+        )  # fmt: skip
+        with explained(self.path, "cannot read"):
+            return [
+                Record(number, kind, time, step, schema.body_of(body, kind))
+                for number, time, _, step, body in rows
+            ]
 
     def _returns(self) -> list[Rewind]:
         """Where the run went on from an earlier step."""
@@ -411,26 +432,11 @@ class JournalFile:
                 returns.append(Rewind(event.number, event.step, saved.get(path)))
         return returns
 
-    def _rows(self, query: str, *values: Any) -> list[Any]:
-        with self._lock, database.explained(self.path, "cannot read"):
-            return self._connection.execute(query, values).fetchall()
-
-
-class _Asked(dict[str, dict[int, float]]):
-    """Values by metric and step, each metric read when it is first asked for."""
-
-    def __init__(self, read: Callable[[str], dict[int, float]]) -> None:
-        self.read = read
-
-    def __missing__(self, name: str) -> dict[int, float]:
-        self[name] = found = self.read(name)
-        return found
-
-
-@contextmanager
-def _refused() -> Iterator[None]:
-    """Tell a record that no file can hold from a file that cannot be written."""
-    try:
-        yield
-    except (ValueError, TypeError, OverflowError, sqlite3.InterfaceError) as error:
-        raise RecordRejected(f"{type(error).__name__}: {error}") from error
+    def _rows(self, query: str, *values: Any, shapes: tuple[Shape, ...] = ()) -> list[Any]:
+        """What a query finds, whose columns are of these shapes."""
+        with self._lock, explained(self.path, "cannot read"):
+            with self._patience:
+                rows = self._connection.execute(query, values).fetchall()
+            for row in rows if shapes else ():
+                schema.check_row(row, shapes, "a row")
+            return rows

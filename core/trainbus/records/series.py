@@ -7,6 +7,7 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 
@@ -35,6 +36,15 @@ class Rewind(NamedTuple):
         return step > self.step or (self.kept is not None and record > self.kept)
 
 
+def gone_from(returns: Sequence[Rewind], turns: Sequence[int]) -> list[Rewind]:
+    """The returns behind which the run went another way, by the records that tell of that."""
+    return [
+        one
+        for one, following in pairwise(returns)
+        if any(one.record < turn < following.record for turn in turns)
+    ]
+
+
 class MetricColumns:
     """Points of one metric: numbers of records, steps, times, values."""
 
@@ -56,6 +66,8 @@ class MetricColumns:
 
     def extend(self, blobs: Sequence[bytes]) -> MetricColumns:
         """Add points of which the columns are given as little-endian bytes."""
+        if len({len(blob) for blob in blobs}) > 1 or not all(type(b) is bytes for b in blobs):
+            raise ValueError("the columns of a metric are no bytes, or of different lengths")
         for column, blob in zip(self.all, blobs, strict=True):
             part = array(column.typecode, blob)
             if sys.byteorder == "big":

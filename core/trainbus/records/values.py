@@ -27,6 +27,17 @@ def repeats(
     return found, differs
 
 
+class Asked(dict[str, dict[int, float]]):
+    """Values by metric and step, each metric read when it is first asked for."""
+
+    def __init__(self, read: Callable[[str], dict[int, float]]) -> None:
+        self.read = read
+
+    def __missing__(self, name: str) -> dict[int, float]:
+        self[name] = found = self.read(name)
+        return found
+
+
 class ReadOnly(dict[str, Any]):
     """A mapping that no listener can change for the others; a copy of it is a plain `dict`."""
 

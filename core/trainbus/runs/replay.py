@@ -77,6 +77,8 @@ def replay(names: Sequence[str], parent: Path, to: str, again: bool, patience: f
 def _replay(directory: Path, logger: Logger, again: bool, patience: float) -> bool:
     run = StoredRun(directory)  # or there is no journal
     run.close()
+    if run.journal.path.is_symlink():
+        raise JournalError(f"{run.journal.path} is a link: what is sent would be noted elsewhere")
     try:
         held = lock(directory)
     except OSError as error:
@@ -104,9 +106,10 @@ def _send(run: StoredRun, path: Path, logger: Logger, again: bool, patience: flo
                 terminal.say(f"{logger.name} has all {journal.last:,} records of {what}")
                 return True
             about = journal.about()
-            header = dict(about["header"])
+            header = dict(about.get("header", {}))
             info = RunInfo(
-                about["name"], about["id"], run.dir.absolute(), about["started"], dict(header),
+                about["name"], about.get("id", run.id), run.dir.absolute(), run.started,
+                dict(header),
                 replay=True, rank=rank,
             )  # fmt: skip
         delivery = Delivery(

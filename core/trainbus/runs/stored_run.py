@@ -16,7 +16,7 @@ from pathlib import Path
 from time import time
 from typing import Any, Literal
 
-from trainbus.errors import JournalError, UsageError, nearest
+from trainbus.errors import JournalError, TrainbusError, UsageError, nearest
 from trainbus.records.journal import FILE_NAME, JournalFile, Record
 from trainbus.records.series import Series
 from trainbus.storage.files import shown
@@ -41,9 +41,13 @@ class StoredRun:
     def __init__(self, directory: Path) -> None:
         self.dir = directory
         self.journal = JournalFile.open(directory / FILE_NAME)
-        with explained(directory):
-            self.about = self.journal.about()
-            self.events: list[Record] = self.journal.records("event")
+        try:
+            with explained(directory):
+                self.about = self.journal.about()
+                self.events: list[Record] = self.journal.records("event")
+        except BaseException:
+            self.journal.close()
+            raise
 
     @property
     def id(self) -> str:
@@ -131,9 +135,9 @@ def explained(directory: Path) -> Iterator[None]:
     """What goes wrong in here is the fault of what the journal holds."""
     try:
         yield
-    except JournalError:
+    except (TrainbusError, OSError):  # the latter of what is written meanwhile
         raise
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise JournalError(f"cannot read {directory / FILE_NAME}: {reason}") from error
 

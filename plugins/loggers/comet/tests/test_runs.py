@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -135,7 +136,20 @@ def test_temporary_files_that_are_gone_are_reported(batches, caplog):
         before.state["open"] = str(Path("gone").absolute())
         journal.set_logger("comet", before)
     fit(batches, offline(), epochs=2, resume="auto")
-    assert f"is gone with {Path('gone').absolute()}" in caplog.text
+    assert f"is gone with {Path(tempfile.gettempdir(), 'gone')}" in caplog.text
+
+
+def test_what_a_journal_names_is_packed_only_if_it_is_of_this_experiment(batches, tmp_path):
+    run = fit(batches, offline())
+    place = Path(tempfile.mkdtemp())
+    (place / "messages.json").write_text("of somebody else\n")
+    with JournalFile.create(run.dir / "journal.db") as journal:
+        before = journal.logger("comet")
+        before.state["open"] = str(place)
+        journal.set_logger("comet", before)
+    fit(batches, offline(), epochs=2, resume="auto")
+    assert (place / "messages.json").read_text() == "of somebody else\n"
+    assert not list((run.dir / "comet").glob(f"*{place.name}*"))
 
 
 # --- credentials, connections, the SDK ------------------------------------------------------------

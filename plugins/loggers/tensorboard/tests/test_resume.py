@@ -3,7 +3,7 @@
 import pytest
 from tensorboard.plugins.hparams import api_pb2, metadata
 
-from trainbus import Trainer
+from trainbus import PluginError, Trainer
 from trainbus.builtin import Checkpoint
 from trainbus.testing import Line
 from trainbus_tensorboard import TensorBoard
@@ -95,15 +95,46 @@ def test_a_row_whose_beginning_was_not_written_begins_again(info, read, monkeypa
     assert len(events.Tensors(metadata.SESSION_START_INFO_TAG)) == 1
 
 
-def test_a_replay_finds_the_directory_without_the_option_of_its_trainer(info, read, tmp_path):
+def test_a_replay_asks_for_the_directory_elsewhere_that_the_journal_names(info, read, tmp_path):
     run = info()
     TensorBoard(dir=tmp_path / "logs").on_log_start(run)
-    logger, run = TensorBoard(), info(run.state)
+    with pytest.raises(PluginError, match=r"went to .*logs.*: -o tensorboard\.dir=.*logs"):
+        TensorBoard().on_log_start(info(run.state))
+    logger, run = TensorBoard(dir=tmp_path / "logs"), info(run.state)
     logger.on_log_start(run)
     logger.on_metrics(run, 1, {"loss": 1.0}, 1.0)
     logger.on_log_end(run, "completed")
     assert read(tmp_path / "logs" / run.id).points() == {"loss": [(1, 1.0)]}
     assert run.header["tensorboard"] == "tensorboard --logdir logs"
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"file": "../../mine.txt", "size": 1},
+        {"file": "/etc/passwd", "size": 1},
+        {"file": "events.out.tfevents.1.h.1.1", "size": -1},
+        {"file": "events.out.tfevents.1.h.1.1", "size": "1"},
+        {"begun": 3},
+        {"params": []},
+    ],
+)
+def test_a_state_that_it_did_not_write_is_refused(info, state, tmp_path):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("a text of the user")
+    with pytest.raises(PluginError, match="did not write what the journal"):
+        TensorBoard().on_log_start(info(state))
+    assert mine.read_text() == "a text of the user"
+
+
+def test_a_link_in_place_of_its_directory_is_refused(info, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    run = info()
+    run.dir.mkdir(parents=True, exist_ok=True)
+    (run.dir / "tensorboard").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(PluginError, match="by a link"):
+        TensorBoard().on_log_start(run)
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 class Marked(Line):

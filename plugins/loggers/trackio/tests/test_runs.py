@@ -156,17 +156,25 @@ def test_on_a_network_file_system_trackio_imports_it_later_and_once(
     assert read(project).run.config["run/status"] == "completed"
 
 
-def test_a_replay_finds_the_run_without_the_options_of_its_trainer(info, project, read, place):
+def test_a_replay_finds_the_run_with_nothing_but_its_directory(info, project, read, place):
     options = {"project": project, "name": "mine", "group": "first", "dir": place}
     run = info()
     Trackio(**options, system_metrics=False).on_log_start(run)
-    logger, run = Trackio(), info(run.state, replay=True)
+    with pytest.raises(PluginError, match=r"-o trackio\.dir="):  # a file names no place
+        Trackio().on_log_start(info(run.state, replay=True))
+    logger, run = Trackio(dir=place), info(run.state, replay=True)
     logger.on_log_start(run)
     logger.on_metrics(run, 1, {"loss": 1.0}, 1e9)
     logger.on_log_end("completed")
     assert read(project).run.name == "mine"
     assert read(project).series("loss") == [(1, 1.0)]
     assert read(project).run.config["_Group"] == "first"
+
+
+@pytest.mark.parametrize("name", ["../mine", "a/../../mine", "/mine", "a//b", "."])
+def test_a_name_in_the_journal_is_no_place(info, project, name):
+    with pytest.raises(PluginError, match="did not write what the journal"):
+        Trackio(project).on_log_start(info({"name": name}))
 
 
 def test_an_artifact_that_trackio_cannot_take_is_left_out(info, project, tmp_path):

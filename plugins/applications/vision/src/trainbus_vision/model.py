@@ -11,6 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from trainbus import UsageError
+from trainbus.storage.untrusted import (
+    Unfit,
+    anything,
+    choice,
+    fields,
+    mapping,
+    maybe,
+    one_of,
+    pair,
+    text,
+    whole,
+    within,
+)
 from trainbus_learner.snapshots import evaluating
 from trainbus_vision.backbones import backbone
 from trainbus_vision.body import Body
@@ -224,8 +237,30 @@ def _take(model: ImageModel, tensors: Mapping[str, Tensor], source: str, arch: s
     )
 
 
+#: What `ImageModel.description` says; a network is one of a library, and never a place to get it.
+_DESCRIPTION = {
+    "arch": text(200, r"\w[\w./-]*"),
+    "outputs": whole(1, 10**7),
+    "channels": whole(1, 10**4),
+    "size": pair(whole(1, 2**15), whole(1, 2**15)),
+    "pixels": one_of(bool),
+    "dropout": maybe(within(0.0, 1.0)),
+    "pretrained": one_of(bool),
+}
+
+
 def rebuild(*, pretrained: bool, size: list[int], **options: Any) -> ImageModel:
-    """The model that `ImageModel.description` describes, with weights of chance: an export's."""
+    """The model that `ImageModel.description` describes, with weights of chance: an export's.
+
+    Raises:
+        UsageError: it describes something else.
+    """
+    described = {"pretrained": pretrained, "size": size, **options}
+    try:
+        mapping(key=choice(*_DESCRIPTION))(described, "the description of a model")
+        fields({"arch": anything, "outputs": anything}, _DESCRIPTION)(described, "it")
+    except Unfit as error:
+        raise UsageError(f"{error}") from None
     model = image_model(**options, size=(size[0], size[1]), pretrained=False)
     model.pretrained = pretrained
     return model

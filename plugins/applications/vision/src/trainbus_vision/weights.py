@@ -14,7 +14,8 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from trainbus import UsageError
+from trainbus import CheckpointError, UsageError
+from trainbus.checkpoints import weights as checkpoint_weights
 from trainbus_vision.normalize import IMAGENET
 
 #: Below this height or width pretrained weights, learned on images of 224 pixels, help little.
@@ -50,16 +51,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UsageError(f"weights={str(path)!r}: there is no such file")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except ImportError:
-        raise UsageError(
-            f"weights={str(path)!r}: reading it needs safetensors: pip install safetensors"
-        ) from None
-    except Exception as error:
+        found = checkpoint_weights.read_weights(path)
+    except CheckpointError as error:
         raise UsageError(
             f"weights={str(path)!r} cannot be read as the tensors of a model: {error}"[:500]
         ) from None

@@ -14,6 +14,7 @@ from uuid import uuid4
 from zlib import crc32
 
 from trainbus import PluginError, RecordRejected, hookimpl
+from trainbus.storage.untrusted import fields, text
 from trainbus_comet.client import import_comet, start
 from trainbus_comet.offline import Written, rescue
 
@@ -24,6 +25,9 @@ __all__ = ["Comet"]
 
 logger = logging.getLogger("trainbus")
 
+_WHO = "plugin 'comet'"
+#: What the journal keeps: the experiment, and the directory of its files in that for such ones.
+_STATE = fields({}, {"key": text(32, "[0-9a-f]{32}"), "open": text()})
 #: Comet cuts longer names, and would mix up those that begin alike.
 _LONGEST_NAME = 100
 
@@ -76,12 +80,13 @@ class Comet:
         """Begin an experiment, or continue the run's own. Raises `PluginError`."""
         self._experiment = self._written = None
         comet_ml = import_comet()
-        directory = run.dir / "comet" if self.dir is None else Path(self.dir).absolute()
+        run.check_state(_STATE, _WHO)
+        directory = Path(self.dir).absolute() if self.dir else run.place("comet", _WHO)
         new = "key" not in run.state
         # Our own key, also at first: without one, Comet joins whatever experiment is alive.
         key = run.state.setdefault("key", uuid4().hex)
         if "open" in run.state:
-            rescue(Path(run.state.pop("open")), directory, key)
+            rescue(Path(run.state.pop("open")).name, directory, key)
         begin = partial(
             start, comet_ml, project=self.project, workspace=self.workspace, key=key,
             name=(self.name or run.id) if new else None, directory=directory,
@@ -99,7 +104,7 @@ class Comet:
         else:
             self._experiment = begin(online=False)
             self._written = Written(self._experiment)
-            run.state["open"] = self._experiment.tmpdir
+            run.state["open"] = Path(self._experiment.tmpdir).name
             if directory.is_relative_to(Path.cwd()):
                 directory = directory.relative_to(Path.cwd())
             run.header["comet"] = f"comet upload {quote(str(directory / key))}-*.zip"

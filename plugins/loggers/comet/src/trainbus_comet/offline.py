@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import tempfile
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 from zipfile import ZipFile, is_zipfile
+
+from trainbus.storage.untrusted import Unfit, choice, fields, inside, read_json
 
 logger = logging.getLogger("trainbus")
 
@@ -58,17 +61,29 @@ class Written:
                 sleep(0.005)
 
 
-def rescue(data: Path, directory: Path, key: str) -> None:
+def _is_of(key: str, temporary: str) -> bool:
+    """Whether such a directory is that of an experiment, as `Written` noted in it."""
+    try:
+        data = inside(Path(tempfile.gettempdir()), temporary)
+        about = read_json(inside(data, "experiment.json"))
+        fields({"offline_id": choice(key)})(about, "experiment.json")
+        return inside(data, _MESSAGES).is_file()
+    except (OSError, Unfit):
+        return False
+
+
+def rescue(temporary: str, directory: Path, key: str) -> None:
     """Make the archive that a process was killed before.
 
     Args:
-        data: the directory of Comet's temporary files.
+        temporary: the name of a directory of Comet's in the one for temporary files.
         directory: where archives go.
         key: the experiment's key.
     """
-    name = directory / f"{key}-{data.name}"
+    data = Path(tempfile.gettempdir(), temporary)
+    name = directory / f"{key}-{temporary}"
     messages = data / _MESSAGES
-    if messages.is_file():
+    if _is_of(key, temporary):
         for archive in directory.glob(f"{key}-*.zip"):
             if not is_zipfile(archive) or not ZipFile(archive).namelist():
                 archive.unlink()  # it held the place

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from trainbus import PluginError, hookimpl
+from trainbus.storage.untrusted import fields, mapping, text, whole
 from trainbus_mlflow import names
 from trainbus_mlflow.remote import Remote, Unreachable, check_sdk
 from trainbus_mlflow.system import SystemMetrics
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
     from trainbus import Artifact, RunInfo
 
 __all__ = ["MLflow"]
+
+#: What the journal keeps: the run there, and the places of the artifacts of the newest step.
+_STATE = fields(
+    {},
+    {
+        "run_id": text(256, r"[\w-]+"),
+        "artifacts": fields({"step": whole(), "first": mapping(whole())}),
+    },
+)
 
 
 class MLflow:
@@ -63,6 +73,7 @@ class MLflow:
     def on_log_start(self, run: RunInfo) -> None:
         """Begin a run, or continue the one that `run.state` remembers."""
         check_sdk(self.system_metrics)
+        run.check_state(_STATE, "plugin 'mlflow'")
         self._remote: Remote | None = None
         self._metrics: list[Metric] = []
         self._newest = (0, run.started)  # step and time

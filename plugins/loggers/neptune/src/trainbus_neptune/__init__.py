@@ -71,7 +71,9 @@ class Neptune:
             ) from error
         logging.getLogger("neptune").setLevel(logging.WARNING)
         begin: Any = neptune.init_run
-        directory = run.dir / "neptune" if self.dir is None else Path(self.dir).absolute()
+        directory = (
+            Path(self.dir).absolute() if self.dir else run.place("neptune", "plugin 'neptune'")
+        )
         try:
             with _set("NEPTUNE_DATA_DIRECTORY", str(directory)):
                 self._run = begin(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from trainbus import PluginError, hookimpl
 from trainbus.storage.files import make_directory
+from trainbus.storage.untrusted import Unfit, fields, inside, mapping, one_of, text, whole
 from trainbus_tensorboard import values
-from trainbus_tensorboard.event_file import EventFile, cut
+from trainbus_tensorboard.event_file import FORM, EventFile, cut
 
 if TYPE_CHECKING:
     from trainbus import Artifact, RunInfo
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["TensorBoard"]
 
 _OLDEST = "2.17"
+_WHO = "plugin 'tensorboard'"
+#: What the journal keeps.
+_STATE = fields(
+    {},
+    {
+        "dir": text(),
+        "file": text(255, FORM),
+        "size": whole(),
+        "begun": one_of(bool),
+        "params": mapping(),
+    },
+)
 
 
 class TensorBoard:
@@ -40,19 +53,25 @@ class TensorBoard:
     def on_log_start(self, run: RunInfo) -> None:
         """Check the SDK and the directory, and say how to look at the run."""
         _check_sdk()
-        # A replay does not know the options of the run's trainer.
+        run.check_state(_STATE, _WHO)
+        # A replay does not know the options of the run's trainer, and a file names no place.
         if self.dir is not None:
             run.state["dir"] = str(self.dir.absolute())
-        elsewhere = Path(run.state["dir"]) if "dir" in run.state else None
-        directory = run.dir / "tensorboard" if elsewhere is None else elsewhere / run.id
+        elif "dir" in run.state:
+            raise PluginError(
+                f"{_WHO}: the events of this run went to {run.state['dir']!r}; if that is your "
+                f"directory, say so: -o tensorboard.dir={shlex.quote(run.state['dir'])}"
+            )
+        elsewhere = None if self.dir is None else self.dir.absolute()
+        directory = run.place("tensorboard", _WHO) if elsewhere is None else elsewhere / run.id
         try:
             make_directory(directory)
             with tempfile.TemporaryFile(dir=directory):  # an event file comes with the first event
                 pass
             # What came behind the last flush that counts is delivered again: take it back.
             if "file" in run.state:
-                cut(directory / run.state["file"], run.state["size"])
-        except OSError as error:
+                cut(inside(directory, run.state["file"], form=FORM), run.state["size"])
+        except (OSError, Unfit) as error:
             raise PluginError(f"plugin 'tensorboard' cannot write to {directory}: {error}") from (
                 error
             )

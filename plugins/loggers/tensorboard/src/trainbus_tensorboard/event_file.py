@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
 
+#: What an event file is called; in the middle is the name of a host.
+FORM = r"events\.out\.tfevents\.\d+\.[\w.-]*\.\d+\.\d+"
 #: Of this process: two loggers of a run may begin in the same second.
 _FILES = count()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainbus import PluginError, RecordRejected, hookimpl
+from trainbus.storage.untrusted import fields, mapping, text
 from trainbus_trackio.client import WHO, import_trackio, show_command, start_monitors
 from trainbus_trackio.store import Row, Store, iso
 
@@ -15,6 +17,17 @@ if TYPE_CHECKING:
     from trainbus import Artifact, RunInfo
 
 __all__ = ["Trackio"]
+
+#: What the journal keeps; the name is that of a directory, too.
+_STATE = fields(
+    {},
+    {
+        "dir": text(),
+        "project": text(),
+        "name": text(1000, r"(?!(.*/)?\.{0,2}(/|$))[^\\\x00]+"),
+        "config": mapping(),
+    },
+)
 
 
 class Trackio:
@@ -56,11 +69,18 @@ class Trackio:
     @hookimpl
     def on_log_start(self, run: RunInfo) -> None:
         """Begin a run of the project, or continue the one that is there."""
-        # A run stays where it began: a replay does not know the options of its trainer.
+        # A run stays where it began: a replay does not know the options of its trainer. But a
+        # file names no place.
+        run.check_state(_STATE, WHO)
         known = run.state
         if self.dir is not None:
             known["dir"] = str(self.dir.absolute())
-        place = import_trackio(Path(known["dir"]) if "dir" in known else None)
+        elif "dir" in known:
+            raise PluginError(
+                f"{WHO}: this run is in the projects of {known['dir']!r}; if that is your "
+                f"directory, say so: -o trackio.dir={shlex.quote(known['dir'])}"
+            )
+        place = import_trackio(None if self.dir is None else self.dir.absolute())
         project = known.setdefault("project", self.project or run.name)
         name = known.setdefault("name", self.name or run.id)
         # The same for this run whenever it comes, so that Trackio knows what it has already.

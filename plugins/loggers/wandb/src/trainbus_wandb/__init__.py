@@ -92,7 +92,8 @@ class Wandb:
     @hookimpl
     def on_log_start(self, run: RunInfo) -> None:
         """Begin the W&B run, or continue the one that `run.state` knows. Raises `PluginError`."""
-        path = Path(self.dir or os.environ.get("WANDB_DIR") or run.dir)
+        own = run.place("wandb", "plugin 'wandb'").parent
+        path = Path(self.dir or os.environ.get("WANDB_DIR") or own)
         path.mkdir(parents=True, exist_ok=True)
         # A run that goes on keeps its name, which may have been changed on its page.
         name = self.name or (None if run.state else run.id)

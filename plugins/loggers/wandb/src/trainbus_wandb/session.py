@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainbus import PluginError
+from trainbus.storage.untrusted import fields, text
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -53,6 +54,7 @@ def begin(
     if mode == "shared":
         raise PluginError("plugin 'wandb' cannot share its run with others: WANDB_MODE is 'shared'")
 
+    run.check_state(fields({}, {"id": text(128, r"[\w.-]+")}), "plugin 'wandb'")
     known = run.state.get("id")
 
     def init(mode: str) -> Run:

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from trainbus.errors import nearest
+from trainbus.errors import TrainbusError, nearest
+from trainbus.plugins.options import Given, types_of, validated
 from trainbus_data.blocks import Block
 from trainbus_data.errors import DataError, message
 from trainbus_data.labels import Categories, Category, Labels, Number
@@ -234,14 +235,27 @@ def _made(what: str, state: Mapping[str, Any], known: Sequence[type]) -> Any:
     name = str(options.pop(what, None))
     classes: dict[str, type] = {**_OWN, **{each.__name__: each for each in known}}
     if name in classes:
-        return classes[name](**options)
+        return _of_options(classes[name], options)
     offered = entry_points(group=GROUP)
     if name in offered.names:
-        return offered[name].load()(**options)
+        return _of_options(offered[name].load(), options)
     raise DataError(
         f"a {what} of the class {name!r} is not known{nearest(name, {*classes, *offered.names})} "
         "Give your own classes as known=[...]"
     )
+
+
+def _of_options(kind: Any, options: Mapping[str, Any]) -> Any:
+    """An object of the options that a file gives, each of which is of its type."""
+    types, name = types_of(kind), kind.__name__
+    for key, value in options.items():
+        validated(f"{name}({key}=...)", Given(value, "a state"), types.get(key, Any), DataError)
+    try:
+        return kind(**options)
+    except TrainbusError:
+        raise
+    except Exception as error:  # an option that it does not have, or that it cannot be made of
+        raise DataError(f"{name} cannot be made of {dict(options)!r:.200}: {error}") from error
 
 
 def _differ(block: Block, values: Sequence[Tensor], name: Callable[[int], str]) -> str:

@@ -1,89 +1,206 @@
 """What an archive of torch.export may hold, looked at before torch reads it.
 
-torch's reader unpickles objects, evaluates expressions of sizes and calls functions by their names.
-So only tensors, operators of torch, and expressions of known functions are let through.
+torch's reader unpickles objects, evaluates expressions of sizes, executes guards as code, imports
+what the description of a container names, and calls functions by their names. So a new archive is
+made, of what was looked at: tensors, operators that compute, and expressions of known functions.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import zipfile
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from trainbus.storage import zip_records
+from trainbus.storage.untrusted import (
+    Shape,
+    Unfit,
+    choice,
+    either,
+    fields,
+    listed,
+    mapping,
+    maybe,
+    one_of,
+    opened,
+    parsed,
+    shown,
+    text,
+    whole,
+)
+from trainbus_learner import expressions, operators
 from trainbus_learner.errors import ExportError
 
-_FOLDERS = re.compile(
-    r"[^/]+/(data/(weights|constants|sample_inputs)/[\w.]+|models/[\w.]+\.json|\.data/\w+"
-    r"|archive_(format|version)|byteorder|version)"
+#: All that `torch.export.save` writes for one program, in a folder of any name.
+_RECORDS = re.compile(
+    r"[^/]+/(?P<name>(?P<json>models/model\.json"
+    r"|data/(?P<kind>weights|constants)/model_(weights|constants)_config\.json)"
+    r"|data/weights/weight_\d+|data/constants/tensor_\d+|data/sample_inputs/model\.pt"
+    r"|archive_format|archive_version|byteorder|version|\.data/(version|serialization_id))"
 )
-_OPERATORS = re.compile(
-    r"#?(torch\.ops\.(aten|prims|higher_order|torchvision)\.\w+(\.\w+)?|_operator\.\w+"
-    r"|torch\.(sym_\w+|_sym_\w+)|math\.\w+)"
+_SMALL = re.compile(rb"[\w.]{1,100}\n?")
+_NAME = text(1000, r"(\w+(\.\w+)*)?")
+_SIZES = listed(fields({"as_int": whole()}))
+#: Where the numbers of a tensor are, and its form.
+_PAYLOAD = fields(
+    {
+        "path_name": text(100, r"(weight|tensor)_\d+"),
+        "use_pickle": choice(False),
+        "tensor_meta": fields(
+            {
+                "sizes": _SIZES,
+                "strides": _SIZES,
+                "storage_offset": fields({"as_int": whole()}),
+                "device": fields({"type": choice("cpu")}),
+            }
+        ),
+    }
 )
-#: In expressions of sizes: the functions of sympy and torch, their options, and symbols.
-_WORDS = re.compile(
-    r"Add|Mul|Pow|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|CeilToInt|FloorToInt|TruncToInt|IntTrueDiv"
-    r"|ToFloat|Max|Min|Abs|Integer|Rational|Float|Symbol|Eq|Ne|Le|Lt|Ge|Gt|And|Or|Not|Where"
-    r"|StrictLessThan|LessThan|StrictGreaterThan|GreaterThan|Equality|Unequality"
-    r"|positive|negative|integer|nonnegative|precision|True|False|int_oo|oo|(s|u|zuf|zf)\d+"
-)
+_CONFIG = fields({"config": mapping(_PAYLOAD, key=text(1000, r"\w+(\.\w+)*"))})
 
 
-def check(file: Path) -> None:
-    """Refuse an archive that holds anything else. Raises `ExportError`."""
+def checked(file: Path) -> io.BytesIO:
+    """An archive of what a file holds, made anew, once all of it was looked at.
+
+    Raises:
+        ExportError: it is damaged, or holds what is not known to be harmless.
+    """
     try:
-        with zipfile.ZipFile(file) as archive:
-            for name in archive.namelist():
-                if not _FOLDERS.fullmatch(name) or "_obj" in PurePosixPath(name).name:
-                    raise _refused(file, name)
-                if name.endswith(".json"):
-                    _check_json(file, name, json.loads(archive.read(name)))
-                elif name.endswith(".pt"):
-                    _check_tensors(file, name, archive.read(name))
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
+        with opened(file) as source, zipfile.ZipFile(source) as archive:
+            size = source.seek(0, io.SEEK_END)
+            records = zip_records.checked(archive, size, _RECORDS.pattern)
+            contents = {_name(each.filename): archive.read(each) for each in records}
+        return _made_anew(contents)
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise ExportError(f"{file} is damaged: {error}") from error
+    except Unfit as error:
+        raise ExportError(
+            f"{file} is not known to be harmless: {error}; it may execute code, and is not loaded"
+        ) from error
 
 
-def _check_json(file: Path, name: str, content: Any) -> None:
-    for key, value in _values(content):
-        if key == "use_pickle" and value is not False:
-            raise _refused(file, f"{name}, a pickled tensor")
-        if key in ("target", "as_operator") and isinstance(value, str):
-            if not _OPERATORS.fullmatch(value):
-                raise _refused(file, f"{name}, the function {value!r:.80}")
-        elif key == "expr_str":
-            words = re.findall(r"[^\W\d]\w*", str(value))
-            unknown = [word for word in words if not _WORDS.fullmatch(word)]
-            if unknown:
-                raise _refused(file, f"{name}, the expression {value!r:.80}")
+def _name(record: str) -> str:
+    match = _RECORDS.fullmatch(record)
+    assert match is not None
+    return match["name"]
 
 
-def _check_tensors(file: Path, name: str, content: bytes) -> None:
+def _made_anew(contents: dict[str, bytes]) -> io.BytesIO:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in contents.items():
+            if name == "models/model.json":
+                content = _program(parsed(content, name))
+            elif name.endswith("_config.json"):
+                content = _config(parsed(content, name), name, contents)
+            elif name.startswith("data/sample_inputs/"):
+                _check_example(content)
+                content = b""  # a program is read without it
+            elif not name.startswith("data/") and not _SMALL.fullmatch(content):
+                raise Unfit(f"its record {name} is not what stands there")
+            archive.writestr(f"model/{name}", content)
+    made.seek(0)
+    return made
+
+
+def _check_example(content: bytes) -> None:
+    """The inputs that it was exported with: tensors."""
     try:
-        torch.load(io.BytesIO(content), weights_only=True)
-    except Exception as error:
-        raise _refused(file, name) from error
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            zip_records.checked(archive, len(content), zip_records.SAVED)
+        torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds
+        raise Unfit("its example of inputs holds more than tensors") from error
 
 
-def _values(content: Any) -> Iterator[tuple[str, Any]]:
-    """Each key of nested JSON with its value."""
-    if isinstance(content, dict):
-        for key, value in content.items():
-            yield key, value
-            yield from _values(value)
-    elif isinstance(content, list):
-        for value in content:
-            yield from _values(value)
+def _config(config: Any, name: str, contents: dict[str, bytes]) -> bytes:
+    """Which record has the numbers of which tensor."""
+    _CONFIG(config, name)
+    folder = name.rpartition("/")[0]
+    for key, payload in config["config"].items():
+        content = contents.get(f"{folder}/{payload['path_name']}")
+        if content is None:
+            raise Unfit(f"{name} names no record for {shown(key)}")
+        count = math.prod(size["as_int"] for size in payload["tensor_meta"]["sizes"])
+        if not content and count:  # torch would make so many zeros
+            raise Unfit(f"{name} has no numbers for {shown(key)}")
+    return json.dumps(config).encode()
 
 
-def _refused(file: Path, what: str) -> ExportError:
-    return ExportError(
-        f"{file} holds {what}, which is not known to be harmless: it may execute code, and is not "
-        "loaded"
-    )
+# --- the program ---------------------------------------------------------------------------------
+
+
+def _program(program: Any) -> bytes:
+    """The program without what is only for people; it holds names, numbers and known functions.
+
+    Names become a part of code that torch makes: all texts are names, but for those below.
+    """
+    _check(program, "the program", "")
+    return json.dumps(program).encode()
+
+
+def _check(value: Any, where: str, key: str) -> None:
+    if isinstance(value, dict):
+        if "metadata" in value:  # where the code was, and other things for people
+            value["metadata"] = {}
+        for name, each in value.items():
+            _NAME(name, f"{where}: a key")
+            _check(each, f"{where}.{name}", name)
+    elif isinstance(value, list):
+        for each in value:
+            _check(each, where, key)
+    elif isinstance(value, str):
+        _TEXTS.get(key, _NAME)(value, where)
+    if key in _EMPTY and value:
+        raise Unfit(f"{where} holds an object of {shown(key)}")
+
+
+def _function(value: Any, where: str) -> None:
+    if not operators.computes(value):
+        raise Unfit(f"{where} is the function {shown(value)}")
+
+
+def _container(value: Any, where: str) -> None:
+    """How values lie in tuples, lists and dictionaries: others are imported by their name."""
+    listed(length=2)(parsed(value, where), where)
+    version, spec = parsed(value, where)
+    choice(1)(version, where)
+    _check_spec(spec, where)
+
+
+def _check_spec(spec: Any, where: str) -> None:
+    _SPEC(spec, where)
+    if spec["type"] == "builtins.dict":
+        listed(either(text(1000), whole()))(parsed(spec["context"], where), where)
+    elif spec["context"] not in (None, "null"):
+        raise Unfit(f"{where} is {shown(spec['context'])}")
+    for each in spec["children_spec"]:
+        _check_spec(each, where)
+
+
+_SPEC = fields(
+    {
+        "type": choice(None, "builtins.tuple", "builtins.list", "builtins.dict"),
+        "context": maybe(text(100_000)),
+        "children_spec": listed(),
+    }
+)
+#: What texts are that are no names, by their key.
+_TEXTS: dict[str, Shape] = {
+    "target": _function,
+    "as_operator": _function,
+    "expr_str": expressions.check_size,
+    "guards_code": expressions.check_guard,
+    "in_spec": _container,
+    "out_spec": _container,
+    "as_string": one_of(str),
+    "torch_version": text(100, r"[\w.+-]+"),
+}
+#: What no export of a learner has.
+_EMPTY = ("as_custom_obj", "custom_obj_values", "treespec_namedtuple_fields")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -12,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainbus import CheckpointError, load_weights
 from trainbus.storage.files import present
-from trainbus_learner import archives
+from trainbus_learner import archives, description
 from trainbus_learner.errors import ExportError
-from trainbus_learner.export import DESCRIPTION, FILES, FORMAT, sha256
+from trainbus_learner.export import FILES
 from trainbus_learner.plain import PlainTarget
 from trainbus_learner.predictor import Predictor
 from trainbus_learner.task import BytesToFloats
@@ -43,7 +43,7 @@ def load(
         ExportError: it is missing, damaged, foreign, too new, or its model is not known.
     """
     path = present(Path(path))
-    about = _checked(path)
+    about = description.read(path)
     kind = about["kind"]
     file = path / FILES[kind]
     device = torch.device(device)
@@ -75,43 +75,14 @@ class _Module:
             return self.module(*(each.to(self.device) for each in inputs))
 
 
-def _checked(path: Path) -> dict[str, Any]:
-    """The description, after checking every checksum."""
-    if not path.exists():
-        raise ExportError(f"load: there is no {str(path)!r}")
-    try:
-        about: dict[str, Any] = json.loads((path / DESCRIPTION).read_text("utf-8"))
-        number, kind, files = about["format"], about["kind"], dict(about["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ExportError(
-            f"{path} is no export of a learner, or is damaged: there is no readable {DESCRIPTION} "
-            "in it"
-        ) from None
-    if not isinstance(number, int) or number > FORMAT:
-        raise ExportError(
-            f"{path} has format {number}, this trainbus-learner reads up to {FORMAT}; upgrade it"
-        )
-    if kind not in FILES or FILES[kind] not in files:
-        raise ExportError(f"{path} is damaged: it names no file for its kind {kind!r}")
-    for name, expected in files.items():
-        file = path / Path(name).name
-        if not file.is_file():
-            raise ExportError(f"{path} is incomplete: {name} is missing")
-        if sha256(file) != expected:
-            raise ExportError(f"{path} is damaged: the checksum of {name} differs")
-    return about
-
-
 def _with_weights(
     path: Path, file: Path, about: dict[str, Any], model: nn.Module | None
 ) -> nn.Module:
-    from safetensors.torch import load_model
-
     if model is None:
         model = _built(path, about["model"])
     try:
-        load_model(model, file, strict=True)
-    except Exception as error:  # safetensors and torch raise several kinds
+        load_weights(model, file)
+    except CheckpointError as error:
         raise ExportError(
             f"{path}: the weights are of {about['model']['class']} and do not fit "
             f"{type(model).__name__}: {_short(error)}"
@@ -149,9 +120,9 @@ def _built(path: Path, model: dict[str, Any]) -> nn.Module:
 
 
 def _program(file: Path) -> nn.Module:
-    archives.check(file)
+    archive = archives.checked(file)
     try:
-        return torch.export.load(file).module()
+        return torch.export.load(archive).module()
     except Exception as error:
         raise ExportError(f"{file} cannot be read: {_short(error)}") from error
 

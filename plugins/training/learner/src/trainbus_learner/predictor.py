@@ -177,6 +177,8 @@ class Predictor:
             output: of the model.
             restores: make of each value what a person is shown; by default the target decodes it.
         """
+        if self.about and hasattr(self.target, "check_output"):  # a file says what they mean
+            self.target.check_output(output)
         probabilities = self.target.activation(output)
         values = self.target.read(probabilities).cpu()
         probabilities = probabilities.cpu()
