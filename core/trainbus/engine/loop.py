@@ -371,7 +371,6 @@ class Loop(Step):
             self.flush()
             log, saved = self.buffer.state_dict(), self.position.saved
             kept = (self.epoch, self.epochs_done, self.skipped_steps)
-        self.position.is_half_restored = True  # and stays so, if anything of it fails
         self.bus.load_checkpoint(self, Path(path))
         self.fire("on_checkpoint_loaded", Path(path))
         self.position.is_half_restored = False

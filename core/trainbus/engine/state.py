@@ -94,6 +94,7 @@ def check_fit(run: Loop, parts: Mapping[str, Any], source: str) -> None:
 def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
     """Put the parts into a run. Raises `CheckpointError` for what does not fit."""
     check_fit(run, parts, source)
+    run.position.is_half_restored = True  # and stays so, if anything of it fails
     loop = parts["loop"]
     told: list[str] = []
     states: list[dict[str, Any]] = []

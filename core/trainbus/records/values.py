@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -34,7 +34,7 @@ class Asked(dict[str, dict[int, float]]):
         self.read = read
 
     def __missing__(self, name: str) -> dict[int, float]:
-        self[name] = found = self.read(name)
+        found = self[name] = self.read(name)
         return found
 
 
