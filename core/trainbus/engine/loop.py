@@ -373,7 +373,6 @@ class Loop(Step):
             kept = (self.epoch, self.epochs_done, self.skipped_steps)
         self.bus.load_checkpoint(self, Path(path))
         self.fire("on_checkpoint_loaded", Path(path))
-        self.position.is_half_restored = False
         if keep_place:
             self.buffer.load_state_dict(log)
             self.position.restore(saved)

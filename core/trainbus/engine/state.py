@@ -120,6 +120,7 @@ def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
         if name in sections and isinstance(plugin, Stateful):
             given.take_up(plugin, sections.pop(name), f"{source}: {name}")
     run.kept_sections = sections
+    run.position.is_half_restored = False
     without = [name for name in _stateful(run) if name not in parts["plugins"]]
     made_with = ", ".join(loop["made_with"]) or "none"
     if sections:
