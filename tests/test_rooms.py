@@ -51,11 +51,7 @@ def test_a_room_stays_within_its_budget(room):
 
 
 def test_the_core_stays_within_its_budget():
-<<<<<<< HEAD
     assert total(CORE.rglob("*.py")) <= 14_600
-=======
-    assert total(CORE.rglob("*.py")) <= 13_500
->>>>>>> h2
 
 
 @each_source
