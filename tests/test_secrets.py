@@ -68,6 +68,11 @@ def test_values_inside_of_values_are_hidden_and_the_rest_is_as_it_was():
     assert given["db"]["password"] == "abc"
 
 
+def test_a_word_is_hidden_where_it_is_named_and_nowhere_else():
+    assert hide({"sort_key": "timestamp"}) == {"sort_key": HIDDEN}
+    assert hide("no column timestamp") == "no column timestamp"
+
+
 def test_switches_and_fractions_are_no_secrets():
     assert hide({"token": True, "key": 0.5, "secret": None}) == {
         "token": True, "key": 0.5, "secret": None,

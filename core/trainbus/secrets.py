@@ -65,11 +65,15 @@ def hide_if_secret(name: str) -> str | None:
 
 
 def remember(value: Any) -> None:
-    """Hide a secret wherever it appears from now on; a short one could be any word."""
+    """Hide a secret wherever it appears from now on; a short one, or a word, could mean itself."""
     if hasattr(value, "get_secret_value"):
         value = value.get_secret_value()
-    if isinstance(value, str) and len(value) >= 8 and value.strip() == value:
+    if isinstance(value, str) and _is_telling(value):
         _seen.add(value)
+
+
+def _is_telling(value: str) -> bool:
+    return len(value) >= 8 and not any(map(str.isspace, value)) and any(map(str.isdigit, value))
 
 
 def hide_secrets(options: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -146,5 +150,5 @@ def _hide_named(found: re.Match[str]) -> str:
 def _of_environment() -> frozenset[str]:
     """The values of environment variables that are secrets by their names."""
     return frozenset(
-        value for name, value in os.environ.items() if is_secret(name) and len(value) >= 8
+        value for name, value in os.environ.items() if is_secret(name) and _is_telling(value)
     )
