@@ -76,6 +76,7 @@ def test_a_manifest_tells_what_is_in_it(saved):
     manifest = json.loads((saved.dir / "checkpoints/step-00000010/manifest.json").read_text())
     assert manifest["about"] == {
         "run": "Line", "status": "running", "epoch": 2, "global_step": 10, "batches": 0,
+        "order": 2,
     }  # fmt: skip
     assert set(manifest["parts"]) == {"model", "optimizers", "loop", "plugins"}
     assert manifest["versions"]["torch"] == str(torch.__version__)

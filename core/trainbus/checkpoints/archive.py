@@ -155,7 +155,7 @@ def check(path: str | Path) -> dict[str, Any]:
 
 def check_state(path: str | Path) -> None:
     """Check that it is whole, and holds the state of a run. Raises `CheckpointError`."""
-    path = Path(path)
+    path = place(path)
     contents.check(_read(path, check(path)["parts"], mapped=True), str(path))
 
 
@@ -190,8 +190,8 @@ def newest_valid(directory: Path) -> Path | None:
     at, too. A state that was measured only because its run ended there comes behind those that a
     longer run has, and one of an exception behind an ordinary one of the same step.
     """
-    found = _manifests(directory, lambda error: logger.warning(
-        "%s; trying an older checkpoint", error
+    found = _manifests(directory, lambda path, error: logger.warning(
+        "%s is damaged; trying an older checkpoint (%s)", path, error
     ))  # fmt: skip
     ordinary: dict[int, float] = {}
     for _, about, _ in found:
@@ -218,12 +218,12 @@ def newest_valid(directory: Path) -> Path | None:
 
 def last_order(directory: Path) -> int:
     """How many states were written, by the newest in a directory; 0 where there is none."""
-    found = _manifests(directory, lambda error: None)
+    found = _manifests(directory, lambda path, error: None)
     return max((about.get("order", 0) for _, about, _ in found), default=0)
 
 
 def _manifests(
-    directory: Path, damaged: Callable[[CheckpointError], None]
+    directory: Path, damaged: Callable[[Path, CheckpointError], None]
 ) -> list[tuple[Path, dict[str, Any], str]]:
     """The states in a directory of states: place, what is told of the run, when it was written."""
     found = []
@@ -232,7 +232,7 @@ def _manifests(
             manifest = _manifest(path.parent)
             found.append((path.parent, manifest["about"], manifest["written"]))
         except CheckpointError as error:
-            damaged(error)
+            damaged(path.parent, error)
     return found
 
 

@@ -136,7 +136,8 @@ class Position:
         inside = self.over in ("train_epoch", "validation")
         # Of a pass whose first batch was not done: it is begun once more.
         again = self.pass_start if "train_epoch" in run.open_events and not run.batches_done else {}
-        none_read = not run.batches_done or run.is_undone
+        # What was read last is not what was done last, while a batch is at work.
+        none_read = not run.batches_done or run.is_undone or run.has_batch
         return {
             "epoch": run.epoch if inside else run.epochs_done,
             "batches": self.pass_batches if inside else run.batches_done,
