@@ -55,8 +55,9 @@ def ends_alike(tmp_path, case, kind, kills, seed):
     assert found["best"] == expected["best"]
 
 
-@pytest.mark.parametrize("case", [c for c in MATRIX if c[2] and c[3]], ids=str)
-@pytest.mark.parametrize("kind", ["torch", "own"])
+@pytest.mark.parametrize(
+    ("case", "kind"), [((1, 0, 1, 1), "torch"), ((1, 2, 1, 1), "own")], ids=str
+)
 def test_a_killed_run_ends_with_the_same_bits(tmp_path, case, kind):
     ends_alike(tmp_path, case, kind, kills=3, seed=sum(case))
 
