@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 
@@ -153,3 +155,18 @@ def test_none_is_written_or_sent_wherever_it_comes_from(monkeypatch):
 def test_what_a_run_keeps_is_its_owners(name):
     run = Trainer().fit(Line(), make_line_loader(2))
     assert (run.dir / name).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("part", ["x", "ACGT", "a:", "a.", "_-"])
+def test_a_long_text_is_read_once(part):
+    """In a child, since a search that goes back and forth listens to no signal."""
+    script = "import sys; from trainbus.secrets import hide; hide(sys.stdin.read())"
+    subprocess.run(
+        [sys.executable, "-c", script], input=part * 100_000, text=True, timeout=60, check=True
+    )
+
+
+def test_what_holds_itself_is_let_be():
+    value = {"token": "abc"}
+    value["itself"] = value
+    assert hide(value)["token"] == HIDDEN

@@ -33,10 +33,11 @@ _OF_TEXTS = {
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 #: `https://name:password@host`.
-_IN_ADDRESS = re.compile(r"(\w[\w+.-]*://[^/\s:@]*:)[^/\s@]+@")
+_IN_ADDRESS = re.compile(r"(\b\w[\w+.-]{0,30}://[^/\s:@]{0,256}:)[^/\s@]{1,1000}@")
 #: `name=value`, `"name": "value"`, `Name: Bearer value`.
+#: The sign is looked for first, and the name before it: a text without signs is read once.
 _NAMED = re.compile(
-    r"""([\w.-]*[A-Za-z]\w*)(["']?\s*[=:]\s*["']?)(?!//)((?:bearer|basic|token)\s+)?([^\s"'&,;{}()\[\]]+)""",
+    r"""(?<![\w.-])([\w.-]{1,64})(["']?\s{0,2}[=:]\s{0,2}["']?)(?!//)((?:bearer|basic|token)\s+)?([^\s"'&,;{}()\[\]]+)""",
     re.IGNORECASE,
 )
 _SCHEME = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}")
@@ -44,6 +45,9 @@ _SCHEME = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}")
 _SHAPES = re.compile(
     r"\b(?:hf_|gh[opsu]_|github_pat_|glpat-|sk-|xox[abp]-|AKIA|AIza|eyJ)[\w-]{16,}(?:\.[\w.-]+)?"
 )
+
+#: Containers in each other that are looked into.
+_DEPTH = 50
 
 #: Secrets that were seen under their names.
 _seen: set[str] = set()
@@ -66,38 +70,44 @@ def hide_if_secret(name: str) -> str | None:
 
 def remember(value: Any) -> None:
     """Hide a secret wherever it appears from now on; a short one, or a word, could mean itself."""
-    if hasattr(value, "get_secret_value"):
+    if hasattr(type(value), "get_secret_value"):
         value = value.get_secret_value()
     if isinstance(value, str) and _is_telling(value):
         _seen.add(value)
 
 
 def _is_telling(value: str) -> bool:
+    """Whether it can be nothing but a secret: no word, number or name of a column."""
     return len(value) >= 8 and not any(map(str.isspace, value)) and any(map(str.isdigit, value))
 
 
-def hide_secrets(options: Mapping[Any, Any]) -> dict[Any, Any]:
+def hide_secrets(options: Mapping[Any, Any], depth: int = 0) -> dict[Any, Any]:
     """The options, and those in tables among them, with keys, tokens and passwords replaced."""
     hidden: dict[Any, Any] = {}
     for name, value in options.items():
-        if is_secret(name) and not isinstance(value, (bool, float, type(None))):
+        if is_secret(name) and not isinstance(value, (bool, int, float, type(None))):
             if not isinstance(value, Mapping):
                 remember(value)
             hidden[name] = HIDDEN
         else:
-            hidden[name] = hide(value)
+            hidden[name] = hide(value, depth)
     return hidden
 
 
-def hide(value: Any) -> Any:
-    """A value, and what is inside of it, with keys, tokens and passwords replaced."""
+def hide(value: Any, depth: int = 0) -> Any:
+    """A value, and what is inside of it, with keys, tokens and passwords replaced.
+
+    What is nested deeper than any parameter, or holds itself, is left as it is for its reader.
+    """
     if isinstance(value, str):
         return _without(value)
+    if depth > _DEPTH:
+        return value
     if isinstance(value, Mapping):
-        return hide_secrets(value)
+        return hide_secrets(value, depth + 1)
     if type(value) in (list, tuple):
-        return type(value)(map(hide, value))
-    if hasattr(value, "get_secret_value"):
+        return type(value)([hide(each, depth + 1) for each in value])
+    if hasattr(type(value), "get_secret_value"):
         remember(value)
         return HIDDEN
     return value

@@ -87,3 +87,28 @@ def test_another_window_inside_an_epoch_is_told(caplog):
     trainer(accumulate=3).fit(task, ours(6), resume="auto")
     assert sorted(task.seen) == list(range(SAMPLES))
     assert "made with accumulate=2, this run has 3" in caplog.text
+
+
+@pytest.mark.parametrize(("first", "then", "stop"), [(8, 16, 7), (16, 8, 3), (8, 4, 5)])
+def test_the_last_weights_are_validated_once(first, then, stop):
+    def made(**options):
+        return trainer(validate_every=0.5, **options)
+
+    class Validated(Seen):
+        def validation_step(self, batch, run):
+            validated.append(run.global_step)
+
+    validated, task = [], Validated()
+    made(max_steps=stop).fit(task, ours(first), [next(iter(ours(4)))])
+    before = len(validated)
+    run = made().fit(task, ours(then), [next(iter(ours(4)))], resume="auto")
+    assert validated[-1] == run.global_step
+    assert len(set(validated[before:])) == len(validated[before:])
+
+
+@pytest.mark.parametrize("limit", [3, 6])
+def test_a_limit_that_is_passed_already_ends_the_epoch(limit):
+    task = Seen()
+    trainer(max_steps=6).fit(task, ours(6))
+    run = trainer(limit_batches=limit).fit(task, ours(6), resume="auto")
+    assert (run.status, run.epoch) == ("completed", 1)

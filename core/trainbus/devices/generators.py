@@ -44,6 +44,8 @@ def put_back(loader: object, states: list[Any]) -> None:
 
 def is_generator(value: Any) -> bool:
     """Whether it is a random generator of torch, Python or NumPy."""
+    if isinstance(value, random.SystemRandom):  # it has no state
+        return False
     if isinstance(value, (torch.Generator, random.Random)):
         return True
     numpy = sys.modules.get("numpy")

@@ -87,6 +87,8 @@ class Position:
             return 0, run.loader
         done, seeks, self._offset = _place(run, loader, saved)
         self.pass_start, self.validated_at = saved["pass_start"], saved["validated_at"]
+        if done != saved["batches"]:  # counted in batches of another size
+            self.validated_at = self.validated_at * done // saved["batches"]
         run.batch_index, run.batches_done = done - 1, done
         rest: Iterable[Any] = ()
         self.over = saved["over"]
@@ -235,7 +237,7 @@ def _behind(
         return _read_up_to(iter(run.loader), done, saved["last_batch"] if same else [])
     if run.trainer.limit_batches is None or run.batches_in_pass is None:
         return iter(run.loader)
-    return islice(iter(run.loader), run.batches_in_pass - done)
+    return islice(iter(run.loader), max(0, run.batches_in_pass - done))
 
 
 def _read_up_to(iterator: Iterator[Any], done: int, last_batch: list[str]) -> Iterator[Any]:

@@ -241,6 +241,10 @@ class Run:
         """Hand a file, figure, image, text, table or model to the loggers; see `Artifact`."""
         if kind not in ARTIFACT_KINDS:
             raise UsageError(f"kind={kind!r}: an artifact is one of {', '.join(ARTIFACT_KINDS)}")
+        if not isinstance(name, str) or not 0 < len(name) <= 1000:
+            raise UsageError(
+                f"log_artifact({name!r:.80}): a name is a text of 1 to 1,000 characters"
+            )
         if kind in ("file", "model") and not Path(value).exists():
             raise UsageError(f"log_artifact({name!r}): there is no file {str(value)!r}")
         self.fire("on_artifact", Artifact(name, kind, value, self._buffer.step, time()))
@@ -265,7 +269,7 @@ class Run:
 
     def stop(self, reason: str = "") -> None:
         """End the run after the present batch; every `*_end` event still fires."""
-        self.stop_reason = self.stop_reason or reason or "asked to"
+        self.stop_reason = self.stop_reason or str(reason)[:10_000] or "asked to"
         if self.status == "running":
             self.status = "stopped"
         self.stopping = True
