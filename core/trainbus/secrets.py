@@ -55,7 +55,10 @@ _seen: set[str] = set()
 
 def is_secret(name: object) -> bool:
     """Whether an option of this name holds a key, a token or a password."""
-    words = [word.lower() for word in _WORDS.findall(str(name))]
+    try:
+        words = [word.lower() for word in _WORDS.findall(str(name))]
+    except Exception:  # of a key's `__str__`: who writes it refuses it
+        return False
     if not words or _ANYWHERE.intersection(words):
         return bool(words)
     if len(words) > 1 and words[-1] == "token" and words[-2] in _OF_TEXTS:
@@ -81,7 +84,7 @@ def _is_telling(value: str) -> bool:
     return len(value) >= 8 and not any(map(str.isspace, value)) and any(map(str.isdigit, value))
 
 
-def hide_secrets(options: Mapping[Any, Any], depth: int = 0) -> dict[Any, Any]:
+def hide_secrets(options: Mapping[Any, Any], around: tuple[int, ...] = ()) -> dict[Any, Any]:
     """The options, and those in tables among them, with keys, tokens and passwords replaced."""
     hidden: dict[Any, Any] = {}
     for name, value in options.items():
@@ -90,23 +93,24 @@ def hide_secrets(options: Mapping[Any, Any], depth: int = 0) -> dict[Any, Any]:
                 remember(value)
             hidden[name] = HIDDEN
         else:
-            hidden[name] = hide(value, depth)
+            hidden[name] = hide(value, (*around, id(options)))
     return hidden
 
 
-def hide(value: Any, depth: int = 0) -> Any:
+def hide(value: Any, around: tuple[int, ...] = ()) -> Any:
     """A value, and what is inside of it, with keys, tokens and passwords replaced.
 
     What is nested deeper than any parameter, or holds itself, is left as it is for its reader.
     """
     if isinstance(value, str):
         return _without(value)
-    if depth > _DEPTH:
+    if id(value) in around or len(around) > _DEPTH:
         return value
     if isinstance(value, Mapping):
-        return hide_secrets(value, depth + 1)
+        return hide_secrets(value, around)
     if type(value) in (list, tuple):
-        return type(value)([hide(each, depth + 1) for each in value])
+        around = (*around, id(value))
+        return type(value)([hide(each, around) for each in value])
     if hasattr(type(value), "get_secret_value"):
         remember(value)
         return HIDDEN

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from trainbus import JournalFile, Trainer, hookimpl
+from trainbus import JournalFile, Trainer, UsageError, hookimpl
 from trainbus.builtin import Journal
 
 
@@ -260,3 +260,24 @@ def test_any_exception_of_a_logger_is_a_failure_that_passes(line, make_loader, m
     assert run.status == "completed"
     assert sorted(set(logger.steps("train/loss"))) == list(range(1, 21))
     assert logger.of("end") == [("completed",)]
+
+
+def test_parameters_that_hold_themselves_or_are_nested_deeply_are_left_out(line, loader):
+    itself, deep = {}, {}
+    itself["itself"] = inner = deep
+    for _ in range(3000):
+        inner["in"] = inner = {}
+    itself["itself"] = itself
+    trainer = Trainer()
+    trainer.on("fit_start")(lambda run: (run.log_params(itself), run.log_params(deep))[:0])
+    run = trainer.fit(line, loader)
+    assert run.status == "completed"
+    assert sum("left out" in each or "nested" in each for each in run.errors) >= 1
+
+
+@pytest.mark.parametrize("name", [None, 3, "", "n" * 1001])
+def test_an_artifact_has_a_name_of_text(line, loader, name):
+    trainer = Trainer()
+    trainer.on("fit_start")(lambda run: run.log_artifact(name, "text", "text"))
+    with pytest.raises(UsageError, match="a name is a text of 1 to 1,000 characters"):
+        trainer.fit(line, loader)

@@ -59,7 +59,7 @@ class ReadOnly(dict[str, Any]):
 
 def read_only(value: Any, around: tuple[int, ...] = ()) -> Any:
     """A copy of a record's values that no listener can change for the others."""
-    if id(value) in around:  # it holds itself, which the journal refuses
+    if id(value) in around or len(around) > 100:  # the journal refuses it
         return value
     around = (*around, id(value))
     if isinstance(value, Mapping):
