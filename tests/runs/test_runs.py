@@ -254,7 +254,7 @@ def test_show_tells_all_that_is_known(runs, trained):
         r"  team +vision",
         r"  train/loss +[\d.]+ +[\d.]+ +[\d.]+ +12  [▁▂▃▄▅▆▇█]{12}",
         r"  note +text +step 0 +8 B +artifacts/note-0-\w+\.md",
-        r"  [\d: -]{19} +step 12 +end +completed",
+        r"  [\d: +-]{25} +step 12 +end +completed",
     ):
         assert re.search(f"^{line}$", output, re.MULTILINE), line
 
@@ -381,7 +381,7 @@ MISTAKES = {
     "latest of none": (["runs", "show", "latest", "--dir", "empty"], "it holds no run"),
     "no journal": (["runs", "show", "empty"], "empty has no journal.db: no run logged there"),
     "no database": (["runs", "show", "torn"], "cannot read torn/journal.db"),
-    "an empty file": (["runs", "show", "hollow"], "hollow/journal.db is a journal of format 0"),
+    "an empty file": (["runs", "show", "hollow"], "hollow/journal.db: it has no table"),
     "one run to compare": (["runs", "compare", "good/run-1"], "two runs or more"),
     "the same run twice": (["runs", "compare", "good/run-1", "./good/run-1"], "two runs or more"),
     "nothing to plot": (["runs", "plot", "good/run-2"], "no metric was logged"),
