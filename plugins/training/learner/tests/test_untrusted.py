@@ -73,20 +73,20 @@ class Touches:
         lambda items, name, code: [(name, code)] * 7 + items,
         lambda items, name, code: [*items, (name, code)],
         lambda items, name, code: [(n, code if n == name else c) for n, c in items],
-        lambda items, name, code: [*items, ("model/data/weights/model.pt", code)],
-        lambda items, name, code: [*items, ("model/data/constants/model.pt", code)],
-        lambda items, name, code: [*items, ("model/data/constants/opaque_obj_0", code)],
+        lambda items, name, code: [*items, ("archive/data/weights/model.pt", code)],
+        lambda items, name, code: [*items, ("archive/data/constants/model.pt", code)],
+        lambda items, name, code: [*items, ("archive/data/constants/opaque_obj_0", code)],
         lambda items, name, code: [*items, ("serialized_state_dict.pt", code)],
-        lambda items, name, code: [*items, ("model/extra/x", code)],
-        lambda items, name, code: [*items, ("model/models/other.json", b"{}")],
-        lambda items, name, code: [*items, ("model/../data/weights/weight_9", code)],
+        lambda items, name, code: [*items, ("archive/extra/x", code)],
+        lambda items, name, code: [*items, ("archive/models/other.json", b"{}")],
+        lambda items, name, code: [*items, ("archive/../data/weights/weight_9", code)],
     ],
 )  # fmt: skip
 def test_records_that_torch_does_not_write_execute_nothing(archive, tmp_path, edit):
     mark = tmp_path / "executed"
     torch.save(Touches(mark), tmp_path / "code.pt")
     code = (tmp_path / "code.pt").read_bytes()
-    name = "model/data/sample_inputs/model.pt"
+    name = "archive/data/sample_inputs/model.pt"
     with pytest.raises(ExportError, match="it may execute code"):
         load(archive(lambda items: edit(items, name, code)))
     assert not mark.exists()
