@@ -35,7 +35,7 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 #: `https://name:password@host`.
 _IN_ADDRESS = re.compile(r"(\b\w[\w+.-]{0,30}://[^/\s:@]{0,256}:)[^/\s@]{1,1000}@")
 #: `name=value`, `"name": "value"`, `Name: Bearer value`.
-#: The sign is looked for first, and the name before it: a text without signs is read once.
+#: A name begins where a word does and has an end: a long text is read once.
 _NAMED = re.compile(
     r"""(?<![\w.-])([\w.-]{1,64})(["']?\s{0,2}[=:]\s{0,2}["']?)(?!//)((?:bearer|basic|token)\s+)?([^\s"'&,;{}()\[\]]+)""",
     re.IGNORECASE,

@@ -33,13 +33,18 @@ def states_of(loader: object) -> list[Any]:
 def put_back(loader: object, states: list[Any]) -> None:
     """Put back what `states_of` told. Raises `CheckpointError` for what does not fit."""
     for generator, state in zip(of(loader), states, strict=False):
-        try:
-            set_state(generator, state)
-        except Exception as error:  # of any kind
-            kind = type(generator).__name__
-            raise CheckpointError(
-                f"the checkpoint has no state for the {kind} of the loader: {error}"
-            ) from error
+        restore(generator, state, "the loader")
+
+
+def restore(generator: Any, state: Any, owner: str) -> None:
+    """Put back the state of one generator. Raises `CheckpointError`, which names its owner."""
+    try:
+        set_state(generator, state)
+    except Exception as error:  # of any kind
+        kind = type(generator).__name__
+        raise CheckpointError(
+            f"the checkpoint has no state for the {kind} of {owner}: {error}"
+        ) from error
 
 
 def is_generator(value: Any) -> bool:

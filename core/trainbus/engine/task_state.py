@@ -94,7 +94,7 @@ class TaskState:
             if name not in state:
                 continue
             if generators.is_generator(each):
-                generators.set_state(each, state[name])
+                generators.restore(each, state[name], f"the task, {name}")
                 continue
             if _is_metric(each):
                 given.put_attributes(each, state[name], f"{name} of the task")
