@@ -37,6 +37,14 @@ def in_directory(command: F) -> F:
     )(command)
 
 
+def _output(default: str, metavar: str, text: str) -> Callable[[F], F]:
+    """Where a command writes."""
+    return click.option(
+        "-o", "--output", type=click.Path(path_type=Path), default=default, show_default=True,
+        metavar=metavar, help=text,
+    )  # fmt: skip
+
+
 def _metrics(text: str) -> Callable[[F], F]:
     return click.option("--metric", "metrics", multiple=True, metavar="NAME", help=text)
 
@@ -130,15 +138,7 @@ def compare(names: tuple[str, ...], parent: Path, metrics: tuple[str, ...], as_j
 
 @runs.command()
 @_runs
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    default="runs.html",
-    show_default=True,
-    metavar="FILE",
-    help="A .html file, which needs nothing else, or a .png.",
-)
+@_output("runs.html", "FILE", "A .html file, which needs nothing else, or a .png.")
 @in_directory
 @_metrics("Draw this one, or all that a pattern (valid/*) means; may be given again.")
 @click.option("--x", "axis", type=click.Choice(["step", "time"]), default="step", show_default=True)
@@ -186,15 +186,7 @@ def export(names: tuple[str, ...], output: Path, parent: Path, metrics: tuple[st
 
 @runs.command()
 @_runs
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    default="backups",
-    show_default=True,
-    metavar="DIRECTORY",
-    help="Where the copies go, each under its run's name.",
-)
+@_output("backups", "DIRECTORY", "Where the copies go, each under its run's name.")
 @in_directory
 def backup(names: tuple[str, ...], output: Path, parent: Path) -> None:
     """Copy runs, also those at work.
