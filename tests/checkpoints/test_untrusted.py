@@ -13,7 +13,7 @@ from torch import nn
 
 from trainbus import CheckpointError, Trainer, load_weights
 from trainbus.builtin import EMA, Checkpoint, EarlyStopping, Schedule
-from trainbus.checkpoints import archive
+from trainbus.checkpoints import archive, optimizer_values
 from trainbus.storage.lock import lock
 
 
@@ -130,6 +130,29 @@ def test_other_types_in_any_place_of_a_part_are_told_or_harmless(good, make_line
             except CheckpointError:
                 told += 1
     assert told > count / 2
+
+
+@pytest.mark.parametrize("key", ["exp_avg", "exp_avg_sq", "step"])
+@pytest.mark.parametrize("value", [None, "x", [1.0], torch.zeros(7), {}])
+def test_what_an_optimizer_keeps_is_what_its_step_takes(good, line, loader, key, value):
+    def change(parts):
+        parts["optimizers"][0]["state"][0][key] = value
+
+    with pytest.raises(CheckpointError, match=f"{key} is "):
+        resumed(line, loader, changed(good, change))
+
+
+@pytest.mark.parametrize("value", [3.0, torch.tensor(3.0)])
+def test_a_number_is_no_moment_of_a_matrix(value):
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.randn(4, 3)).sum().backward()
+    optimizer.step()
+    state = optimizer.state_dict()
+    optimizer_values.check(optimizer, state, "it")
+    state["state"][0]["exp_avg_sq"] = value
+    with pytest.raises(CheckpointError, match="exp_avg_sq is "):
+        optimizer_values.check(optimizer, state, "it")
 
 
 def test_a_failed_resume_lets_the_directory_go(run, good, line, loader):

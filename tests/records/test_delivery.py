@@ -357,7 +357,11 @@ def test_ctrl_c_ends_the_waiting_and_not_the_records(make_memory, line, make_loa
     def interrupt_soon():
         threading.Timer(0.5, _thread.interrupt_main).start()
 
+    runs = []
+    trainer.on("run_start")(lambda run: runs.append(run))
     started = time.monotonic()
-    run = trainer.fit(line, make_loader(100))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(line, make_loader(100))
     assert time.monotonic() - started < 8
+    (run,) = runs
     assert len(read(run).series("train/loss").steps) == 100

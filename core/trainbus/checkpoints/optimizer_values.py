@@ -43,21 +43,22 @@ def check(optimizer: Optimizer, state: dict[str, Any], what: str) -> None:
         needed = _kept_by(optimizer, group)
         for parameter in fresh["params"]:
             kept = state["state"].get(place, {})
-            if kept and (missing := sorted(needed - set(kept))):
+            if kept and (missing := sorted(set(needed) - set(kept))):
                 raise CheckpointError(f"{what} has no {missing[0]} for one of its parameters")
             for key, value in kept.items():
-                if not _may_belong_to(value, parameter, optimizer):
+                if not _may_belong_to(value, needed.get(key), parameter, optimizer):
                     raise CheckpointError(
                         f"{what}: {key} is {_form(value)}, and its parameter {_form(parameter)}"
                     )
             place += 1
 
 
-def _kept_by(optimizer: Optimizer, options: dict[str, Any]) -> set[str]:
-    """What an optimizer of torch keeps for a parameter, as one with these options shows."""
+def _kept_by(optimizer: Optimizer, options: dict[str, Any]) -> dict[str, Any]:
+    """What an optimizer of torch keeps for a parameter of one row and one column, as one with
+    these options shows."""
     kind = type(optimizer)
     if not kind.__module__.startswith("torch.optim"):
-        return set()
+        return {}
     known = inspect.signature(kind).parameters
     given = {key: value for key, value in options.items() if key in known and key != "params"}
     parameter = torch.zeros(1, 1, requires_grad=True)
@@ -66,8 +67,8 @@ def _kept_by(optimizer: Optimizer, options: dict[str, Any]) -> set[str]:
         one = kind([parameter], **{**given, **{key: False for key in _FAST if key in known}})
         one.step()
     except Exception:  # it wants a closure, or another parameter: then it is not known
-        return set()
-    return {key for key, value in one.state[parameter].items() if value is not None}
+        return {}
+    return {key: value for key, value in one.state[parameter].items() if value is not None}
 
 
 def _is_like(saved: Any, value: Any) -> bool:
@@ -86,12 +87,25 @@ def _is_number(value: Any) -> bool:
     )
 
 
-def _may_belong_to(value: Any, parameter: Tensor, optimizer: Optimizer) -> bool:
+def _may_belong_to(value: Any, example: Any, parameter: Tensor, optimizer: Optimizer) -> bool:
     """Whether an optimizer may keep it for a parameter: what is larger than it is none of torch's.
 
     Those of torch, but for two, keep numbers, and tensors of the parameter's shape.
+
+    Args:
+        value: what a file has.
+        example: what such an optimizer keeps for one of one row and one column, if that is known.
+        parameter: the parameter at hand.
+        optimizer: the optimizer at hand.
     """
-    if not isinstance(value, Tensor) or value.numel() <= 1 or value.shape == parameter.shape:
+    if isinstance(value, Tensor) and value.shape == parameter.shape:
+        return True
+    if isinstance(example, Tensor) and example.ndim:
+        if not isinstance(value, Tensor):
+            return False
+    elif example is not None:
+        return _is_number(value)
+    elif not isinstance(value, Tensor) or value.numel() <= 1:
         return True
     name = type(optimizer).__name__
     if name == "LBFGS" or not type(optimizer).__module__.startswith("torch.optim"):
