@@ -101,13 +101,10 @@ def parts(loader: object) -> list[Any]:
         found[id(part)] = part
         for name in ("loader", "dataset", "sampler", "batch_sampler"):
             walk(getattr(part, name, None))
-        for value in attributes(part):
-            several = value[:100] if isinstance(value, (list, tuple)) else (value,)
-            for each in several:
-                if isinstance(each, (*_PARTS, Wrapped)) or callable(
-                    getattr(each, "set_epoch", None)
-                ):
-                    walk(each)
+        for each in attributes(part):
+            tells = callable(getattr(each, "set_epoch", None))
+            if tells or isinstance(each, (*_PARTS, Wrapped)):
+                walk(each)
 
     walk(loader)
     return list(found.values())
@@ -117,8 +114,15 @@ _PARTS = (DataLoader, Dataset, Sampler)
 
 
 def attributes(part: object) -> list[Any]:
-    """What an object keeps."""
-    return list(vars(part).values()) if hasattr(part, "__dict__") else []
+    """What an object keeps, also in lists, tuples and mappings: the first hundred in each."""
+    found = list(vars(part).values()) if hasattr(part, "__dict__") else []
+    for value in list(found):
+        if isinstance(value, Mapping):
+            value = value.values()
+        elif not isinstance(value, (list, tuple)):
+            continue
+        found += islice(value, 100)
+    return found
 
 
 def describe(loader: Iterable[Any]) -> str:

@@ -84,6 +84,25 @@ class OwnOrder(Sampler):
         return iter(order)
 
 
+class InTurns(Sampler):
+    """Shuffles with one of several generators, for each pass the next."""
+
+    def __init__(self, generators):
+        self.generators = generators
+        self.passes = 0
+
+    def set_epoch(self, epoch):
+        self.passes = epoch
+
+    def __len__(self):
+        return 16
+
+    def __iter__(self):
+        order = list(range(16))
+        self.generators[self.passes % 2].shuffle(order)
+        return iter(order)
+
+
 class OwnBatches(OwnOrder):
     def __len__(self):
         return self.size // 4
@@ -212,6 +231,12 @@ LOADERS = {
         ),
         4,
     ),
+    "a sampler with a list of them": lambda: DataLoader(
+        ITEMS, 4, sampler=InTurns([random.Random(3), random.Random(4)])
+    ),
+    "a sampler with them by name": lambda: DataLoader(
+        ITEMS, 4, sampler=InTurns({0: np.random.default_rng(3), 1: np.random.default_rng(4)})
+    ),
     "a stream": lambda: DataLoader(Stream(), 4),
     "a sampler by epoch": lambda: DataLoader(ITEMS, 4, sampler=ByEpoch()),
     "prepared": lambda: Prepared(shuffled()),
@@ -283,6 +308,12 @@ TOLD = {
     ),
     "one of several in a list": lambda: DataLoader(
         ITEMS, 4, sampler=FirstOf([ByEpoch(), ByEpoch()])
+    ),
+    "a sampler with a list of them": lambda: DataLoader(
+        ITEMS, 4, sampler=InTurns([random.Random(3), random.Random(4)])
+    ),
+    "a sampler with them by name": lambda: DataLoader(
+        ITEMS, 4, sampler=InTurns({0: np.random.default_rng(3), 1: np.random.default_rng(4)})
     ),
     "a stream": lambda: DataLoader(Stream(), 4),
     "a wrapped loader": lambda: Prepared(DataLoader(Stream(), 4)),
@@ -428,3 +459,72 @@ def test_a_right_length_is_no_word(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read(tmp_path, Fixed([ITEMS[:2]] * 3))
+
+
+class Shares(Net):
+    """Draws with a generator in its steps, and validates."""
+
+    def __init__(self, generator):
+        super().__init__()
+        self.generator = generator
+
+    def training_step(self, batch, run):
+        if self.generator is not None:
+            self.seen.append((run.epoch, self.generator.random()))
+        return super().training_step(batch, run)
+
+    def validation_step(self, batch, run):
+        self.seen.append((run.epoch, "valid", batch.flatten().tolist()))
+
+
+def read_and_validate(directory, make, stop_at=None):
+    """What a run trains and validates on, twice in each epoch; in one or two parts."""
+    train, valid, generator = make()
+    torch.manual_seed(0)
+    task = Shares(generator)
+    trainer = Trainer(
+        run_dir=directory, plugins=[Checkpoint(every_steps=1)], epochs=EPOCHS, seed=0,
+        validate_every=0.5,
+    )  # fmt: skip
+
+    @trainer.on("train_batch_end")
+    def stop(run):
+        if run.global_step == stop_at:
+            run.stop()
+
+    trainer.fit(task, train, valid, resume="auto")
+    return task.seen
+
+
+def shared_by_task_and_loader():
+    generator = random.Random(3)
+    return DataLoader(ITEMS, 4, sampler=OwnOrder(generator)), ITEMS.split(4), generator
+
+
+def shared_by_both_loaders():
+    data = Noise(random.Random(3))
+    return DataLoader(data, 4), DataLoader(data, 4), None
+
+
+def the_validation_loaders_own():
+    valid = DataLoader(ITEMS, 4, shuffle=True, generator=torch.Generator().manual_seed(3))
+    return shuffled(), valid, None
+
+
+def the_tasks_and_the_validation_loaders():
+    generator = random.Random(3)
+    return shuffled(), DataLoader(Noise(generator), 4), generator
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 4, 5, 6, 9])
+@pytest.mark.parametrize(
+    "make",
+    [
+        shared_by_task_and_loader, shared_by_both_loaders, the_validation_loaders_own,
+        the_tasks_and_the_validation_loaders,
+    ],
+)  # fmt: skip
+def test_generators_that_several_draw_from_go_on_as_they_were(tmp_path, make, stop_at):
+    whole = read_and_validate(tmp_path / "whole", make)
+    first = read_and_validate(tmp_path / "parts", make, stop_at)
+    assert first + read_and_validate(tmp_path / "parts", make) == whole

@@ -146,3 +146,16 @@ def test_two_averages_go_on_with_their_own():
     for one, other in zip(whole[:2], parts[:2], strict=True):
         for name, value in one.average.items():
             assert torch.equal(value, other.average[name])
+
+
+@pytest.mark.parametrize(("one", "two"), [("by loss", "by_loss"), ("a", "A"), ("a/b", "a b")])
+def test_two_names_that_are_one_directory_are_refused(one, two):
+    plugins = [named(Checkpoint(), one), named(Checkpoint(), two)]
+    with pytest.raises(UsageError, match="would both keep their states in checkpoints/"):
+        fit(plugins)
+
+
+@pytest.mark.parametrize("name", ["best", "Best", "step-00000004", "exception-00000001", ".."])
+def test_a_name_that_is_a_states_is_refused(name):
+    with pytest.raises(UsageError, match="is the name of a state"):
+        fit([named(Checkpoint(), name)])

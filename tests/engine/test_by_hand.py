@@ -1,5 +1,6 @@
 """A loop of one's own fires the same events, and leaves the same weights, as `fit`."""
 
+import contextlib
 import copy
 
 import pytest
@@ -215,3 +216,46 @@ def test_a_signal_stays_the_reason_though_the_body_fails_because_of_it(line, loa
         os.kill(os.getpid(), signal.SIGINT)
         raise KeyError("valid/accuracy")
     assert run.status == "interrupted"
+
+
+def leave_after(line, loader, how, batch=2):
+    """The run that a loop of one's own is left in after a step; its states of checkpoints."""
+    import os
+    import signal
+
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        Trainer(plugins=["checkpoint"]).open(line, sgd(line)) as run,
+    ):
+        for index, (x, y) in enumerate(run.batches(loader, epochs=2)):
+            run.step(functional.mse_loss(line.linear(x), y))
+            if index == batch and how == "break":
+                break
+            if index == batch and how == "stop":
+                run.stop()
+            if index == batch and how == "signal":
+                os.kill(os.getpid(), signal.SIGINT)
+    return run, sorted(each.name for each in run.dir.glob("checkpoints/*"))
+
+
+@pytest.mark.parametrize("how", ["break", "stop", "signal"])
+@pytest.mark.parametrize("batch", [0, 2, 4, 6])
+def test_a_loop_that_is_left_after_a_step_leaves_its_state(line, loader, how, batch):
+    run, states = leave_after(line, loader, how, batch)
+    assert states[-1] == f"step-{batch + 1:08d}"
+    assert run.global_step == batch + 1
+
+
+@pytest.mark.parametrize("how", ["break", "stop", "signal"])
+def test_a_loop_that_was_left_goes_on_where_it_was(make_line, loader, how):
+    whole, parts = make_line(), make_line()
+    with Trainer().open(whole, sgd(whole)) as run:
+        for x, y in run.batches(loader, epochs=2):
+            run.step(functional.mse_loss(whole.linear(x), y))
+    left, states = leave_after(parts, loader, how)
+    with Trainer().open(parts, sgd(parts)) as run:
+        run.load_checkpoint(left.dir / "checkpoints" / states[-1])
+        for x, y in run.batches(loader, epochs=2):
+            run.step(functional.mse_loss(parts.linear(x), y))
+    assert run.global_step == 10
+    assert torch.equal(whole.linear.weight, parts.linear.weight)

@@ -13,7 +13,7 @@ from trainbus.builtin import usr1
 from trainbus.builtin.background import Background
 from trainbus.builtin.monitor import SECTION as MONITOR, Monitor
 from trainbus.checkpoints import sections, states
-from trainbus.errors import CheckpointError, PluginError
+from trainbus.errors import CheckpointError, PluginError, UsageError
 from trainbus.events.markers import hookimpl
 from trainbus.storage.files import remove_leftovers
 from trainbus.storage.run_dir import file_name
@@ -128,6 +128,7 @@ class Checkpoint:
     def on_run_start(self, run: Run) -> None:
         """Start without a best, unless a checkpoint brings one, before anybody can validate."""
         if run.stage == "train":
+            self._check_folder(run)
             self._begin()
             self._fitting = True
 
@@ -202,7 +203,9 @@ class Checkpoint:
     def on_fit_end(self, run: Run) -> None:
         """Save what the last epochs did, if that was not done."""
         name = f"step-{run.global_step:08d}"
-        if not (run.dry_run or run.batches_done) and name not in self.last:
+        # Inside an epoch, where your own loop was left: what is newer than the last state.
+        is_saved = run.batches_done and run.global_step == self._saved_step
+        if not (run.dry_run or is_saved or run.accumulating) and name not in self.last:
             self._save_last(run)
         self._deliver(run, wait=True)
 
@@ -320,9 +323,24 @@ class Checkpoint:
 
     def directory(self, run: Run) -> Path:
         """Where it keeps its states: each plugin of this kind in a directory of its own."""
-        name = run.bus.name_of(self)
-        directory = run.dir / "checkpoints"
-        return directory if name == "checkpoint" else directory / file_name(name)
+        return run.dir / "checkpoints" / _folder(run.bus.name_of(self))
+
+    def _check_folder(self, run: Run) -> None:
+        """Refuse a name whose folder would be that of another plugin's states, or of a state."""
+        own = run.bus.name_of(self)
+        folder = _folder(own).lower()  # for disks that know no case
+        for name, plugin in run.bus.plugins.items():
+            if isinstance(plugin, Checkpoint) and plugin is not self:
+                if _folder(name).lower() == folder:
+                    raise UsageError(
+                        f"{own!r} and {name!r} would both keep their states in checkpoints/"
+                        f"{folder}; give one of them another name"
+                    )
+        if folder in ("best", ".", "..") or states.step_of(folder) >= 0:
+            raise UsageError(
+                f"a checkpoint plugin cannot be called {own!r}: in checkpoints/ that is the name of "
+                "a state; give it another one"
+            )
 
     def _failed(self, run: Run, error: CheckpointError) -> None:
         """Go back to the states of before; they are all still there."""
@@ -400,6 +418,11 @@ class Checkpoint:
             self._monitor.load_state_dict(state["monitor"])
         self.last = list(state["last"])
         self._superseded = list(state["superseded"])
+
+
+def _folder(name: str) -> str:
+    """Where in `checkpoints` a plugin of this name keeps its states."""
+    return "" if name == "checkpoint" else file_name(name)
 
 
 def _finite(run: Run) -> bool:

@@ -86,6 +86,7 @@ _POSITION = fields(
             fields({"random": _random, "generators": listed(), "workers_stayed": one_of(bool)}),
             choice({}),
         ),
+        "valid_generators": listed(listed()),
         "loader": maybe(mapping(key=anything)),
         "last_batch": listed(text()),
         "batch_size": maybe(whole(1)),

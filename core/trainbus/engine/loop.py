@@ -110,10 +110,19 @@ class Loop(Step):
             if self.handed_out:
                 self.abandon()
 
-    def training_batches(self, loader: Iterable[Any]) -> Iterator[Any]:
-        """Yield each placed batch of one training pass, with the events of the pass around them."""
+    def training_batches(
+        self, loader: Iterable[Any], catch_up: Callable[[], None] | None = None
+    ) -> Iterator[Any]:
+        """Yield each placed batch of one training pass, with the events of the pass around them.
+
+        Args:
+            loader: what to read.
+            catch_up: makes what a run that goes on inside a pass owes, before it reads on.
+        """
         bus, buffer, window = self.bus, self.buffer, self.window
         first, rest = self._begin_training(loader)
+        if first and catch_up is not None and not (self.position.over or self.ends_pass):
+            catch_up()
         exhausted = False
         for index, batch in enumerate(rest, first):
             self.batch_index, self.batch, self.output = index, batch, None
@@ -187,6 +196,8 @@ class Loop(Step):
         position = self.position
         stood_behind = position.over  # where a checkpoint was written behind this pass
         self._cut_short = not (stood_behind or exhausted or self.ends_pass)
+        if self._cut_short and self.batches_done and not self.told_of_stop:
+            self.savepoint("train_batch")  # the stop came after that of the batch
         if not self._cut_short:
             self.epochs_done = self.epoch + 1
             self.batches_done, position.pass_batches = 0, self.batch_index + 1
@@ -220,6 +231,7 @@ class Loop(Step):
 
     def savepoint(self, after: str) -> None:
         """Tell those who save states that all who listen at this moment are done."""
+        self.told_of_stop = self.stopping
         if "fit" in self.open_events:
             self.fire("on_savepoint", after)
 
@@ -243,6 +255,8 @@ class Loop(Step):
         bus, event = self.bus, _EVENTS[stage]
         with self._inner_pass(stage):
             self._begin_pass(stage, loader)
+            if stage == "valid":
+                self.position.begin_validation(loader)
             self.model.eval()
             torch.set_grad_enabled(False)
             self.enter(event)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from time import perf_counter
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from trainbus import batches
 from trainbus.checkpoints import given
 from trainbus.devices import generators
 from trainbus.engine.step import Step
+from trainbus.engine.validation_generators import ValidationGenerators
 from trainbus.errors import CheckpointError
 
 logger = logging.getLogger("trainbus")
@@ -56,6 +57,9 @@ class Position:
         self._offset = 0
         #: A checkpoint was begun to be loaded, and is not yet in all that it belongs to.
         self.is_half_restored = False
+        #: Random generators of the task, whose states are kept with it.
+        self.of_task: Sequence[Any] = ()
+        self._of_validations = ValidationGenerators()
         #: States of all runs of this name up to here, counted on the disk before the first.
         self.states_written: int | None = None
 
@@ -123,6 +127,12 @@ class Position:
         """Go to where a checkpoint stood, with the next pass over the training data."""
         self.saved = saved
         self._random_is_back = False
+        if saved is not None:
+            self._of_validations.restore(saved["valid_generators"])
+
+    def begin_validation(self, loader: Iterable[Any]) -> None:
+        """Put back the loader's own generators, if a checkpoint was loaded that has them."""
+        self._of_validations.begin(loader, [*self.of_task, *generators.of(self.loader)])
 
     def restore_random(self, run: Step) -> None:
         """Put back the random states of the checkpoint, the first time it is asked."""
@@ -151,6 +161,9 @@ class Position:
             "pass_start": self.pass_start,
             "loader": _loader_state(inner) if run.batches_done else None,
             "last_batch": [] if none_read else batches.fingerprint(self.read),
+            "valid_generators": self._of_validations.states(
+                [*self.of_task, *generators.of(self.loader)]
+            ),
             "batch_size": (size := _batch_size(self.loader)),
             "samples": size and run.batches_done * size + self._offset,
             "length": batches.size(self.loader),
@@ -214,6 +227,8 @@ def _place(run: Step, loader: Iterable[Any], saved: dict[str, Any]) -> tuple[int
         done = len(inner) - inner.start_at_sample(samples)
     else:
         done = samples // size
+        if (length := batches.size(loader)) is not None:
+            done = min(done, length)  # a last batch is often a short one
     twice = samples - done * size if not seeks else 0
     again = f", so that {twice} are trained on twice" if twice else ""
     where = f"sample {samples - twice} of the epoch{again}"
@@ -234,7 +249,10 @@ def _behind(
         given.put(inner, saved["loader"], type(inner).__name__)
     else:
         same = done == saved["batches"]  # with batches of another size the last is another one
-        return _read_up_to(iter(run.loader), done, saved["last_batch"] if same else [])
+        rest = _read_up_to(iter(run.loader), done, saved["last_batch"] if same else [])
+        if same:  # whoever else draws from them, the task or a validation, did so since
+            generators.put_back(loader, saved["generators"])
+        return rest
     if run.trainer.limit_batches is None or run.batches_in_pass is None:
         return iter(run.loader)
     return islice(iter(run.loader), max(0, run.batches_in_pass - done))

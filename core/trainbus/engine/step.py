@@ -30,6 +30,8 @@ class Step(Run):
         self.opened: Opened = []
         #: The run was stopped inside of this batch, before its step was made.
         self.is_undone = False
+        #: The run was stopping at its newest savepoint.
+        self.told_of_stop = False
         #: The present pass ends after this batch.
         self.ends_pass = False
         #: When `max_time` is over, on the monotonic clock.
@@ -118,6 +120,7 @@ class Step(Run):
                 self.obey(control)
         if self.deadline is not None and monotonic() >= self.deadline:
             self.finished = True
+        self.told_of_stop = self.stopping
         if bus.on_savepoint and not self.accumulating:
             self.fire("on_savepoint", "train_batch")
 

@@ -62,6 +62,10 @@ class TaskState:
         for key, item in inside:
             self._look(f"{path}.{key}", item)
 
+    def random_generators(self) -> list[Any]:
+        """The random generators among them."""
+        return [each for each in self._objects.values() if generators.is_generator(each)]
+
     def state_dict(self) -> dict[str, Any]:
         """The state of each, by where it stands in the task."""
         state: dict[str, Any] = {"given": self._given}

@@ -141,10 +141,7 @@ class Trainer(Settings):
             if run.resume_path is not None:
                 run.load_checkpoint(run.resume_path)
             for _ in run.epochs(self.epochs):
-                for _ in run.training_batches(train):
-                    # Of a checkpoint that was written before a validation inside an epoch.
-                    if validations.inside and validations.is_due():
-                        validations.make()
+                for _ in run.training_batches(train, validations.catch_up):
                     try:
                         loss = bus.training_step(run)
                     except Control as control:
@@ -338,6 +335,7 @@ class Trainer(Settings):
             run.stray = StrayStep(run.optimizers)
             run.given_options = options(run.optimizers)
             run.task_state = TaskState(run.task, run.optimizers)
+            run.position.of_task = run.task_state.random_generators()
             for optimizer in run.optimizers:
                 optimizer.zero_grad()
         if not isinstance(run.task.hparams, Mapping):

@@ -70,6 +70,11 @@ class Validations:
         part = total * self._every
         return int(done / part + 1e-9) > int(run.position.validated_at / part + 1e-9)
 
+    def catch_up(self) -> None:
+        """Validate, where a checkpoint was written just before that."""
+        if self.inside and self.is_due():
+            self.make()
+
     def make(self) -> None:
         """Validate now."""
         if self._valid is not None:
