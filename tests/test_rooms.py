@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "core" / "trainbus"
 SOURCES = sorted([*CORE.rglob("*.py"), *ROOT.glob("plugins/*/*/src/**/*.py")])
 #: Lines of code: without comments, docstrings and blank lines.
-BUDGETS = {"events": 890, "plugins": 870, "engine": 2600}
+BUDGETS = {"events": 890, "plugins": 870, "engine": 2650}
 NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
     tokenize.ENDMARKER,

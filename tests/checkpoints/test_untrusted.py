@@ -132,26 +132,26 @@ def test_other_types_in_any_place_of_a_part_are_told_or_harmless(good, make_line
     assert told > count / 2
 
 
-@pytest.mark.parametrize("key", ["exp_avg", "exp_avg_sq", "step"])
-@pytest.mark.parametrize("value", [None, "x", [1.0], torch.zeros(7), {}])
-def test_what_an_optimizer_keeps_is_what_its_step_takes(good, line, loader, key, value):
-    def change(parts):
-        parts["optimizers"][0]["state"][0][key] = value
-
-    with pytest.raises(CheckpointError, match=f"{key} is "):
-        resumed(line, loader, changed(good, change))
+NO_STATE = [None, "x", [1.0], {}, torch.zeros(2, 1)]
+NO_MOMENT = [3.0, torch.tensor(3.0)]
 
 
-@pytest.mark.parametrize("value", [3.0, torch.tensor(3.0)])
-def test_a_number_is_no_moment_of_a_matrix(value):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, value) for key in ("exp_avg", "exp_avg_sq", "step") for value in NO_STATE),
+        *((key, value) for key in ("exp_avg", "exp_avg_sq") for value in NO_MOMENT),
+    ],
+)
+def test_what_an_optimizer_keeps_is_what_its_step_takes(key, value):
     model = nn.Linear(3, 2)
     optimizer = torch.optim.Adam(model.parameters())
     model(torch.randn(4, 3)).sum().backward()
     optimizer.step()
     state = optimizer.state_dict()
     optimizer_values.check(optimizer, state, "it")
-    state["state"][0]["exp_avg_sq"] = value
-    with pytest.raises(CheckpointError, match="exp_avg_sq is "):
+    state["state"][0][key] = value
+    with pytest.raises(CheckpointError, match=f"{key} is "):
         optimizer_values.check(optimizer, state, "it")
 
 

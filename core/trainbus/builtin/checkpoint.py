@@ -13,10 +13,9 @@ from trainbus.builtin import usr1
 from trainbus.builtin.background import Background
 from trainbus.builtin.monitor import SECTION as MONITOR, Monitor
 from trainbus.checkpoints import sections, states
-from trainbus.errors import CheckpointError, PluginError, UsageError
+from trainbus.errors import CheckpointError, PluginError
 from trainbus.events.markers import hookimpl
 from trainbus.storage.files import remove_leftovers
-from trainbus.storage.run_dir import file_name
 from trainbus.storage.untrusted import fields, listed, maybe, number, pair, text
 
 if TYPE_CHECKING:
@@ -128,7 +127,9 @@ class Checkpoint:
     def on_run_start(self, run: Run) -> None:
         """Start without a best, unless a checkpoint brings one, before anybody can validate."""
         if run.stage == "train":
-            self._check_folder(run)
+            own, plugins = run.bus.name_of(self), run.bus.plugins.items()
+            alike = [name for name, each in plugins if isinstance(each, Checkpoint)]
+            states.check_folder(own, [name for name in alike if name != own])
             self._begin()
             self._fitting = True
 
@@ -323,24 +324,7 @@ class Checkpoint:
 
     def directory(self, run: Run) -> Path:
         """Where it keeps its states: each plugin of this kind in a directory of its own."""
-        return run.dir / "checkpoints" / _folder(run.bus.name_of(self))
-
-    def _check_folder(self, run: Run) -> None:
-        """Refuse a name whose folder would be that of another plugin's states, or of a state."""
-        own = run.bus.name_of(self)
-        folder = _folder(own).lower()  # for disks that know no case
-        for name, plugin in run.bus.plugins.items():
-            if isinstance(plugin, Checkpoint) and plugin is not self:
-                if _folder(name).lower() == folder:
-                    raise UsageError(
-                        f"{own!r} and {name!r} would both keep their states in checkpoints/"
-                        f"{folder}; give one of them another name"
-                    )
-        if folder in ("best", ".", "..") or states.step_of(folder) >= 0:
-            raise UsageError(
-                f"a checkpoint plugin cannot be called {own!r}: in checkpoints/ that is the name of "
-                "a state; give it another one"
-            )
+        return run.dir / "checkpoints" / states.folder(run.bus.name_of(self))
 
     def _failed(self, run: Run, error: CheckpointError) -> None:
         """Go back to the states of before; they are all still there."""
@@ -418,11 +402,6 @@ class Checkpoint:
             self._monitor.load_state_dict(state["monitor"])
         self.last = list(state["last"])
         self._superseded = list(state["superseded"])
-
-
-def _folder(name: str) -> str:
-    """Where in `checkpoints` a plugin of this name keeps its states."""
-    return "" if name == "checkpoint" else file_name(name)
 
 
 def _finite(run: Run) -> bool:

@@ -5,15 +5,47 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from trainbus.errors import UsageError
 from trainbus.storage.files import remove, replacing, sync_directory
+from trainbus.storage.run_dir import file_name
 from trainbus.storage.untrusted import Unfit, inside
 
 #: What the directory of a state is called.
 FORM = r"(?:step|best|exception)-(\d{8,20})"
 _NAME = re.compile(FORM, re.ASCII)
+
+
+def folder(plugin: str) -> str:
+    """Where in `checkpoints` a plugin of this name keeps its states."""
+    return "" if plugin == "checkpoint" else file_name(plugin)
+
+
+def check_folder(plugin: str, others: Iterable[str]) -> None:
+    """Refuse a name whose folder would be that of another plugin, or of a state.
+
+    Args:
+        plugin: the name of a plugin that keeps states.
+        others: the names of the others that do.
+
+    Raises:
+        UsageError: it has to have another name.
+    """
+    own = folder(plugin).lower()  # for disks that know no case
+    for other in others:
+        if folder(other).lower() == own:
+            raise UsageError(
+                f"{plugin!r} and {other!r} would both keep their states in checkpoints/{own}; "
+                "give one of them another name"
+            )
+    if own in ("best", ".", "..") or step_of(own) >= 0:
+        raise UsageError(
+            f"a checkpoint plugin cannot be called {plugin!r}: in checkpoints/ that is the name "
+            "of a state; give it another one"
+        )
 
 
 def found(directory: Path | None) -> set[str]:

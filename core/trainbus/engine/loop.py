@@ -208,21 +208,13 @@ class Loop(Step):
         if self.window.gathered:  # the pass ended in the middle of a window
             self.step_optimizers()
         self._check_not_empty(loader)
-        if exhausted and self.batch_index + 1 != (told := batches.size(self.loader)):
-            self._tell_of_length(loader, told)
+        if exhausted:
+            position.check_length(self, loader)
         self.batch = self.output = position.read = None
         self.buffer.step = self.global_step
         self.hand_out(self.buffer.end_pass(self.global_step, suffix="_epoch"))
         self.buffer.averaging = self.ends_pass = False
         self.leave("train_epoch")
-
-    def _tell_of_length(self, loader: Iterable[Any], told: int | None) -> None:
-        if told is not None and self.first_time("length of the training loader"):
-            logger.warning(
-                "the training loader (%s) tells a length of %d and gave %d batches; schedules and "
-                "progress count on what it tells",
-                batches.describe(loader), told, self.batch_index + 1,
-            )  # fmt: skip
 
     def ended(self, event: str) -> None:
         if event == "epoch" and not (self._cut_short or self.batches_done):

@@ -117,6 +117,15 @@ class Position:
         self.saved = None
         return done, rest
 
+    def check_length(self, run: Step, loader: Iterable[Any]) -> None:
+        """Say once that a pass was shorter or longer than its loader tells."""
+        told, given = batches.size(run.loader), run.batch_index + 1
+        if told not in (None, given) and run.first_time("length of the training loader"):
+            logger.warning(
+                "the training loader (%s) tells a length of %d and gave %d batches; schedules and "
+                "progress count on what it tells", batches.describe(loader), told, given,
+            )  # fmt: skip
+
     def validated(self, batches_done: int) -> None:
         """Note that a validation was made."""
         self.validated_at = batches_done

@@ -56,20 +56,24 @@ class Measuring:
     def end(self) -> None:
         """Take no more; what is still being read is left out."""
         self._ended = True
+        self._put = _left_out  # who took them is held no longer
         self._queue.put(None)
 
     def _work(self) -> None:
         while (entry := self._queue.get()) is not None and not self._ended:
             try:
                 record = kept(entry, self._directory, self._report)
-                if not self._ended:
-                    self._put(record)
+                self._put(record)
             except Exception as error:
                 artifact = entry[3]["artifact"]
                 self._report(f"{artifact.kind} {artifact.name!r} is left out: {error}")
             with self._changed:
                 del self._left[0]
                 self._changed.notify_all()
+
+
+def _left_out(entry: EntryTuple) -> None:
+    """Takes what came after the end."""
 
 
 def kept(entry: EntryTuple, directory: Path, report: Callable[[str], None]) -> EntryTuple:
