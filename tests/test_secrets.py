@@ -1,9 +1,13 @@
 """Keys, tokens and passwords: known by names, places and shapes, and hidden everywhere."""
 
+import argparse
 import json
 import sqlite3
 import subprocess
 import sys
+from collections import namedtuple
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +23,8 @@ from trainbus.testing import Line, make_line_loader
         "hf_token", "authtoken", "AUTH_TOKEN_2", "clientSecret", "client_secret", "password",
         "dbPassword", "userpassword", "passwd", "pwd", "passphrase", "bearer", "Authorization",
         "credentials", "secrets", "aws.secret_access_key", "private-key", "session_cookie",
-        "jwt", "githubPat", "password_of_the_database",
+        "jwt", "githubPat", "password_of_the_database", "api_keys", "accessTokens", "passwords",
+        "api_key_v2", "token_old", "HF_TOKEN_PROD",
     ],
 )  # fmt: skip
 def test_a_secret_is_known_by_its_name(name):
@@ -31,7 +36,8 @@ def test_a_secret_is_known_by_its_name(name):
     [
         "lr", "tokens", "max_tokens", "tokenizer", "token_ids", "keys", "keyboard", "monkey",
         "pad_token", "eosToken", "mask_token", "key_size", "path", "author", "compass", "spin",
-        "patience", "bypass", "hidden", "signal", 3, None,
+        "patience", "bypass", "hidden", "signal", 3, None, "label_key", "sort_key", "eot_token",
+        "group_keys", "image_token", "test", "v2",
     ],
 )  # fmt: skip
 def test_other_names_are_no_secrets(name):
@@ -56,6 +62,12 @@ def test_other_names_are_no_secrets(name):
         ("no key: label", "no key: label"),
         ("https://host:8080/x is down", "https://host:8080/x is down"),
         ("lr=0.1, epochs: 3", "lr=0.1, epochs: 3"),
+        ("password='two words'", "password='***'"),
+        ('{"secret": "a b, c"}', '{"secret": "***"}'),
+        ("https://me:P@SS/WORD@host/x", "https://me:***@host/x"),
+        ("https://host:8080/@me and https://host:80", "https://host:8080/@me and https://host:80"),
+        ("-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\nx", "***\nx"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nSECRET", "***"),
     ],
 )  # fmt: skip
 def test_a_secret_is_known_by_its_place_and_its_shape(text, shown):
@@ -70,8 +82,35 @@ def test_values_inside_of_values_are_hidden_and_the_rest_is_as_it_was():
     assert given["db"]["password"] == "abc"
 
 
+@dataclass
+class Login:
+    user: str
+    password: str
+
+
+Pair = namedtuple("Pair", ["user", "token"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Login("me", "SECRET"), Pair("me", "SECRET"), argparse.Namespace(user="me", token="SECRET"),
+        SimpleNamespace(user="me", token="SECRET"), [Login("me", "SECRET")],
+        {"https://me:SECRET@host"}, frozenset({"token=SECRET"}), b"token=SECRET",
+    ],
+)  # fmt: skip
+def test_a_secret_is_found_in_records_of_any_kind(value):
+    assert "SECRET" not in str(hide({"it": value}))
+
+
+def test_a_variable_that_is_set_later_is_hidden_too(monkeypatch):
+    assert hide("with open-1-sesame") == "with open-1-sesame"
+    monkeypatch.setenv("MY_SERVICE_TOKEN", "open-1-sesame")
+    assert hide("with open-1-sesame") == f"with {HIDDEN}"
+
+
 def test_a_word_is_hidden_where_it_is_named_and_nowhere_else():
-    assert hide({"sort_key": "timestamp"}) == {"sort_key": HIDDEN}
+    assert hide({"my_key": "timestamp"}) == {"my_key": HIDDEN}
     assert hide("no column timestamp") == "no column timestamp"
 
 
@@ -157,7 +196,9 @@ def test_what_a_run_keeps_is_its_owners(name):
     assert (run.dir / name).stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("part", ["x", "ACGT", "a:", "a.", "_-"])
+@pytest.mark.parametrize(
+    "part", ["x", "ACGT", "a:", "a.", "_-", "://:@", "token='", "-----BEGIN PRIVATE KEY-----"]
+)
 def test_a_long_text_is_read_once(part):
     """In a child, since a search that goes back and forth listens to no signal."""
     script = "import sys; from trainbus.secrets import hide; hide(sys.stdin.read())"

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 #: What stands for a key, a token or a password in what is shown or written.
@@ -22,22 +24,46 @@ _LAST = {"key", "token", "pat", "pwd", "pin", "cookie", "signature", "sig", "jwt
 _ANYWHERE = {
     "password", "passwd", "passphrase", "passcode", "secret", "secrets", "credential",
     "credentials", "bearer", "authorization", "apikey", "authkey", "accesskey", "privatekey",
-    "secretkey",
+    "secretkey", "passwords", "passphrases", "passcodes", "apikeys",
+}  # fmt: skip
+#: Words that a name ends with if it holds several, and what stands before them: `api_keys`.
+_SEVERAL = {"keys", "tokens", "cookies", "signatures"}
+_OF_SERVICES = {
+    "access", "account", "api", "auth", "encryption", "private", "refresh", "secret", "service",
+    "session", "signing",
+}  # fmt: skip
+#: Words behind the word that tells: `api_key_v2`, `token_old`.
+_BEHIND = {
+    "v", "old", "new", "prod", "production", "dev", "test", "staging", "live", "backup", "primary",
+    "secondary", "value", "str", "env",
 }  # fmt: skip
 #: Endings of words that are written together: `authtoken`, `userpassword`.
 _ENDINGS = ("token", "password", "passwd", "secret", "apikey")
-#: What stands before `token` where it is a word of a text: `pad_token`.
-_OF_TEXTS = {
-    "bos", "cls", "end", "eos", "image", "mask", "pad", "sep", "special", "start", "stop", "unk",
+#: What stands before `token` and `key` where they are a word of a text, or a column: `pad_token`.
+_OF_DATA = {
+    "audio", "batch", "bos", "cache", "class", "cls", "column", "data", "dict", "end", "eod", "eom",
+    "eos", "eot", "feature", "foreign", "group", "image", "index", "input", "item", "join", "label",
+    "loss", "mask", "metric", "middle", "monitor", "newline", "output", "pad", "partition",
+    "prefix", "primary", "row", "sample", "sep", "sort", "special", "start", "state", "stop",
+    "suffix", "target", "text", "unk", "video",
 }  # fmt: skip
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 #: `https://name:password@host`.
-_IN_ADDRESS = re.compile(r"(\b\w[\w+.-]{0,30}://[^/\s:@]{0,256}:)[^/\s@]{1,1000}@")
+#: A password may hold `@` and `/`; what is digits up to a `/` is a port.
+_IN_ADDRESS = re.compile(
+    r"(\b\w[\w+.-]{0,30}://[^/\s:@]{0,256}:)(?!\d{1,5}(?:[/?#\s]|$))"
+    r"[^\s\"'<>]{1,1000}@(?=[\w.\[-]+(?::\d+)?(?:[/?#\s\"'<>,;)]|$))"
+)
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----(?:[^-]|-(?!-)){0,20000}"
+    r"(?:-----END [A-Z ]{0,60}-----)?"
+)
 #: `name=value`, `"name": "value"`, `Name: Bearer value`.
 #: A name begins where a word does and has an end: a long text is read once.
 _NAMED = re.compile(
-    r"""(?<![\w.-])([\w.-]{1,64})(["']?\s{0,2}[=:]\s{0,2}["']?)(?!//)((?:bearer|basic|token)\s+)?([^\s"'&,;{}()\[\]]+)""",
+    r"""(?<![\w.-])([\w.-]{1,64})(["']?\s{0,2}[=:]\s{0,2}["']?)(?!//)((?:bearer|basic|token)\s+)?"""
+    r"""((?<=")[^"\n]{1,4096}|(?<=')[^'\n]{1,4096}|[^\s"'&,;{}()\[\]]+)""",
     re.IGNORECASE,
 )
 _SCHEME = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}")
@@ -61,8 +87,12 @@ def is_secret(name: object) -> bool:
         return False
     if not words or _ANYWHERE.intersection(words):
         return bool(words)
-    if len(words) > 1 and words[-1] == "token" and words[-2] in _OF_TEXTS:
+    while len(words) > 1 and words[-1] in _BEHIND:
+        words.pop()
+    if len(words) > 1 and words[-1] in ("token", "key") and words[-2] in _OF_DATA:
         return False
+    if len(words) > 1 and words[-1] in _SEVERAL:
+        return words[-2] in _OF_SERVICES
     return words[-1] in _LAST or words[-1].endswith(_ENDINGS)
 
 
@@ -111,10 +141,27 @@ def hide(value: Any, around: tuple[int, ...] = ()) -> Any:
     if type(value) in (list, tuple):
         around = (*around, id(value))
         return type(value)([hide(each, around) for each in value])
+    if isinstance(value, (set, frozenset)):
+        return type(value)(map(hide, value))
+    if isinstance(value, bytes):
+        return HIDDEN if hide(text := value.decode("latin-1")) != text else value
+    if (named := _named(value)) is not None:
+        return hide_secrets(named, around)
     if hasattr(type(value), "get_secret_value"):
         remember(value)
         return HIDDEN
     return value
+
+
+def _named(value: Any) -> dict[str, Any] | None:
+    """What a record of any kind holds, by its names: `Namespace`, a dataclass, a named tuple."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: getattr(value, each.name, None) for each in fields(value)}
+    if isinstance(value, SimpleNamespace) or type(value).__name__ == "Namespace":
+        return dict(vars(value))
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return dict(value._asdict())
+    return None
 
 
 def without_secrets(text: str, values: Mapping[str, Any]) -> str:
@@ -146,6 +193,7 @@ def _without(text: str) -> str:
     for secret in sorted(_seen | _of_environment(), key=len, reverse=True):
         if secret in text:
             text = text.replace(secret, HIDDEN)
+    text = _PRIVATE_KEY.sub(HIDDEN, text)
     text = _IN_ADDRESS.sub(rf"\1{HIDDEN}@", text)
     text = _NAMED.sub(_hide_named, text)
     return _SHAPES.sub(HIDDEN, _SCHEME.sub(rf"\1 {HIDDEN}", text))
@@ -160,9 +208,11 @@ def _hide_named(found: re.Match[str]) -> str:
     return f"{name}{sign}{scheme or ''}{HIDDEN}"
 
 
-@cache
 def _of_environment() -> frozenset[str]:
     """The values of environment variables that are secrets by their names."""
     return frozenset(
-        value for name, value in os.environ.items() if is_secret(name) and _is_telling(value)
+        value for name, value in os.environ.items() if _is_secret(name) and _is_telling(value)
     )
+
+
+_is_secret = lru_cache(1000)(is_secret)

@@ -281,3 +281,37 @@ def test_an_artifact_has_a_name_of_text(line, loader, name):
     trainer.on("fit_start")(lambda run: run.log_artifact(name, "text", "text"))
     with pytest.raises(UsageError, match="a name is a text of 1 to 1,000 characters"):
         trainer.fit(line, loader)
+
+
+@pytest.mark.parametrize("value", [None, 5, "", b"x"])
+def test_an_artifact_that_is_a_file_is_the_path_of_one(line, loader, value):
+    trainer = Trainer()
+    trainer.on("fit_start")(lambda run: run.log_artifact("it", value))
+    with pytest.raises(UsageError, match="give the path of a file"):
+        trainer.fit(line, loader)
+
+
+@pytest.mark.parametrize("value", [None, 3, "lr", ["lr"]])
+@pytest.mark.parametrize("log", ["log_params", "log_tags"])
+def test_what_describes_a_run_is_a_mapping(line, loader, log, value):
+    trainer = Trainer()
+    trainer.on("fit_start")(lambda run: getattr(run, log)(value))
+    with pytest.raises(UsageError, match=f"{log}.*give a mapping"):
+        trainer.fit(line, loader)
+
+
+def test_what_no_reader_would_take_is_left_out_when_it_is_logged(line, loader):
+    """Names of hundreds of thousands of characters, of a number and of a parameter."""
+    trainer = Trainer()
+
+    @trainer.on("fit_start")
+    def log(run):
+        run.header["topic"] = "h" * 500_000
+        run.log_params({"p" * 200_000: 1})
+        run.log_params({"lr": 0.1})
+        run.log("n" * 200_000, 1.0)
+
+    run = trainer.fit(line, loader)
+    losses, params = values(run)
+    assert (len(losses), params) == (5, {"lr": 0.1})
+    assert sum("left out" in each for each in run.errors) == 2

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic, time
@@ -230,11 +231,23 @@ class Run:
             pending.append((name, value, False, stage, step, weight, averaging, now))
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Send the loggers what describes this run: plain values by name, without secrets."""
+        """Send the loggers what describes this run: plain values by name, without secrets.
+
+        Raises:
+            UsageError: it is no mapping.
+        """
+        if not isinstance(params, Mapping):
+            raise UsageError(f"log_params({params!r:.80}): give a mapping, {{'lr': 0.1}}")
         self.fire("on_params", read_only(hide_secrets(params)))
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
-        """Send the loggers labels to find this run by."""
+        """Send the loggers labels to find this run by.
+
+        Raises:
+            UsageError: it is no mapping.
+        """
+        if not isinstance(tags, Mapping):
+            raise UsageError(f"log_tags({tags!r:.80}): give a mapping, {{'team': 'vision'}}")
         self.fire("on_tags", read_only(hide_secrets(tags)))
 
     def log_artifact(self, name: str, value: Any, kind: ArtifactKind = "file") -> None:
@@ -245,8 +258,11 @@ class Run:
             raise UsageError(
                 f"log_artifact({name!r:.80}): a name is a text of 1 to 1,000 characters"
             )
-        if kind in ("file", "model") and not Path(value).exists():
-            raise UsageError(f"log_artifact({name!r}): there is no file {str(value)!r}")
+        if kind in ("file", "model"):
+            if not isinstance(value, (str, os.PathLike)) or not str(value):
+                raise UsageError(f"log_artifact({name!r}, {value!r:.80}): give the path of a file")
+            if not Path(value).exists():
+                raise UsageError(f"log_artifact({name!r}): there is no file {str(value)!r}")
         self.fire("on_artifact", Artifact(name, kind, value, self._buffer.step, time()))
 
     def flush(self) -> None:

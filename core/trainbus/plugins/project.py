@@ -67,16 +67,29 @@ def find_project(start: Path | None = None) -> Project:
 
 def _foreign(path: Path) -> str:
     """Why a file may be somebody else's, or an empty text."""
-    trusted = os.environ.get("TRAINBUS_TRUST", "").split(os.pathsep)
-    if not hasattr(os, "geteuid") or "*" in trusted or str(path) in trusted:
+    if not hasattr(os, "geteuid") or _is_trusted(path):
         return ""
-    found = path.stat()
     mine = {os.geteuid(), 0}
     if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdigit():
         mine.add(int(os.environ["SUDO_UID"]))
-    if found.st_uid not in mine:
-        return f"it belongs to another user ({found.st_uid})"
-    return "everybody may write to it" if found.st_mode & stat.S_IWOTH else ""
+    # Who may change the link, or the directory, has another file read.
+    for what, found in (("it", path.stat()), ("the link", path.lstat())):
+        if found.st_uid not in mine:
+            return f"{what} belongs to another user ({found.st_uid})"
+        if found.st_mode & stat.S_IWOTH and not stat.S_ISLNK(found.st_mode):
+            return f"everybody may write to {what}"
+    folder = path.resolve().parent.stat().st_mode
+    if folder & stat.S_IWOTH and not folder & stat.S_ISVTX:
+        return "everybody may write to its directory"
+    return ""
+
+
+def _is_trusted(path: Path) -> bool:
+    """Whether `TRAINBUS_TRUST` names a file, in any way that a path can be written."""
+    named = [each for each in os.environ.get("TRAINBUS_TRUST", "").split(os.pathsep) if each]
+    return "*" in named or any(
+        Path(each).expanduser().resolve() == path.resolve() for each in named
+    )
 
 
 @cache

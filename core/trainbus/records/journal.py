@@ -95,8 +95,9 @@ class JournalFile:
             return cls(path, connection)
 
     @classmethod
-    def open(cls, path: Path) -> JournalFile:
+    def open(cls, path: str | Path) -> JournalFile:
         """Open a journal to read it. Raises `JournalError`."""
+        path = Path(path)
         closed = not database.has_log(path)
         with database.or_closed(database.to_read(path)) as connection:
             file = cls(path, connection)
@@ -188,6 +189,8 @@ class JournalFile:
                             records.append(Record(number, "event", time, step, json.loads(text)))
                             number += 1
                     for name in body:
+                        if name not in self._names:
+                            schema.NAME(name, "the name of a number")
                         key = name, name in repeats
                         if (columns := metrics.get(key)) is None:
                             columns = metrics[key] = MetricColumns()
@@ -201,7 +204,7 @@ class JournalFile:
                             continue
                 else:
                     text = values.text(body)
-                    body = json.loads(text)  # as every later reader has it
+                    body = schema.body_of(text, kind)  # as every later reader has it, or refuses it
                     if kind in told:
                         known = told[kind]
                         body = {k: v for k, v in body.items() if k not in known or known[k] != v}
@@ -230,7 +233,8 @@ class JournalFile:
             self._tail.extend(records)
 
     def tell(self, **about: Any) -> None:
-        """Keep facts about the run: any values that JSON can hold. Raises `JournalError`."""
+        """Keep facts about the run, texts as long as a reader takes. Raises `JournalError`."""
+        about = schema.cut_to_fit(about)
         rows = [(key, json.dumps(value, default=str)) for key, value in about.items()]
         with self._lock, explained(self.path, "cannot write"), self._transaction():
             self._connection.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", rows)

@@ -147,6 +147,19 @@ def about_of(rows: list[tuple[str, str]]) -> dict[str, Any]:
     return about
 
 
+def cut_to_fit(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of a run with texts that are no longer than a reader takes."""
+    most = {"name": 10_000, "stage": 100, "host": 10_000, "version": 100}
+    fitting = {
+        key: value[: most[key]] if key in most and isinstance(value, str) else value
+        for key, value in about.items()
+    }
+    if "header" in fitting:
+        topics = fitting["header"].items()
+        fitting["header"] = {str(topic)[:1000]: str(line)[:100_000] for topic, line in topics}
+    return fitting
+
+
 def state_of(content: str) -> dict[str, Any]:
     """What a logger keeps. Raises `Unfit`."""
     state: dict[str, Any] = parsed(content, "the state of a logger")

@@ -65,6 +65,8 @@ class Writer:
         self._wake = threading.Event()
         self._stopped = False
         self._failing = False
+        #: The run is over: what cannot be written now never is.
+        self._is_last = False
         self._dropped = 0
         self._thread: threading.Thread | None = None
 
@@ -138,6 +140,9 @@ class Writer:
             if (more := len(waiting) - _MAX_WAITING) > 0:
                 self._dropped += more
                 del waiting[-more:]
+        if waiting:
+            self._is_last = True
+            self._write()
 
     def _write(self) -> None:
         try:
@@ -197,7 +202,8 @@ class Writer:
         except OSError as error:
             artifact = entry[3]["artifact"]
             # A file of the user may be gone; one of ours is wanted, while the disk is full.
-            if not isinstance(artifact.value, Path) and error.errno in _PASSING:
+            is_ours = not isinstance(artifact.value, Path)
+            if is_ours and error.errno in _PASSING and not self._is_last:
                 raise
             self._report(f"{artifact.kind} {artifact.name!r} is left out: {error}")
             return None
