@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "core" / "trainbus"
 SOURCES = sorted([*CORE.rglob("*.py"), *ROOT.glob("plugins/*/*/src/**/*.py")])
 #: Lines of code: without comments, docstrings and blank lines.
-BUDGETS = {"events": 890, "plugins": 870, "engine": 2650}
+BUDGETS = {"events": 890, "plugins": 890, "engine": 2660}
 NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
     tokenize.ENDMARKER,
@@ -51,7 +51,7 @@ def test_a_room_stays_within_its_budget(room):
 
 
 def test_the_core_stays_within_its_budget():
-    assert total(CORE.rglob("*.py")) <= 14_600
+    assert total(CORE.rglob("*.py")) <= 14_750
 
 
 @each_source

@@ -83,6 +83,11 @@ class Limited(Wrapped):
         return islice(iter(self.loader), self.count)
 
 
+def limited(loader: Iterable[Any], limit: float | None) -> Iterable[Any]:
+    """A loader, or its first batches where there is a limit."""
+    return loader if limit is None else Limited(loader, limit)
+
+
 def set_epoch(loader: Iterable[Any], epoch: int) -> None:
     """Tell the epoch to a loader, to those it wraps and to all their samplers (`set_epoch`)."""
     for part in parts(loader):

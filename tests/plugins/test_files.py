@@ -248,3 +248,9 @@ def test_two_objects_of_one_name_are_refused_not_dropped():
 @pytest.mark.parametrize("thing", [None, 5, math], ids=["None", "number", "module"])
 def test_a_thing_that_listens_to_nothing_is_refused(thing):
     assert "listens to no hook" in refusal(thing)
+
+
+@pytest.mark.parametrize("item", ["./plug.py:Plug", "plugs/plug.py:Plug"])
+def test_a_class_in_a_file_is_named_by_its_module(item):
+    with pytest.raises(PluginError, match=r"a file is named alone.*is plug:Plug"):
+        Trainer(plugins=[item])

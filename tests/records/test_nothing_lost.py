@@ -1,5 +1,6 @@
 """What fails, hangs, vanishes or reads along, and what stands in the journal all the same."""
 
+import errno
 import logging
 import os
 import shutil
@@ -573,3 +574,16 @@ def test_the_runs_own_live_files_are_no_part_of_an_artifact():
     run = fit(epochs=1, epoch_end=lambda run: run.log_artifact("run", run.dir))
     # At the end `run.json` tells more than when it was read.
     assert 0 < artifacts_of(run)["run"]["bytes"] <= (run.dir / "run.json").stat().st_size
+
+
+def test_an_artifact_for_which_the_disk_is_full_to_the_end_holds_nothing_else_back(monkeypatch):
+    def full(_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("trainbus.records.artifacts.replacing", full)
+    trainer = Trainer(plugins=[Journal(seconds=60)])
+    trainer.on("fit_end")(lambda run: run.log_artifact("it", "text", "text"))
+    run = trainer.fit(Steps(), DATA)
+    with JournalFile.open(run.dir / "journal.db") as journal:
+        assert journal.records("event")[-1].body["event"] == "end"
+    assert any("'it' is left out" in each for each in run.errors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -186,11 +187,9 @@ class Loop(Step):
         if self.ends_pass:
             return first, ()
         if self.accumulate > 1 and self.batches_in_pass is not None:
-            rest = looking_ahead(iter(rest), self.batches_in_pass - first, self._forget_length)
+            forget = partial(setattr, self, "batches_in_pass", None)
+            rest = looking_ahead(iter(rest), self.batches_in_pass - first, forget)
         return first, rest
-
-    def _forget_length(self) -> None:
-        self.batches_in_pass = None
 
     def _end_training(self, loader: Iterable[Any], exhausted: bool) -> None:
         position = self.position
@@ -340,10 +339,9 @@ class Loop(Step):
     # --- what passes share ---------------------------------------------------------------------
 
     def _begin_pass(self, stage: Stage, loader: Iterable[Any]) -> None:
-        limit = self.trainer.limit_batches
         self.stage = stage
         batches.check(loader, stage)
-        limited = loader if limit is None else batches.Limited(loader, limit)
+        limited = batches.limited(loader, self.trainer.limit_batches)
         self.batches_in_pass = batches.size(limited)
         self.loader = self.accelerator.wrap_loader(limited)
         self.batch_index = -1
@@ -364,11 +362,10 @@ class Loop(Step):
 
     def hand_out(self, rows: Sequence[Row]) -> None:
         """Give numbers that were fetched to those who listen."""
-        bus = self.bus
         for step, values, when in rows:
-            if bus.on_metrics:
+            if self.bus.on_metrics:
                 try:
-                    bus.on_metrics(self, step, ReadOnly(values), when)
+                    self.bus.on_metrics(self, step, ReadOnly(values), when)
                 except Control as control:
                     self.obey(control)
 

@@ -129,6 +129,12 @@ def _load(name: str, request: Request, given: Mapping[str, Given], installed: In
         module, _ = build(name, _import_file(Path(item), name), given)
         source = str(Path(item).resolve())
         return Plugin(name, module, item, request.reason, source=source, kind=kind)
+    file, _, inside = item.partition(".py:")
+    if inside:
+        raise PluginError(
+            f"plugin {item!r}: a file is named alone ({file}.py), and its functions with @hookimpl "
+            f"are the plugin; a class of a module that is on the path is {Path(file).name}:{inside}"
+        )
     if not is_name(item):
         target = import_target(name, item, item)
         given = _with_environment(name, schema(target), given)

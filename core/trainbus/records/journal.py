@@ -189,8 +189,6 @@ class JournalFile:
                             records.append(Record(number, "event", time, step, json.loads(text)))
                             number += 1
                     for name in body:
-                        if name not in self._names:
-                            schema.NAME(name, "the name of a number")
                         key = name, name in repeats
                         if (columns := metrics.get(key)) is None:
                             columns = metrics[key] = MetricColumns()
@@ -215,9 +213,7 @@ class JournalFile:
                     number += 1
                     rows.append((number, time, kind, step, text))
                 records.append(Record(number, kind, time, step, body))
-            names = dict(self._names)
-            for name, _ in metrics:
-                names.setdefault(name, len(names) + 1)
+            names = schema.numbered(self._names, [name for name, _ in metrics])
             fresh = [(key, name) for name, key in names.items() if name not in self._names]
             chunks = [
                 (names[name], columns.records[0], columns.records[-1], repeat, *columns.blobs())

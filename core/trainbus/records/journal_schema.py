@@ -7,7 +7,7 @@ that are made here, and each value with what it has to be; queries are given a t
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -147,10 +147,20 @@ def about_of(rows: list[tuple[str, str]]) -> dict[str, Any]:
     return about
 
 
+def numbered(known: Mapping[str, int], names: Iterable[str]) -> dict[str, int]:
+    """Names with their numbers, and further ones behind them. Raises `Unfit`."""
+    numbers = dict(known)
+    for name in names:
+        if name not in numbers:
+            NAME(name, "the name of a number")
+            numbers[name] = len(numbers) + 1
+    return numbers
+
+
 def cut_to_fit(about: Mapping[str, Any]) -> dict[str, Any]:
     """Facts of a run with texts that are no longer than a reader takes."""
     most = {"name": 10_000, "stage": 100, "host": 10_000, "version": 100}
-    fitting = {
+    fitting: dict[str, Any] = {
         key: value[: most[key]] if key in most and isinstance(value, str) else value
         for key, value in about.items()
     }
