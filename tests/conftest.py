@@ -1,17 +1,21 @@
 """What all tests share: a tiny task, its data, the command, and a guard of what is left behind."""
 
+import logging
 import os
 import random
 import signal
 import subprocess
 import sys
+import traceback
 from contextvars import copy_context
 from functools import partial
+from textwrap import dedent
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from trainbus import Trainer
 from trainbus.cli import main
 from trainbus.testing import Line, make_line_loader
 from trainbus.testing.fixtures import clean_environment, own_directory  # noqa: F401
@@ -84,6 +88,50 @@ def python():
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """This process has imported what a first training imports, which takes seconds."""
+    Trainer(plugins=["-journal", "-manifest"]).fit(Line(), make_line_loader(1))
+
+
+@pytest.fixture
+def forked(warm, tmp_path):
+    """`forked(script)`: run Python code in a child of this process, which has imported all already.
+
+    Returns its `returncode`, `stdout` and `stderr`.
+    """
+
+    def run(script):
+        out, err = tmp_path / ".stdout", tmp_path / ".stderr"
+        child = os.fork()
+        if not child:
+            _become(script, out, err)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return SimpleNamespace(returncode=code, stdout=out.read_text(), stderr=err.read_text())
+
+    return run
+
+
+def _become(script, out, err):
+    """Do in a forked child what an interpreter does with a script, and end."""
+    code = 0
+    sys.stdout, sys.stderr = out.open("w"), err.open("w")
+    for number, file in enumerate((sys.stdout, sys.stderr), 1):
+        os.dup2(file.fileno(), number)
+    logging.getLogger().handlers.clear()  # so that warnings go to its stderr
+    try:
+        exec(compile(dedent(script), "script.py", "exec"), {"__name__": "__main__"})
+    except SystemExit as ended:
+        code = ended.code or 0
+    except BaseException as error:
+        traceback.print_exc()
+        code = 130 if isinstance(error, KeyboardInterrupt) else 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 @pytest.fixture

@@ -40,17 +40,6 @@ WHOLE = ["train_batch_end 3", "train_epoch_end 3", "epoch_end 3", "fit_end 3"]
 SOON, LATER = 0.002, 0.3
 
 
-def python(script, *prefix):
-    done = subprocess.run(
-        [*prefix, sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True
-    )
-    return done, done.stdout.splitlines()
-
-
-def run(*signals):
-    return python(SCRIPT.format(signals=signals))
-
-
 def states():
     return sorted(path.name for path in Path("runs").glob("*/checkpoints/*-*"))
 
@@ -63,9 +52,13 @@ def states():
         (signal.SIGHUP, "SystemExit", {129}),
     ],
 )
-def test_a_signal_ends_the_run_after_the_batch(number, exception, codes):
-    result, lines = run((number.name, 0))
-    assert lines[-6:] == [*WHOLE, f"exception {exception}", "run_end interrupted"]
+def test_a_signal_ends_the_run_after_the_batch(forked, number, exception, codes):
+    result = forked(SCRIPT.format(signals=[(number.name, 0)]))
+    assert result.stdout.splitlines()[-6:] == [
+        *WHOLE,
+        f"exception {exception}",
+        "run_end interrupted",
+    ]
     assert result.returncode in codes
     assert f"{number.name}: the run ends after this batch" in result.stderr
     assert states() == ["step-00000003"]
@@ -82,8 +75,8 @@ def test_a_signal_ends_the_run_after_the_batch(number, exception, codes):
         [("SIGHUP", LATER), ("SIGTERM", SOON)],
     ],
 )
-def test_what_comes_twice_within_a_moment_is_one_request(signals):
-    _, lines = run(*signals)
+def test_what_comes_twice_within_a_moment_is_one_request(forked, signals):
+    lines = forked(SCRIPT.format(signals=signals)).stdout.splitlines()
     assert lines[-6:-2] == WHOLE
     assert states() == ["step-00000003"]
 
@@ -97,16 +90,16 @@ def test_what_comes_twice_within_a_moment_is_one_request(signals):
         [("SIGTERM", 5.1), ("SIGTERM", 0)],
     ],
 )
-def test_who_insists_ends_it_at_once(signals):
-    _, lines = run(*signals)
+def test_who_insists_ends_it_at_once(forked, signals):
+    lines = forked(SCRIPT.format(signals=signals)).stdout.splitlines()
     assert lines[-2].startswith("exception ")
     assert lines[-1] == "run_end interrupted"
     assert not {"train_batch_end 3", "train_epoch_end 3"} & set(lines)
     assert states() == []
 
 
-def test_a_state_that_is_being_written_is_finished():
-    result, _ = python("""
+def test_a_state_that_is_being_written_is_finished(forked):
+    result = forked("""
         import os, signal, time
         from trainbus import Trainer, hookimpl
         from trainbus.testing import Line, make_line_loader
@@ -137,8 +130,8 @@ def test_a_state_that_is_being_written_is_finished():
 
 @pytest.mark.parametrize("event", ["fit_end", "run_end"])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_what_comes_when_all_is_done_is_raised_behind_fit(event, name):
-    _, lines = python(f"""
+def test_what_comes_when_all_is_done_is_raised_behind_fit(forked, event, name):
+    result = forked(f"""
         import os, signal
         from trainbus import Trainer
         from trainbus.testing import Line, make_line_loader
@@ -150,12 +143,11 @@ def test_what_comes_when_all_is_done_is_raised_behind_fit(event, name):
         except BaseException as error:
             print(type(error).__name__)
     """)
-    assert lines == ["KeyboardInterrupt" if name == "SIGINT" else "SystemExit"]
+    assert result.stdout.splitlines() == ["KeyboardInterrupt" if name == "SIGINT" else "SystemExit"]
 
 
 def test_with_nohup_a_run_outlives_its_terminal():
-    result, lines = python(
-        """
+    script = """
         import os, signal
         from trainbus import Trainer
         from trainbus.testing import Line, make_line_loader
@@ -163,10 +155,10 @@ def test_with_nohup_a_run_outlives_its_terminal():
         trainer = Trainer()
         trainer.on("train_batch_end")(lambda run: os.kill(os.getpid(), signal.SIGHUP))
         print(trainer.fit(Line(), make_line_loader(2)).status)
-        """,
-        "nohup",
-    )
-    assert (result.returncode, lines) == (0, ["completed"])
+    """
+    command = ["nohup", sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "completed\n")
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
