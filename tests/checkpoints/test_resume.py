@@ -56,7 +56,12 @@ def ends_alike(tmp_path, case, kind, kills, seed):
 
 
 @pytest.mark.parametrize(
-    ("case", "kind"), [((1, 0, 1, 1), "torch"), ((1, 2, 1, 1), "own")], ids=str
+    ("case", "kind"),
+    [
+        ((1, 0, 1, 1), "torch"),
+        pytest.param((1, 2, 1, 1), "own", marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_a_killed_run_ends_with_the_same_bits(tmp_path, case, kind):
     ends_alike(tmp_path, case, kind, kills=3, seed=sum(case))

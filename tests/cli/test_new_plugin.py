@@ -27,7 +27,10 @@ def call(*command, cwd, site):
     return done.stdout
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=["logger", *(pytest.param(each, marks=pytest.mark.slow) for each in KINDS[1:])],
+)
 def package(request, tmp_path_factory):
     """A package of each kind, written by the command and installed by pip: kind, folder, site."""
     directory = tmp_path_factory.mktemp(request.param)

@@ -116,6 +116,7 @@ def test_mixed_precision_computes_in_the_type(mixed, whole):
     assert not alike(mixed, whole)
 
 
+@pytest.mark.slow
 @with_amp
 def test_killed_and_resumed_mixed_precision_ends_with_the_same_bits(site, tmp_path, mixed):
     train(tmp_path / "broken", site, f"{NAME},amp", "bf16", kill_after=21, delay=0.003)

@@ -248,7 +248,8 @@ def test_a_loop_that_is_left_after_a_step_leaves_its_state(line, loader, how, ba
 
 @pytest.mark.parametrize("how", ["break", "stop", "signal"])
 def test_a_loop_that_was_left_goes_on_where_it_was(make_line, loader, how):
-    whole, parts = make_line(), make_line()
+    whole = make_line()
+    parts = copy.deepcopy(whole)
     with Trainer().open(whole, sgd(whole)) as run:
         for x, y in run.batches(loader, epochs=2):
             run.step(functional.mse_loss(whole.linear(x), y))

@@ -111,7 +111,7 @@ def test_a_log_that_is_a_link_is_refused_before_sqlite_follows_it(own_directory)
 def test_what_a_run_wrote_itself_is_in_its_directory(tmp_path, kind, path):
     (tmp_path / "run").mkdir()
     (tmp_path / "mine.json").write_text("[]")
-    size, checksum = artifacts.measure(tmp_path / "mine.json")
+    size, checksum, _ = artifacts.measure(tmp_path / "mine.json")
     body = {"name": "t", "kind": kind, "path": path, "bytes": size, "sha256": checksum}
     with pytest.raises(RecordRejected):
         artifacts.restore(body, 1, 0.0, tmp_path / "run")
@@ -120,7 +120,7 @@ def test_what_a_run_wrote_itself_is_in_its_directory(tmp_path, kind, path):
 def test_a_file_in_the_run_is_not_one_above_it(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "mine.json").write_text("[]")
-    size, checksum = artifacts.measure(tmp_path / "mine.json")
+    size, checksum, _ = artifacts.measure(tmp_path / "mine.json")
     body = {"name": "t", "kind": "file", "path": "../mine.json", "bytes": size, "sha256": checksum}
     with pytest.raises(RecordRejected, match="leads out of the run's directory"):
         artifacts.restore(body, 1, 0.0, tmp_path / "run")

@@ -226,6 +226,7 @@ OTHERS = {
     "core/trainbus/checkpoints/archive.py: _save": "beside its place",
     "core/trainbus/checkpoints/archive.py: _write_part": "beside its place",
     "core/trainbus/checkpoints/weights.py: _write_safetensors": "beside its place",
+    "core/trainbus/records/database.py: to_write": "an empty file, which is its owner's only",
     "core/trainbus/records/database.py: set_aside": "another name for what is there",
     "core/trainbus/runs/backup.py: _copy_states": "beside its place",
     "core/trainbus/runs/backup.py: _copy": "beside its place",

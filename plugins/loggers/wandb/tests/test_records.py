@@ -15,7 +15,7 @@ from trainbus import Trainer
 from trainbus.testing import Line
 from trainbus_wandb import Wandb
 
-LONG = "long" * 300
+LONG = "long" * 200
 ODD = "größe / with spaces.and dots"
 PARAMETERS = {f"p{i}": i / 7 for i in range(10_000)}
 ROWS = [{"a": 1, "b": "x"}, {"a": float("nan"), "c": [1, {"d": None}]}]
