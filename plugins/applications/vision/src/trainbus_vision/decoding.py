@@ -7,6 +7,7 @@ through Pillow: torchvision's decoder of PNG ends the process where a file is da
 from __future__ import annotations
 
 import functools
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from trainbus_vision.pixels import Scale, codes_of, planes, to_channels
 
 Pixels = Tensor | np.ndarray[Any, Any]
 Decoder = Callable[[Tensor, int], Tensor]
+#: A JPEG that says it has more pixels goes to Pillow, which refuses what may be a lie: memory for
+#: them would be taken before the first one is read.
+_SAFE = 178_000_000
 
 
 def read_image(raw: Any, channels: int, scale: Scale | None = None) -> Tensor:
@@ -86,8 +90,8 @@ def read_codes(raw: Any) -> Tensor:
 def _from_bytes(data: bytes, channels: int) -> Pixels:
     if not data:
         raise DataError("the file is empty")
-    is_jpeg = data[:3] == b"\xff\xd8\xff"
-    decode = _torchvision() if is_jpeg and channels in (1, 3) else None
+    plain = data[:3] == b"\xff\xd8\xff" and channels in (1, 3) and _pixels_of_jpeg(data) <= _SAFE
+    decode = _torchvision() if plain else None
     if decode is None:
         return _from_pil(_opened(data), channels)
     try:
@@ -97,6 +101,21 @@ def _from_bytes(data: bytes, channels: int) -> Pixels:
         # Pillow can read more, or says why not. (A warning is an error under `python -W error`:
         # torchvision 0.29 calls its decoders deprecated.)
         return _from_pil(_opened(data), channels)
+
+
+def _pixels_of_jpeg(data: bytes) -> int:
+    """How many pixels a JPEG says that it has, in the frame header (ITU-T T.81, B.2.2); or 0."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # it fills
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return int(height * width)
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0
 
 
 @functools.cache
@@ -131,8 +150,15 @@ def _opened(data: bytes) -> Any:
         raise DataError(
             f"not an image that Pillow knows: {len(data)} bytes that begin with {data[:8]!r}"
         ) from None
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"the image is damaged, or larger than is safe to read: {error} "
+            "PIL.Image.MAX_IMAGE_PIXELS is the limit"
+        ) from error
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"the image is damaged: {error}") from error
+    except Exception as error:  # readers of single formats raise many kinds
+        raise DataError(f"the image is damaged: {type(error).__name__}: {error}") from error
     return image
 
 

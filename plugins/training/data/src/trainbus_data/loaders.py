@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
+import math
 import os
-import pickle
 import struct
-import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
@@ -21,7 +20,18 @@ from torch.utils.data import Dataset, get_worker_info
 from trainbus import Loader
 from trainbus_data.errors import DataError, message
 from trainbus_data.recipe import Recipe
-from trainbus_data.transforms import Parts
+from trainbus_data.transforms import Parts, transform_name
+from trainbus_data.workers import (
+    Failure,
+    Reading,
+    check_portable,
+    is_portable,
+    unseen_by_workers,
+    watched,
+)
+
+#: An array of more numbers is no label: it is not kept.
+_FEW = 1000
 
 
 class Items:
@@ -58,7 +68,7 @@ class Items:
         """
         items = Items(self.things, self.getters, self.root)
         for number, getter in enumerate(self.getters):
-            if not _is_portable(getter) and _is_plain(next(self.part(number), None)):
+            if not is_portable(getter) and _is_plain(next(self.part(number), None)):
                 items.taken[number] = list(self.part(number))
                 items.getters = (*items.getters[:number], _taken, *items.getters[number + 1 :])
         return items
@@ -89,19 +99,12 @@ class Items:
         return str(path.relative_to(self.root) if inside and self.root is not None else path)
 
 
-def _is_portable(getter: Any) -> bool:
-    """Whether it goes to a process that is not forked from this one."""
-    try:
-        pickle.dumps(getter)
-    except Exception:  # pickle raises several kinds
-        return False
-    return True
-
-
 def _is_plain(raw: Any) -> bool:
     """A name, a number, or a list of such: nothing that takes much memory."""
-    if isinstance(raw, (list, tuple)):
+    if isinstance(raw, (list, tuple, set, frozenset)):
         return all(map(_is_plain, raw))
+    if isinstance(raw, (np.ndarray, np.generic, Tensor)):  # a number, or a few points
+        return math.prod(raw.shape) <= _FEW
     return raw is None or isinstance(raw, (str, Path, int, float))
 
 
@@ -242,8 +245,9 @@ class ItemLoader(Loader):
         batch_transforms: Sequence[Any] = (),
         **options: Any,
     ) -> None:
+        self._encoded = _Encoded(items, recipe, training, stage, options.get("num_workers", 0))
         super().__init__(
-            _Encoded(items, recipe, training, stage),
+            self._encoded,
             shuffle=training,
             seed_samples=training,
             collate_fn=_Collate(items, recipe, stage),
@@ -256,15 +260,29 @@ class ItemLoader(Loader):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         if self.num_workers:
+            check_portable(self._sent(), self.multiprocessing_context)
             self.recipe.prepare()
-        with _unseen_by_workers():
+        with unseen_by_workers():
             batches = super().__iter__()
-        for batch in batches:
+        while True:
+            with watched(self._encoded.reading):
+                batch = next(batches, None)
+            if batch is None:
+                return
             if type(batch) is Failure:
                 # No variable holds the error: it would keep this frame, and so the workers, in a
                 # cycle of references, and PyTorch takes 5 s to end each worker of such a loader.
                 raise batch.error()
             yield batch
+
+    def _sent(self) -> Iterator[tuple[str, Any]]:
+        """What worker processes are given, by what it is."""
+        for getter in self.items.getters:
+            yield f"the function {getattr(getter, '__name__', repr(getter))} of an item", getter
+        for transform in self.recipe.transforms:
+            yield f"the item transform {transform_name(transform)}", transform
+        for block in self.recipe.blocks:
+            yield f"the block {block!r:.80}", block
 
     def first(self) -> tuple[Tensor, ...]:
         """The first batch, read in this process; whatever was to be left out."""
@@ -276,52 +294,25 @@ class ItemLoader(Loader):
         return batch
 
 
-@contextmanager
-def _unseen_by_workers() -> Iterator[None]:
-    """Keep the garbage collector of processes that are forked now away from what is there already.
-
-    Else a worker may collect a loader of its parent that an error left in a cycle of references,
-    and PyTorch would then end that loader's workers in the wrong process.
-    """
-    frozen_by_others = gc.get_freeze_count()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        if not frozen_by_others:
-            gc.unfreeze()
-
-
-class Failure:
-    """An error on its way out of a worker process: its message, and where it came from.
-
-    PyTorch would make a new error of the printed traceback, in which the message is hard to find.
-    """
-
-    def __init__(self, error: DataError) -> None:
-        self.message = str(error)
-        self.trace = "".join(traceback.format_exception(error.__cause__ or error))
-
-    def error(self) -> DataError:
-        """The error, with the traceback of the worker as a note."""
-        error = DataError(self.message)
-        error.add_note(f"in a worker process:\n{self.trace}")
-        return error
-
-
 class _Encoded(Dataset[Any]):
     """Items as tensors, each with its index."""
 
-    def __init__(self, items: Items, recipe: Recipe, training: bool, stage: str) -> None:
+    def __init__(
+        self, items: Items, recipe: Recipe, training: bool, stage: str, workers: int = 0
+    ) -> None:
         self.items = items
         self.recipe = recipe
         self.training = training
         self.stage = stage
+        #: What each worker is at, for the message if it ends.
+        self.reading = Reading(partial(where, items, stage=stage), workers) if workers else None
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> Any:
+        if self.reading is not None:
+            self.reading.note(index)
         try:
             return index, encode_item(self.items, index, self.recipe, self.training, self.stage)
         except DataError as error:
