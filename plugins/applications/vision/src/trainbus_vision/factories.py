@@ -118,6 +118,7 @@ def keypoints(
     images: Sequence[Any],
     points: Sequence[Any] | Callable[[Any], Any],
     size: Size | None = _SIZE,
+    flip_pairs: Sequence[Sequence[int]] | None = None,
     **options: Any,
 ) -> Data:
     """Images, each with points as (x, y) in pixels of the image as it is given.
@@ -128,18 +129,16 @@ def keypoints(
             NaN.
         size: height and width that images are brought to, filled with black where their
             proportions are others, so that no point is cut off; points follow.
+        flip_pairs: points that are each other's left and right, [(0, 1)] for two eyes, or [] for
+            none: then the default augmentation mirrors, and exchanges them.
         options: of `trainbus_data.Data.from_lists`: split, batch_size, ...
     """
     from trainbus_data import Data
     from trainbus_vision.geometry import Points
     from trainbus_vision.images import Image
-    from trainbus_vision.transforms import Resize
 
-    options.setdefault("blocks", (Image(), Points()))
-    if size is not None:
-        transforms = options.pop("item_transforms", ())
-        options["item_transforms"] = (*transforms, Resize(size, "pad"))
-    return Data.from_lists(images, points, **options)
+    options.setdefault("blocks", (Image(), Points(flip_pairs=flip_pairs)))
+    return Data.from_lists(images, points, size=size, **options)
 
 
 def _partners(images: Any, root: Path | None, folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -147,3 +148,33 @@ def flipped(part: Any, kind: str, width: int) -> Any:
         x1, y1, x2, y2 = part.unbind(dim=-1)
         return torch.stack((width - x2, y1, width - x1, y2), dim=-1)
     return part
+
+
+def checked_pairs(pairs: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+    """Pairs of places among the points of an image, each of which is in one pair.
+
+    Raises:
+        DataError: they are something else.
+    """
+    try:
+        found = tuple((int(a), int(b)) for a, b in pairs)
+    except (TypeError, ValueError):
+        raise DataError(f"flip_pairs={pairs!r:.80}; give pairs of places, [(0, 1)]") from None
+    places = [place for pair in found for place in pair]
+    if len(set(places)) < len(places) or min(places, default=0) < 0:
+        raise DataError(f"flip_pairs={pairs!r:.80}; each point, from 0 on, is in one pair")
+    return found
+
+
+def exchanged(points: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """Points K x 2 of an image that was mirrored: left and right change their places.
+
+    Raises:
+        DataError: a pair names a point that is not there.
+    """
+    order = list(range(len(points)))
+    for a, b in pairs:
+        if max(a, b) >= len(order):
+            raise DataError(f"flip_pairs: ({a}, {b}), but the points are 0 to {len(order) - 1}")
+        order[a], order[b] = b, a
+    return points[order] if pairs else points

@@ -12,6 +12,7 @@ from torch import Tensor
 from trainbus_data.blocks import Block, Metric
 from trainbus_data.errors import DataError
 from trainbus_data.transforms import Kinds, Parts
+from trainbus_vision.framing import checked_pairs
 from trainbus_vision.metrics import PointDistance
 
 _NAN = float("nan")
@@ -31,6 +32,15 @@ def _rows(raw: Any, width: int, what: str) -> Tensor:
     if values.ndim != 2 or values.shape[1] != width:
         raise DataError(f"{what} of shape {tuple(values.shape)}; they are K x {width}, in pixels")
     return values
+
+
+def _inside(places: Tensor, parts: Parts, kinds: Kinds) -> Tensor:
+    """Whether each point, or the first corner of each box, is inside of its image."""
+    if "image" not in kinds:
+        return torch.ones(places.shape[:-1], dtype=torch.bool, device=places.device)
+    height, width = parts[kinds.index("image")].shape[-2:]
+    x, y = places[..., 0], places[..., 1]
+    return (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
 
 
 class _InPicture(Block):
@@ -56,8 +66,7 @@ class _InPicture(Block):
         if "image" not in kinds or not value.numel():
             return None
         height, width = parts[kinds.index("image")].shape[-2:]
-        x, y = value[..., 0], value[..., 1]
-        inside = (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
+        inside = _inside(value, parts, kinds)
         there = ~value.isnan().any(dim=-1)
         outside = there.any(dim=-1) & ~(inside & there).any(dim=-1)
         if not outside.any():
@@ -91,12 +100,21 @@ class Points(_InPicture):
     Args:
         count: points of each image, K; by default as many as the first of training has.
         size: (height, width) of the images that the model sees; by default learned from training.
+        flip_pairs: points that are each other's left and right, [(0, 1)] for two eyes: transforms
+            that mirror exchange them. [] if none are; None if nobody says, and then no default
+            mirrors.
     """
 
     kind = "points"
 
-    def __init__(self, count: int | None = None, size: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        count: int | None = None,
+        size: Sequence[int] | None = None,
+        flip_pairs: Sequence[Sequence[int]] | None = None,
+    ) -> None:
         self.count = count
+        self.flip_pairs = None if flip_pairs is None else checked_pairs(flip_pairs)
         self.size = None if size is None else (int(size[0]), int(size[1]))
         self.outputs = None if count is None else 2 * count
 
@@ -108,6 +126,15 @@ class Points(_InPicture):
         if self.count is None and first is not None:
             self.count = len(_rows(first, 2, "points"))
             self.outputs = 2 * self.count
+
+    def tally(self, value: Tensor, parts: Parts, kinds: Kinds) -> dict[str, int]:
+        """How many points count, are missing, or are outside of their image."""
+        there = ~value.isnan().any(dim=-1)
+        outside = there & ~_inside(value, parts, kinds)
+        return {
+            "missing": int((~there).sum()), "outside of their image": int(outside.sum()),
+            "counted": int((there & ~outside).sum()),
+        }  # fmt: skip
 
     def see(self, parts: Parts, kinds: Kinds) -> None:
         """Take the size of the images."""
@@ -180,8 +207,10 @@ class Points(_InPicture):
         return f"{self.outputs} outputs, x and y of each of {self.count} points"
 
     def options(self) -> dict[str, Any]:
-        """Count and size."""
-        return {"count": self.count, "size": None if self.size is None else list(self.size)}
+        """Count, size, and pairs if they were given."""
+        size = None if self.size is None else list(self.size)
+        pairs = {} if self.flip_pairs is None else {"flip_pairs": list(map(list, self.flip_pairs))}
+        return {"count": self.count, "size": size, **pairs}
 
 
 class PointLoss:
@@ -202,6 +231,10 @@ class PointLoss:
         scaled = torch.stack((x * (2 / self.size[1]) - 1, y * (2 / self.size[0]) - 1), dim=-1)
         errors = torch.where(there, points - scaled, 0.0).square()
         return errors.sum() / there.sum().clamp(min=1)
+
+    def counted(self, target: Tensor) -> Tensor:
+        """How many coordinates count."""
+        return (~target.isnan()).sum()
 
     def __repr__(self) -> str:
         return f"PointLoss(size={self.size})"

@@ -46,8 +46,12 @@ class _Picture(Block):
     shape_hint = "bring all to one size, with size=224 or item_transforms=[Resize(224)]"
 
     def sized(self, size: Size) -> Resize:
-        """`Resize`."""
+        """`Resize`, which cuts off what is over."""
         return Resize(size)
+
+    def sized_whole(self, size: Size, kinds: Kinds) -> Resize:
+        """`Resize` that keeps all: black around, but masks, which have no class for that."""
+        return Resize(size, "squish" if "mask" in kinds else "pad")
 
 
 class Image(_Picture):
@@ -227,6 +231,11 @@ class Mask(_Picture):
         of = [f"{part.shape[-2]} x {part.shape[-1]}" for part in (value, image)]
         return f"{of[0]} pixels, but those of its image are {of[1]}"
 
+    def tally(self, value: Tensor, parts: Parts, kinds: Kinds) -> dict[str, int]:
+        """How many pixels count, and how many are ignored."""
+        gone = 0 if self.ignore is None else int((value == self.ignore).sum())
+        return {"ignored": gone, "counted": value.numel() - gone}
+
     def encode_all(self, raws: Any) -> Tensor:
         """N x H x W int64."""
         if isinstance(raws, (Tensor, np.ndarray)) and raws.ndim in (3, 4):
@@ -314,11 +323,14 @@ class PixelLoss:
         """The mean over the pixels that count; 0 where none does."""
         if target.is_floating_point():
             return functional.cross_entropy(output, target)
-        counted = (target != self.ignore).sum().clamp(min=1)
         total = functional.cross_entropy(
             output.float(), target, ignore_index=self.ignore, reduction="sum"
         )
-        return total / counted
+        return total / self.counted(target).clamp(min=1)
+
+    def counted(self, target: Tensor) -> Tensor:
+        """How many pixels count."""
+        return (target != self.ignore).sum()
 
     def __repr__(self) -> str:
         return f"PixelLoss(ignore={self.ignore})"

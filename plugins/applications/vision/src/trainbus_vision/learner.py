@@ -85,7 +85,7 @@ class ImageLearner(Learner):
                 head=head,
                 dropout=dropout,
             )
-        mirror = data.target.kind != "points"
+        mirror = getattr(data.target, "flip_pairs", ()) is not None
         augmentation, about = _augmentation(augment, size, plugins, mirror)
         usual = lr is None and not model.pretrained and _has_batch_norm(model)
         description = model.description
@@ -185,7 +185,7 @@ def _augmentation(
         if not mirror:
             what = (
                 "turn, enlarge, tilt, light, and no mirror, which would make a left point a right "
-                "one: augment=standard() mirrors"
+                "one: Points(flip_pairs=[(0, 1)]) says which are exchanged"
             )
         return [Augment(standard(flip=mirror))], f"the standard one: {what}{why}"
     if not isinstance(augment, Sequence) or isinstance(augment, str):

@@ -58,7 +58,9 @@ class MeanIoU(Counts):
         return both / (matrix.sum(0) + matrix.sum(1) - both)
 
     def compute(self) -> Tensor:
-        """The mean over the classes that occurred."""
+        """The mean over the classes that occurred; NaN where no pixel counts."""
+        if not self.sums:
+            return torch.tensor(torch.nan)
         return self.per_class().nanmean().float()
 
 
@@ -81,6 +83,5 @@ class PointDistance(Counts):
         self.add(torch.where(there, distance, 0.0).sum(), there.sum())
 
     def compute(self) -> Tensor:
-        """The sum of the distances over the number of points."""
-        total, count = self.sums
-        return total / count.clamp(min=1)
+        """The sum of the distances over the number of points; NaN where none counts."""
+        return self.ratio()

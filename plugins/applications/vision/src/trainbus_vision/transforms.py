@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections.abc import Sequence
@@ -10,8 +11,9 @@ from typing import Any
 from trainbus.errors import nearest
 from trainbus_data.errors import DataError
 from trainbus_data.transforms import ItemTransform, Kinds, Parts, Transform
-from trainbus_vision.framing import cut, flipped, image_size, view
+from trainbus_vision.framing import checked_pairs, cut, exchanged, flipped, image_size, view
 
+logger = logging.getLogger("trainbus")
 Size = int | Sequence[int]
 
 
@@ -155,25 +157,45 @@ class RandomFlip(ItemTransform):
 
     Args:
         p: for which part.
+        flip_pairs: points that are each other's left and right; by default those of `Points`.
     """
 
-    def __init__(self, p: float = 0.5) -> None:
+    def __init__(self, p: float = 0.5, flip_pairs: Sequence[Sequence[int]] | None = None) -> None:
         self.p = p
+        self.flip_pairs = None if flip_pairs is None else checked_pairs(flip_pairs)
+
+    def for_blocks(self, blocks: Sequence[Any]) -> Transform:
+        """With the pairs that the points have."""
+        points = [block for block in blocks if block.kind == "points"]
+        if self.flip_pairs is not None or not points:
+            return self
+        if points[-1].flip_pairs is None:
+            logger.warning(
+                "RandomFlip mirrors points, and a left one is then called right; "
+                "flip_pairs=[(0, 1)] of the points says which are exchanged, flip_pairs=[] that "
+                "none are"
+            )
+        return RandomFlip(self.p, points[-1].flip_pairs or ())
 
     def __call__(self, parts: Parts, kinds: Kinds) -> Parts:
         """Flip, or not."""
         if random.random() >= self.p:
             return parts
         width = image_size(parts, kinds)[1]
-        return tuple(flipped(part, kind, width) for part, kind in zip(parts, kinds, strict=True))
+        pairs = self.flip_pairs or ()
+        return tuple(
+            exchanged(flipped(part, kind, width), pairs) if kind == "points" else
+            flipped(part, kind, width) for part, kind in zip(parts, kinds, strict=True)
+        )  # fmt: skip
 
     def for_validation(self) -> Transform | None:
         """Nothing."""
         return None
 
     def options(self) -> dict[str, Any]:
-        """How often."""
-        return {"p": self.p}
+        """How often, and the pairs if there are any."""
+        pairs = {"flip_pairs": list(map(list, self.flip_pairs))} if self.flip_pairs else {}
+        return {"p": self.p, **pairs}
 
 
 def _pair(size: Size) -> tuple[int, int]:

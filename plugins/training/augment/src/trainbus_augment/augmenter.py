@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from itertools import groupby
 from typing import get_args
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from trainbus import UsageError
 from trainbus_augment import host
+from trainbus_augment.geometry import Flip
 from trainbus_augment.kinds import check_kinds
 from trainbus_augment.pieces import PIECE, in_pieces
-from trainbus_augment.sampling import Motion, Padding, as_float
+from trainbus_augment.sampling import Motion, Padding, as_float, exchanged
 from trainbus_augment.tones import Affine, applied, composed
 from trainbus_augment.transforms import BatchTransform, Effect, Look, Size, Transform
 
@@ -39,9 +41,16 @@ class Augmenter:
         transforms: in order.
         padding: what is outside of an image: mirrored ("reflection"), the pixel at the edge
             ("border") or black, in masks 0 ("zeros").
+        flip_pairs: points that are each other's left and right, by their places among the points
+            of an image: [(0, 1)] for two eyes. They are exchanged where an image is mirrored.
     """
 
-    def __init__(self, transforms: Sequence[Transform], padding: Padding = "reflection") -> None:
+    def __init__(
+        self,
+        transforms: Sequence[Transform],
+        padding: Padding = "reflection",
+        flip_pairs: Sequence[Sequence[int]] = (),
+    ) -> None:
         given: Sequence[object] = transforms
         for each in given:
             if not isinstance(each, Transform):
@@ -55,7 +64,25 @@ class Augmenter:
             raise UsageError(f"padding={padding!r}: it is one of {choices}")
         self.transforms = tuple(transforms)
         self.padding = padding
+        self.flip_pairs = tuple((int(a), int(b)) for a, b in flip_pairs)
         self._to_check = any(each.in_range for each in self.transforms)
+
+    def fitted(
+        self, classes: int | None, flip_pairs: Sequence[Sequence[int]] | None, mirror: bool = True
+    ) -> Augmenter:
+        """The same for these data, where nothing else was said.
+
+        Args:
+            classes: how many the target has, for the transforms that mix.
+            flip_pairs: of the points, if that is known.
+            mirror: with the transforms that mirror, or without.
+        """
+        kept = [each for each in self.transforms if mirror or not isinstance(each, Flip)]
+        made = [copy.copy(each) for each in kept]
+        for each in made:
+            if getattr(each, "classes", 0) is None:
+                each.classes = classes  # type: ignore[attr-defined]
+        return Augmenter(made, self.padding, self.flip_pairs or flip_pairs or ())
 
     @torch.no_grad()
     def __call__(
@@ -135,7 +162,7 @@ class Augmenter:
             elif motion is not None and kind == "mask":
                 parts[place] = motion.masks(part)
             elif motion is not None and kind == "points":
-                parts[place] = motion.points(part)
+                parts[place] = exchanged(motion.points(part), motion.mirrored, self.flip_pairs)
             elif motion is not None and kind == "boxes":
                 parts[place] = motion.boxes(part)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from trainbus import Run
     from trainbus_augment.transforms import Transform
+
+logger = logging.getLogger("trainbus")
 
 
 class Augment:
@@ -41,12 +44,16 @@ class Augment:
         cutmix: alpha of CutMix (1.0, for example); 0 for none. With both, each image gets
             each with a probability of one half.
         smoothing: of the labels, 0.1 for example.
-        classes: how many there are: mixed and smoothed targets are probabilities.
+        classes: how many there are: mixed and smoothed targets are probabilities. By default as
+            many as the data say.
 
     The batches and the random numbers:
         kinds: what the parts of a batch are: a list, or for batches that are mappings or
             dataclasses a table. By default the `kinds` of the training loader; without them an
             image and a category.
+        flip_pairs: points that are each other's left and right, [[0, 1]] for two eyes; by default
+            those that the data name. Where nobody names any, not even none ([]), the options
+            mirror no points: a left eye would be called right.
         seed: by default drawn from torch's generator when a fit begins.
     """
 
@@ -69,6 +76,7 @@ class Augment:
         classes: int | None = None,
         padding: Literal["reflection", "border", "zeros"] = "reflection",
         kinds: list[str] | tuple[str, ...] | dict[str, str] | None = None,
+        flip_pairs: list[list[int]] | None = None,
         seed: int | None = None,
     ) -> None:
         # Torch is imported with the transforms: here, and not with the module.
@@ -91,10 +99,14 @@ class Augment:
                 made = list(transforms)
             if kinds is not None:
                 parts_of.check_kinds(list(kinds.values() if isinstance(kinds, dict) else kinds))
-            self.augmenter = Augmenter(made, padding)
+            self.augmenter = Augmenter(made, padding, flip_pairs or ())
         except UsageError as error:
             raise PluginError(str(error)) from error
+        #: As it was given; `augmenter` is it with what the data say.
+        self._given, self._by_options = self.augmenter, transforms is None
+        self._loader: Any = None
         self.kinds = kinds
+        self.flip_pairs = flip_pairs
         self.seed = seed
         self.generator: torch.Generator | None = None
 
@@ -132,7 +144,29 @@ class Augment:
             kinds = parts_of.kinds_of(batch, self.kinds)
         else:
             kinds = list(self.kinds or _kinds_of_loader(run.loader) or parts_of.guessed(batch))
+        if run.loader is not self._loader:
+            self._fit_to(run.loader, kinds)
         run.batch = parts_of.rebuilt(batch, self.augmenter(parts, kinds, self.generator))
+
+    def _fit_to(self, loader: Any, kinds: Sequence[str]) -> None:
+        """Take from the blocks of the data what was not said: classes, and pairs of points."""
+        from trainbus.batches import innermost
+
+        self._loader = loader
+        classes, pairs = None, self.flip_pairs
+        for block in getattr(innermost(loader), "blocks", ()):
+            if block.kind == "category":
+                classes = block.outputs
+            elif block.kind == "points" and pairs is None:
+                pairs = block.flip_pairs
+        mirror = not (self._by_options and "points" in kinds and pairs is None)
+        self.augmenter = self._given.fitted(classes, pairs, mirror)
+        if len(self.transforms) < len(self._given.transforms):
+            logger.warning(
+                "points are not mirrored: left would be called right; flip_pairs=[[0, 1]] of the "
+                "points (or of the plugin augment) says which are exchanged, flip_pairs=[] that "
+                "none are"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the random numbers."""

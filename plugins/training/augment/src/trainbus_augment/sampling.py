@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -154,6 +154,11 @@ class Motion:
         area = jacobian[:, 0, 0] * jacobian[:, 1, 1] - jacobian[:, 0, 1] * jacobian[:, 1, 0]
         return [max(1, int(factor)) for factor in host.numbers(area.abs().sqrt())]
 
+    @cached_property
+    def mirrored(self) -> list[int]:
+        """The images whose left and right, or top and bottom, are exchanged."""
+        return host.true_rows(torch.linalg.det(self.matrix) < 0)
+
     # --- points and boxes ----------------------------------------------------------------------
 
     def points(self, points: Tensor) -> Tensor:
@@ -186,6 +191,24 @@ class Motion:
         new = points @ forward[:, :2, :2].mT + forward[:, None, :2, 2]
         depth = points @ forward[:, 2, :2, None] + forward[:, None, 2:, 2]
         return torch.where(depth > 0, new / depth, torch.nan)
+
+
+def exchanged(points: Tensor, rows: list[int], pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """Points N x K x 2, of which these images were mirrored: left and right change their places.
+
+    Raises:
+        UsageError: a pair names a point that is not there.
+    """
+    if not pairs or not rows:
+        return points
+    order = list(range(points.shape[1]))
+    for a, b in pairs:
+        if not 0 <= a < len(order) or not 0 <= b < len(order):
+            raise UsageError(f"flip_pairs: ({a}, {b}), but the points are 0 to {len(order) - 1}")
+        order[a], order[b] = b, a
+    where = host.index(rows, points)
+    new = points.clone()
+    return new.index_copy_(0, where, points[where][:, host.index(order, points)])
 
 
 def _translation(like: Tensor, x: float, y: float) -> Tensor:

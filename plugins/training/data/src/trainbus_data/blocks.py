@@ -84,6 +84,19 @@ class Block:
             f"size={size!r}: {type(self).__name__} has no size that it can be brought to"
         )
 
+    def sized_whole(self, size: Any, kinds: Kinds) -> Transform:
+        """As `sized`, with nothing cut off: for targets that lie in the input.
+
+        Args:
+            size: as in `sized`.
+            kinds: of all parts of an item.
+        """
+        return self.sized(size)
+
+    def tally(self, value: Tensor, parts: Parts, kinds: Kinds) -> dict[str, int]:
+        """How much of an encoded target counts, and how much does not, by why."""
+        return {}
+
     def decode(self, value: Tensor) -> Any:
         """What a person is shown for an encoded value."""
         return value.tolist()

@@ -25,6 +25,7 @@ from trainbus_data.plugin import apply_batch_transforms
 from trainbus_data.reading import unreadable_in
 from trainbus_data.recipe import Recipe
 from trainbus_data.summary import summary_of
+from trainbus_data.survey import surveyed
 from trainbus_data.transforms import Parts
 
 AnyLoader = ItemLoader | MemoryLoader
@@ -87,6 +88,8 @@ class Container:
         self.train: AnyLoader = self._loader(train, "train", drop_last)
         self.valid: AnyLoader = self._loader(valid, "valid")
         self.test: AnyLoader | None = None if test is None else self._loader(test, "test")
+        #: What of the targets does not count; None where everything does.
+        self.survey = surveyed(recipe, train)
         if any(type(block).see is not Block.see for block in recipe.blocks):
             self._show_batch()
 
@@ -101,6 +104,7 @@ class Container:
                 drop_last=drop_last,
                 seed=self._seed,
                 batch_transforms=self.batch_transforms,
+                blocks=self.blocks,
             )
         workers = self._num_workers
         if workers is None:
@@ -228,7 +232,8 @@ class Container:
     def summary(self) -> str:
         """What happens to one sample of training, step by step, as text."""
         stores = {"train": self.train_items, "valid": self.valid_items, "test": self.test_items}
-        return summary_of(self.recipe, stores, self.train)
+        counts = "" if self.survey is None else f"\n{self.target.kind} {self.survey}"
+        return summary_of(self.recipe, stores, self.train) + counts
 
     def unreadable(self) -> list[str]:
         """Read every file of all stages, in threads, and name what cannot be read."""

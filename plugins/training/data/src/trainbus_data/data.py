@@ -274,7 +274,11 @@ def _images() -> Any:
 
 def _with_size(blocks: Sequence[Block], transforms: Sequence[Any], size: Any) -> tuple[Any, ...]:
     """The transforms, and that to a size behind them if there is one."""
-    return (*transforms, *([] if size is None else [blocks[0].sized(size)]))
+    if size is None:
+        return tuple(transforms)
+    if any(block.in_picture for block in blocks):
+        return (*transforms, blocks[0].sized_whole(size, tuple(block.kind for block in blocks)))
+    return (*transforms, blocks[0].sized(size))
 
 
 # --- tables --------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from trainbus import Loader
+from trainbus_data.blocks import Block
 from trainbus_data.errors import DataError, message
 from trainbus_data.recipe import Recipe
 from trainbus_data.transforms import Parts, transform_name
@@ -151,6 +152,7 @@ class MemoryLoader:
         drop_last: leave out a last batch that is not full.
         seed: of the order.
         batch_transforms: applied to placed batches by the plugin `data`.
+        blocks: what the parts are, for whoever asks; none if only the kinds are known.
     """
 
     def __init__(
@@ -162,9 +164,11 @@ class MemoryLoader:
         drop_last: bool = False,
         seed: int = 0,
         batch_transforms: Sequence[Any] = (),
+        blocks: Sequence[Block] = (),
     ) -> None:
         self.dataset = Tensors(parts)
         self.kinds = kinds
+        self.blocks = tuple(blocks)
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
@@ -255,7 +259,8 @@ class ItemLoader(Loader):
         )
         self.items = items
         self.recipe = recipe
-        self.kinds = recipe.kinds[: len(items.getters)]
+        self.blocks = recipe.blocks[: len(items.getters)]
+        self.kinds = tuple(block.kind for block in self.blocks)
         self.batch_transforms = tuple(batch_transforms)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]

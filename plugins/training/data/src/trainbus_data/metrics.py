@@ -18,11 +18,11 @@ IGNORED = -100
 def accuracy(output: Tensor, target: Tensor) -> Tensor:
     """The part that is right: outputs N x C x ..., and indices N x ... or probabilities N x C.
 
-    Indices below 0 do not count, as in the loss.
+    Indices below 0 do not count, as in the loss; NaN where none counts.
     """
     wanted = target.argmax(dim=1) if target.ndim == output.ndim else target
     counted = wanted >= 0
-    return ((output.argmax(dim=1) == wanted) & counted).sum() / counted.sum().clamp(min=1)
+    return ((output.argmax(dim=1) == wanted) & counted).sum() / counted.sum()
 
 
 def error_rate(output: Tensor, target: Tensor) -> Tensor:
@@ -56,7 +56,10 @@ def mean_squared_error(output: Tensor, target: Tensor) -> Tensor:
 
 
 class Counts:
-    """The base of metrics that count: sums over a pass, on the device."""
+    """The base of metrics that count: sums over a pass, on the device.
+
+    What nothing was counted for is NaN, and neither perfect nor all wrong.
+    """
 
     def __init__(self) -> None:
         self.sums: list[Tensor] = []
@@ -69,6 +72,10 @@ class Counts:
     def reset(self) -> None:
         """Begin again."""
         self.sums = []
+
+    def ratio(self) -> Tensor:
+        """The first sum over the second; NaN where nothing was counted."""
+        return self.sums[0] / self.sums[1] if self.sums else torch.tensor(torch.nan)
 
 
 class Accuracy(Counts):
@@ -97,10 +104,7 @@ class Accuracy(Counts):
 
     def compute(self) -> Tensor:
         """Right ones over counted ones."""
-        if not self.sums:
-            return torch.tensor(0.0)
-        right, counted = self.sums
-        return right / counted.clamp(min=1)
+        return self.ratio()
 
 
 class ErrorRate(Accuracy):
@@ -124,9 +128,8 @@ class F1(Counts):
         self.add((given & wanted).sum(), given.sum() + wanted.sum())
 
     def compute(self) -> Tensor:
-        """2 TP / (2 TP + FP + FN); 0 where there is neither a label nor a prediction."""
-        both, either = self.sums
-        return 2 * both / either.clamp(min=1)
+        """2 TP / (2 TP + FP + FN); NaN where there is neither a label nor a prediction."""
+        return 2 * self.ratio()
 
 
 class MacroF1(Counts):
@@ -154,7 +157,7 @@ class MacroF1(Counts):
     def compute(self) -> Tensor:
         """The mean over the classes."""
         if not self.sums:
-            return torch.tensor(0.0)
+            return torch.tensor(torch.nan)
         both, either = self.sums
         return (2 * both.double() / either.double()).nanmean().float()
 
@@ -169,7 +172,16 @@ class RootMeanSquare(Counts):
 
     def compute(self) -> Tensor:
         """The root of the mean."""
-        if not self.sums:
-            return torch.tensor(0.0)
-        total, count = self.sums
-        return (total / count).sqrt()
+        return self.ratio().sqrt()
+
+
+class CountedMean(Counts):
+    """The mean of a loss over all that counts in a pass: a batch without any has no weight."""
+
+    def update(self, loss: Tensor, counted: Tensor) -> None:
+        """Take a batch: its mean loss, and over how many."""
+        self.add(loss.detach() * counted, counted)
+
+    def compute(self) -> Tensor:
+        """The mean."""
+        return self.ratio()

@@ -16,6 +16,7 @@ from trainbus_data.blocks import Block
 from trainbus_data.errors import DataError, message
 from trainbus_data.labels import Categories, Category, Labels, Number
 from trainbus_data.transforms import (
+    ItemTransform,
     Parts,
     Transform,
     for_validation,
@@ -54,7 +55,10 @@ class Recipe:
             )
         self.blocks: tuple[Block, ...] = given
         self.inputs = inputs
-        self.transforms = tuple(transforms)
+        self.transforms = tuple(
+            each.for_blocks(given) if isinstance(each, ItemTransform) else each
+            for each in transforms
+        )
         self.validation_transforms = tuple(
             kept for each in self.transforms if (kept := for_validation(each)) is not None
         )

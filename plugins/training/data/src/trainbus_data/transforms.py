@@ -7,7 +7,7 @@ draw from the global generators, which `trainbus.Loader` seeds for each sample.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainbus_data.errors import DataError
@@ -29,6 +29,10 @@ class ItemTransform:
 
     def for_validation(self) -> Transform | None:
         """What is done in its place outside of training; None for nothing."""
+        return self
+
+    def for_blocks(self, blocks: Sequence[Any]) -> Transform:
+        """What is done to items of these blocks: itself, or one that knows more of them."""
         return self
 
     @property

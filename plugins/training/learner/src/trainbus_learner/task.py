@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from trainbus import Accelerator, UsageError
 from trainbus.engine.task import Supervised
+from trainbus_data.metrics import CountedMean
 from trainbus_learner.ignoring import ignored
 from trainbus_learner.learning_data import Loss, Source
 
@@ -57,6 +58,9 @@ class LearnerTask(Supervised):
             check: compare the outputs of the next batch with what the target needs.
         """
         self.loss, self.metrics, self._to_check = loss, dict(metrics), check
+        #: Of a loss that leaves things out: how much of a target counts, which weighs its batch.
+        self._counted: Callable[[Any], Tensor] | None = getattr(loss, "counted", None)
+        self._mean = CountedMean()
 
     def learn_from(self, source: Source) -> None:
         """Take other data, whose batches are as those were."""
@@ -113,7 +117,12 @@ class LearnerTask(Supervised):
         if self._fitted is not None:
             target = self._fitted(target, inputs)
         output = self.forward(*inputs) if self._answer is None else self._answer(inputs)
-        run.log(loss=self._loss(output, target))
+        loss = self._loss(output, target)
+        if self._counted is None:
+            run.log(loss=loss)
+        else:
+            self._mean.update(loss, self._counted(target))
+            run.log(loss=self._mean)
         for name in self.metrics:
             try:
                 self.log_metric(name, output, target, run)
