@@ -311,12 +311,16 @@ def _advance(scheduler: Any) -> None:
 
 
 def _names(optimizers: list[Optimizer]) -> list[list[str]]:
-    """`lr`; of several groups `lr/NAME` or `lr/0`; of several optimizers `lr/0/NAME`."""
+    """`lr`; of several groups `lr/NAME` or `lr/0`; of several optimizers `lr/0/NAME`.
+
+    Groups that all have one name are one.
+    """
     names = []
     for i, optimizer in enumerate(optimizers):
         groups = optimizer.param_groups
         first = ["lr"] if len(optimizers) == 1 else ["lr", str(i)]
-        own = [[] if len(groups) == 1 else [str(g.get("name", j))] for j, g in enumerate(groups)]
+        called = [str(group.get("name", j)) for j, group in enumerate(groups)]
+        own = [[] if len(set(called)) == 1 else [name] for name in called]
         names.append(["/".join(first + last) for last in own])
     return names
 

@@ -196,9 +196,12 @@ def built_in(
 
 
 def listed(loaded: Sequence[Plugin]) -> str:
-    """`journal, manifest (built in); progress 0.1.0 (Trainer)`: the core's own have its version."""
+    """`journal, manifest (built in); progress 0.1.0 (Trainer)`: the core's own have its version.
+
+    A plugin that belongs to what makes the trainer says so by `unlisted = True`, and is left out.
+    """
     names: dict[str, list[str]] = {}
-    for each in loaded:
+    for each in (each for each in loaded if not getattr(each.object, "unlisted", False)):
         version = "" if each.distribution == "trainbus" else each.version
         names.setdefault(each.why, []).append(f"{each.name} {version}".strip())
     return "; ".join(f"{', '.join(those)} ({why})" for why, those in names.items())

@@ -54,7 +54,7 @@ def test_a_file_of_another_size_and_kind_is_predicted(write_idx):
 def test_what_was_chosen_is_said(make_data):
     learner = ImageLearner(make_data(), "resnet18", plugins=OFF)
     summary = learner.summary()
-    assert "resnet18 for 3 x 16 x 16, 2 outputs" in summary
+    assert "resnet18 for 3 x 16 x 16 in bytes, 2 outputs" in summary
     assert "from scratch: images of 16 x 16" in summary
     assert "none: images of 16 x 16 pixels are smaller than 64" in summary
     assert "0.003 (usual for a network with batch norm" in summary
@@ -159,7 +159,7 @@ def test_a_unet_is_exported_too(make_data):
 def test_the_header_says_each_choice_once_and_the_summary_says_why(make_data):
     learner = ImageLearner(make_data(), "small_cnn", plugins=["-progress"])
     run = learner.fit(1)
-    assert run.header["network"] == "small_cnn for 3 x 16 x 16, 2 outputs, trained from scratch"
+    assert run.header["network"] == "small_cnn for 3 x 16 x 16 in bytes, 2 outputs, trained from scratch"
     assert run.header["loss"] == "cross_entropy (usual for Category); metrics: accuracy"
     assert len(run.header) <= 8  # the core's five among them
     assert not {"weights", "normalization", "augmentation"} & set(run.header)

@@ -97,6 +97,7 @@ def _of_idx(
                 f"{folder}: the {stage} files hold images of shape {x.shape} and labels of shape "
                 f"{y.shape}; they do not belong together"
             )
+    options.setdefault("name", name)
     return _in_memory((images, labels), (test_images, test_labels), vocab, batch_size, options)
 
 
@@ -151,6 +152,7 @@ def _of_torchvision(
     else:
         _download(official, root, [kind.filename], places)
         train, valid = kind(root, train=True), kind(root, train=False)
+    options.setdefault("name", name)
     parts = [(each.data, np.array(each.targets)) for each in (train, valid)]
     return _in_memory(parts[0], parts[1], train.classes, batch_size, options)
 

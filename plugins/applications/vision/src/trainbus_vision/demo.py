@@ -42,6 +42,7 @@ def digits(seed: int = 0, batch_size: int = 64) -> Data:
         valid=(images[valid], labels[valid]),
         blocks=(Image(1), Category(vocab=[str(digit) for digit in range(10)])),
         batch_size=batch_size,
+        name="digits",
     )
 
 

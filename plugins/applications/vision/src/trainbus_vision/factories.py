@@ -108,6 +108,7 @@ def segmentation(
     if isinstance(images, (str, Path)):
         root = Path(images)
         images = find_images(root)
+        options.setdefault("name", root.resolve().name)
     if isinstance(masks, (str, Path)):
         masks = _partners(images, root, Path(masks))
     options.setdefault("blocks", (Image(), Mask(codes, ignore)))

@@ -85,6 +85,17 @@ class Image(_Picture):
             return cls(1)
         return cls(shape[1 if channels_first(shape, isinstance(images, Tensor)) else 3])
 
+    @classmethod
+    def of(cls, image: Any) -> Image:
+        """With the channels of one image, if that is an array or a tensor of another number than
+        grey and colours have.
+        """
+        shape = tuple(getattr(image, "shape", ()))
+        if len(shape) != 3:
+            return cls()
+        given = shape[0 if isinstance(image, Tensor) else 2]
+        return cls(given) if given > 4 else cls()
+
     def problem(self, raw: Any) -> str | None:
         """No image given."""
         return "the image is missing" if is_missing(raw) else None

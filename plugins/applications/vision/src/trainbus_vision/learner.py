@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trainbus import UsageError
 from trainbus.plugins.selection import name_of
 from trainbus_learner import Learner
+from trainbus_learner.defaults import title
 from trainbus_vision.model import ImageModel, groups, image_model
 from trainbus_vision.normalize import channel_stats
 
@@ -101,20 +102,30 @@ class ImageLearner(Learner):
             plugins=[*augmentation, *plugins],
             **options,
         )
-        self.arch = arch if isinstance(arch, str) else type(arch).__name__
-        self.choices = {**self._about(model, images.shape[1:], about), **self.choices}
+        self._arch = arch if isinstance(arch, str) else type(arch).__name__
+        self.task.run_name = title(self.arch, data)
+        self.choices = {**self._about(model, images, about), **self.choices}
         if usual:
             self.choices["learning rate"] = (
                 f"{_SCRATCH_LR:g} (usual for a network with batch norm that begins from scratch)"
             )
 
-    def _about(self, model: ImageModel, shape: Sequence[int], augmentation: str) -> dict[str, str]:
+    @property
+    def arch(self) -> str:
+        """The name of the network."""
+        return self._arch
+
+    def _about(self, model: ImageModel, images: Tensor, augmentation: str) -> dict[str, str]:
         """What was chosen for the images, by topic."""
+        shape, bytes_ = images.shape[1:], images.dtype == torch.uint8
         target = self.source.target
         network = f"{self.arch} as a U-Net" if target.kind == "mask" else self.arch
+        white = self.source.recipe.input.options().get("white")
+        pixels = "bytes" if bytes_ else f"0..1, white is {white:g}" if white else "0..1"
         known = "ImageNet" if model.pretrained else "the data"
+        size = " x ".join(map(str, shape))
         return {
-            "network": f"{network} for {' x '.join(map(str, shape))}, {target.outputs} outputs",
+            "network": f"{network} for {size} in {pixels}, {target.outputs} outputs",
             "weights": model.why,
             "normalization": f"{model.normalize} (of {known})",
             "augmentation": augmentation,

@@ -159,7 +159,9 @@ def planes(pixels: Tensor, channels: int, is_array: bool) -> Tensor:
         return pixels[None]
     known = {channels} | ({1, 2, 3, 4} if channels in (1, 3) else set())
     if pixels.ndim != 3 or pixels.shape[2 if is_array else 0] not in known:
-        of = f"of shape {tuple(pixels.shape)}, for Image(channels={channels})"
+        given = pixels.shape[2 if is_array else 0] if pixels.ndim == 3 else 0
+        hint = f"; Image({given}) takes it as it is" if 4 < given <= 64 else ""
+        of = f"of shape {tuple(pixels.shape)}, for Image(channels={channels}){hint}"
         raise DataError(
             f"an image as an array {of}; arrays are H x W or H x W x C (a tensor is C x H x W)"
             if is_array

@@ -8,6 +8,9 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import torch
+
 from trainbus.errors import nearest
 from trainbus_data.errors import DataError
 from trainbus_data.transforms import ItemTransform, Kinds, Parts, Transform
@@ -199,10 +202,11 @@ class RandomFlip(ItemTransform):
 
 
 def _pair(size: Size) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1:
-        raise DataError(f"size={size!r}; give pixels, or (height, width)")
-    return int(height), int(width)
+    pair = (size, size) if isinstance(size, int) else size
+    whole = isinstance(pair, (tuple, list, torch.Size)) and len(pair) == 2
+    if not whole or not all(isinstance(n, (int, np.integer)) and n >= 1 for n in pair):
+        raise DataError(f"size={size!r:.60}; give pixels, 224, or (height, width)")
+    return int(pair[0]), int(pair[1])
 
 
 def _one_of(option: str, value: str, values: Sequence[str]) -> str:

@@ -170,8 +170,21 @@ class Block:
         return {"block": type(self).__name__, **self.options()}
 
     def __repr__(self) -> str:
-        given = ", ".join(f"{name}={value!r:.60}" for name, value in self.options().items())
+        given = ", ".join(f"{name}={shortened(value)}" for name, value in self.options().items())
         return f"{type(self).__name__}({given})"
+
+
+def shortened(value: Any, most: int = 60) -> str:
+    """As `repr`, of a list only as many values as fit, and how many there are."""
+    text = repr(value)
+    if len(text) <= most or not isinstance(value, (list, tuple)):
+        return text if len(text) <= most else f"{text[: most - 3]}..."
+    shown: list[str] = []
+    for each in value:
+        if sum(len(word) + 2 for word in (*shown, repr(each))) > most - 10:
+            break
+        shown.append(repr(each))
+    return f"[{', '.join(shown)}, ... {len(value)} in all]"
 
 
 def add_title(axes: Any, text: str, color: str | None) -> None:

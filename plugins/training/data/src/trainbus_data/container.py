@@ -51,6 +51,7 @@ class Container:
         seed: of the order of training, and of its random transforms.
         drop_last: leave out a last batch of training that is not full; by default only where it
             would be a single sample, with which batch normalization cannot train.
+        name: what they are called, in the names of runs.
     """
 
     def __init__(
@@ -65,10 +66,12 @@ class Container:
         num_workers: int | None = None,
         seed: int = 0,
         drop_last: bool | None = None,
+        name: str = "",
     ) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size}: at least 1")
         self.recipe = recipe
+        self.name = name
         self.batch_size = batch_size
         self.batch_transforms = tuple(batch_transforms)
         self.train_items, self.valid_items, self.test_items = train, valid, test
@@ -227,6 +230,7 @@ class Container:
             num_workers=self._num_workers,
             seed=self._seed,
             drop_last=self._drop_last,
+            name=self.name,
         )
 
     def summary(self) -> str:

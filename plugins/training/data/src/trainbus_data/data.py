@@ -29,6 +29,7 @@ from trainbus_data.sources import (
     parent_folder,
     read_rows,
 )
+from trainbus_data.words import names_checked
 
 
 class Data(Container):
@@ -39,6 +40,7 @@ class Data(Container):
     """
 
     @classmethod
+    @names_checked()
     def from_tensors(
         cls,
         train: Sequence[Any],
@@ -53,6 +55,7 @@ class Data(Container):
         batch_transforms: Sequence[BatchTransform] = (),
         seed: int = 0,
         drop_last: bool | None = None,
+        name: str = "",
     ) -> Self:
         """Data that are in memory: a batch is one indexing operation.
 
@@ -71,6 +74,7 @@ class Data(Container):
             batch_transforms: see `Container`.
             seed: of the order of training.
             drop_last: see `Container`.
+            name: see `Container`.
         """
         given = {"train": train, "valid": valid, "test": test}
         parts = {stage: _checked(each, stage) for stage, each in given.items() if each is not None}
@@ -101,9 +105,11 @@ class Data(Container):
             batch_transforms=batch_transforms,
             seed=seed,
             drop_last=drop_last,
+            name=name,
         )
 
     @classmethod
+    @names_checked(DataBlock.data)
     def from_folder(
         cls,
         path: str | Path,
@@ -147,6 +153,7 @@ class Data(Container):
         return block.data(path, **options)
 
     @classmethod
+    @names_checked(DataBlock.data)
     def from_table(
         cls,
         table: Any,
@@ -196,8 +203,9 @@ class Data(Container):
             raise DataError(
                 "delimiter= goes with the usual blocks; write Categories(delimiter=...)"
             )
-        if folder is None and isinstance(table, (str, Path)):
-            folder = Path(table).parent
+        if isinstance(table, (str, Path)):
+            folder = Path(table).parent if folder is None else folder
+            options.setdefault("name", Path(table).stem)
         if len(blocks) == 2 and len(inputs) > 1:
             columns: list[Column] = [Column(inputs)]
         else:
@@ -219,6 +227,7 @@ class Data(Container):
         return block.data(rows, **options)
 
     @classmethod
+    @names_checked(DataBlock.data)
     def from_lists(
         cls,
         inputs: Sequence[Any],
@@ -244,7 +253,9 @@ class Data(Container):
             batch_transforms: see `Container`.
             options: of `DataBlock.data`: batch_size, num_workers, memory, unreadable, ...
         """
-        blocks = (_images()(), Category()) if blocks is None else blocks
+        if blocks is None:
+            first = inputs[0] if hasattr(inputs, "__getitem__") and len(inputs) else None
+            blocks = (_images().of(first), Category())
         shared: dict[str, Any] = {
             "split": split,
             "item_transforms": _with_size(blocks, item_transforms, size),

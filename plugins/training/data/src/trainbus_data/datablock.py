@@ -18,6 +18,7 @@ from trainbus_data.memory import in_memory
 from trainbus_data.reading import unreadable_in
 from trainbus_data.recipe import Recipe
 from trainbus_data.sources import parent_folder
+from trainbus_data.words import names_checked
 
 if TYPE_CHECKING:
     from trainbus_data.data import Data
@@ -44,6 +45,7 @@ class DataBlock:
         inputs: how many of the blocks are inputs.
     """
 
+    @names_checked()
     def __init__(
         self,
         blocks: Sequence[Block],
@@ -65,6 +67,7 @@ class DataBlock:
         )
         self.batch_transforms = tuple(batch_transforms)
 
+    @names_checked()
     def data(
         self,
         source: Any,
@@ -75,6 +78,7 @@ class DataBlock:
         drop_last: bool | None = None,
         memory: bool = False,
         unreadable: str = "refuse",
+        name: str | None = None,
     ) -> Data:
         """Find, split and check the items of a source, and set up the blocks.
 
@@ -88,6 +92,7 @@ class DataBlock:
             unreadable: what is done with files that cannot be read. "refuse": an error when one
                 is reached. "skip": all are read once, now, and those left out that cannot be,
                 with a warning. "list": all are read once, now, and an error lists those.
+            name: of the data, in the names of runs; by default that of a folder or file.
         """
         if unreadable not in _UNREADABLE:
             raise DataError(
@@ -116,6 +121,7 @@ class DataBlock:
             num_workers=num_workers,
             seed=seed,
             drop_last=drop_last,
+            name=name if name is not None else _name(source),
         )
 
     def find(self, source: Any) -> dict[str, Items]:
@@ -246,6 +252,10 @@ def _getters(option: str, given: Getter | Sequence[Getter], count: int) -> tuple
     if len(getters) != count:
         raise DataError(f"{option}: {len(getters)} functions for {count} blocks; give one for each")
     return getters
+
+
+def _name(source: Any) -> str:
+    return Path(source).resolve().stem if isinstance(source, (str, Path)) else ""
 
 
 def _itself(item: Any) -> Any:

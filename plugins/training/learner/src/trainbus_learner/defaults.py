@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import entry_points
@@ -11,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from trainbus import Trainer, UsageError
-from trainbus.errors import nearest
+from trainbus_data.words import instead
 from trainbus_learner.groups import Rates
 
 #: The usual rate of Adam; and the first rate of fine-tuning, found by fastai on many data.
@@ -41,8 +42,20 @@ def check_options(options: Mapping[str, Any], own: Iterable[str]) -> None:
         if name not in known:
             raise UsageError(
                 f"Learner({name}=...): neither Learner nor Trainer has such an argument"
-                f"{nearest(name, {*known, *own})}"
+                f"{_elsewhere(name) or instead(name, {*known, *own})}"
             )
+
+
+def _elsewhere(name: str) -> str:
+    """What is said where the data are made, and not to a learner."""
+    where = {"bs": "batch_size", "batch_size": "batch_size", "num_workers": "num_workers"}
+    return f"; {where[name]}= goes to what makes the data" if name in where else ""
+
+
+def title(network: str, data: Any) -> str:
+    """What runs are called: the network, and the data if they have a name (a folder, a file)."""
+    words = (network, getattr(data, "name", ""))
+    return "-".join(re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words if word)[:60]
 
 
 def check_optimizer(optimizer: Any) -> None:

@@ -163,7 +163,7 @@ def _row(target: Any, index: int) -> Any:
 
 def tta(
     learner: Fitter,
-    items: Iterable[Any] | None,
+    items: Iterable[Any] | Literal["valid"],
     n: int,
     augmenter: Augmenter | None,
     weight: float,
@@ -172,6 +172,10 @@ def tta(
     """See `Learner.tta`."""
     if n < 1 or not 0 <= weight <= 1:
         raise UsageError(f"tta(n={n}, weight={weight}): give n of at least 1, a weight from 0 to 1")
+    if items is None or (isinstance(items, str) and items != "valid"):
+        raise UsageError(
+            f"tta({items!r}): give items to predict, or nothing to measure the validation data"
+        )
     kind = learner.source.target.kind
     if getattr(learner.source.target, "in_picture", False):
         raise UsageError(
@@ -193,7 +197,7 @@ def tta(
             mean += _probable(kind, learner.task(*seen)) / n
         return _improbable(kind, torch.lerp(mean, _probable(kind, unchanged), weight))
 
-    if items is None:
+    if isinstance(items, str):
         return _measured(learner, look)
 
     def answer(*inputs: Any) -> Any:

@@ -93,6 +93,8 @@ class Plan:
     """
 
     plugin_name = "learner_plan"
+    #: It is a part of the learner, and none that somebody named.
+    unlisted = True
 
     def __init__(
         self,

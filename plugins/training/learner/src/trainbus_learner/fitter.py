@@ -14,7 +14,9 @@ from torch.optim import Optimizer
 from trainbus import Trainer, UsageError
 from trainbus.builtin.schedule import Schedule
 from trainbus.plugins.selection import name_of as name_of_plugin
+from trainbus_data.words import names_checked
 from trainbus_learner import defaults
+from trainbus_learner.attributes import Attributes
 from trainbus_learner.fine_tuning import Cycle, Cycles, Plan
 from trainbus_learner.groups import Groups, ParameterGroups, Rates, default_optimizer
 from trainbus_learner.learning_data import Loss, Source
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from trainbus import Run
 
 
-class Fitter:
+class Fitter(Attributes):
     """What a learner is made of, and the verbs that train. See `Learner`."""
 
     def __init__(
@@ -59,9 +61,9 @@ class Fitter:
         self.pretrained = pretrained
         self.model_description = model_description
         self.plugins: list[str | object] = [*plugins]
-        self.lr, lr_why = defaults.rate(lr, optimizer)
-        self._lr_given = self.lr if lr_why != defaults.USUAL else None
-        self.groups.rates(self.lr)
+        self._lr, lr_why = defaults.rate(lr, optimizer)
+        self._lr_given = self._lr if lr_why != defaults.USUAL else None
+        self.groups.rates(self._lr)
         defaults.check_optimizer(optimizer)
         self.optimizer_factory = optimizer
         self.options = {
@@ -80,6 +82,8 @@ class Fitter:
             "optimizer": f"{name_of(optimizer)} (given)" if optimizer else defaults.OPTIMIZER,
             **self._about_batches(),
         }
+        self.task.run_name = defaults.title(type(model).__name__, self.source.data)
+        self._is_made = True
 
     def _choose_measures(self) -> None:
         """The loss and the metrics: those that were given, or those of the target."""
@@ -92,6 +96,17 @@ class Fitter:
         self.task.measure(loss, metrics, check)
         self.choices["loss"] = f"{name_of(loss)} ({why})"
         self.choices["metrics"] = f"{', '.join(metrics) or 'none'} ({metrics_why})"
+
+    @property
+    def lr(self) -> Rates:
+        """The learning rate of a fit that is given none; another one may be set."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, lr: Rates) -> None:
+        self.groups.rates(lr)  # it refuses what is none
+        self._lr = self._lr_given = lr
+        self.choices["learning rate"] = f"{defaults.written(lr)} (given)"
 
     @property
     def loss(self) -> Loss:
@@ -151,6 +166,7 @@ class Fitter:
 
     # --- training ------------------------------------------------------------------------------
 
+    @names_checked()
     def fit(self, epochs: int, lr: Rates | None = None, *, resume: str | Path | None = None) -> Run:
         """Train with the same learning rates from the beginning to the end.
 
@@ -168,6 +184,7 @@ class Fitter:
         rates = self.groups.rates(self.lr if lr is None else lr)
         return self._train(epochs, rates, f"{defaults.each_rate(rates)} throughout", [], resume)
 
+    @names_checked()
     def fit_one_cycle(
         self,
         epochs: int,
@@ -198,6 +215,7 @@ class Fitter:
         said = f"one cycle, at most {defaults.each_rate(rates)}"
         return self._train(epochs, rates, said, [schedule], resume)
 
+    @names_checked()
     def fine_tune(
         self,
         epochs: int,
@@ -264,11 +282,9 @@ class Fitter:
         resume: str | Path | None,
     ) -> Run:
         plan = Plan(self._header(said), frozen_epochs, self.unfreeze)
-        names = self.groups.names
 
         def schedule(optimizer: Optimizer) -> Cycles:
-            groups = [names.index(group["name"]) for group in optimizer.param_groups]
-            return Cycles(optimizer, cycles, plan.steps_per_epoch, groups)
+            return Cycles(optimizer, cycles, plan.steps_per_epoch, self.groups.places())
 
         epochs = sum(cycle.epochs for cycle in cycles)
         rates = list(cycles[-1].rates)
@@ -283,6 +299,8 @@ class Fitter:
         resume: str | Path | None,
         plan: Plan | None = None,
     ) -> Run:
+        if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+            raise UsageError(f"fit({epochs!r}): give a whole number of epochs, at least 1")
         usual: list[str | object] = ["progress"] if defaults.installed("progress") else []
         if resume is not None:
             usual.append("checkpoint")

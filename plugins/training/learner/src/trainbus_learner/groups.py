@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -131,15 +131,24 @@ class ParameterGroups:
         zero does not regularize (He et al., "Bag of tricks", 2018, section 3.1).
         """
         made = []
-        for name, rate, group in zip(self.names, rates, self.groups, strict=True):
+        # Equal rates are one, with one name: one column in a table.
+        names = self.names if len(set(rates)) > 1 else ["model"] * len(self)
+        for place, decayed, params in self._halves():
+            group = {"params": params, "lr": rates[place], "name": names[place]}
+            made.append(group if decayed else {**group, "weight_decay": 0.0})
+        return made
+
+    def places(self) -> list[int]:
+        """For each of `optimizer_groups` the group that it is of."""
+        return [place for place, _, _ in self._halves()]
+
+    def _halves(self) -> Iterator[tuple[int, bool, list[nn.Parameter]]]:
+        """The group, whether it gets weight decay, and the parameters; without empty ones."""
+        for place, group in enumerate(self.groups):
             decayed = [p for p in group if p.ndim > 1 and id(p) not in self._norms]
             kept = {id(p) for p in decayed}
             plain = [p for p in group if id(p) not in kept]
-            if decayed:
-                made.append({"params": decayed, "lr": rate, "name": name})
-            if plain:
-                made.append({"params": plain, "lr": rate, "name": name, "weight_decay": 0.0})
-        return made
+            yield from ((place, flag, part) for flag, part in ((True, decayed), (False, plain)) if part)
 
 
 def default_optimizer(parameters: Iterable[nn.Parameter]) -> Callable[..., Optimizer]:
@@ -154,8 +163,16 @@ def default_optimizer(parameters: Iterable[nn.Parameter]) -> Callable[..., Optim
 
 
 def _norms(model: nn.Module) -> list[nn.Module]:
-    """The norm layers of a model: torch's of any kind, and others by their name."""
-    return [module for module in model.modules() if "norm" in type(module).__name__.lower()]
+    """The norm layers of a model: torch's of any kind, and others that are called so.
+
+    A module that is called so and has a weight of more dimensions is a layer that normalizes it.
+    """
+    return [
+        module
+        for module in model.modules()
+        if "norm" in type(module).__name__.lower()
+        and all(p.ndim < 2 or isinstance(module, nn.LayerNorm) for p in module.parameters(False))
+    ]
 
 
 def _parameters(group: Any) -> list[nn.Parameter]:

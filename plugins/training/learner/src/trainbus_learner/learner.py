@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from trainbus_data.words import names_checked
 from trainbus_learner import (
     defaults,
     evaluation,
@@ -57,6 +58,7 @@ class Learner(Fitter):
 
     # --- trying out ------------------------------------------------------------------------------
 
+    @names_checked()
     def find_lr(
         self,
         start: float = 1e-7,
@@ -123,7 +125,7 @@ class Learner(Fitter):
 
     def tta(
         self,
-        items: Iterable[Any] | None = None,
+        items: Iterable[Any] | Literal["valid"] = "valid",
         *,
         n: int = 4,
         augmenter: evaluation.Augmenter | None = None,
@@ -133,7 +135,7 @@ class Learner(Fitter):
         """Predict with test-time augmentation: the mean over `n` augmented looks and the plain one.
 
         Args:
-            items: predict these, a list of `Prediction`; without them evaluate the validation
+            items: predict these, a list of `Prediction`; "valid" evaluates the validation
                 data, a dictionary as `validate` gives it.
             n: augmented looks at each input.
             augmenter: called with (inputs, kinds, generator), gives the inputs augmented:
@@ -171,6 +173,15 @@ class Learner(Fitter):
         plugins = [each if isinstance(each, str) else type(each).__name__ for each in self.plugins]
         lines.append(f"{'plugins':<{width}}  {', '.join(plugins) or 'none named'}")
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        parts = "" if self.data is None else f", train {len(self.data.train_items)}"
+        parts += "" if self.data is None else f", valid {len(self.data.valid_items)}"
+        target = self.source.target
+        of = getattr(target, "vocab", None)
+        wanted = f"{type(target).__name__} of {len(of)}" if of else type(target).__name__
+        count = defaults.counted(self.model.parameters())
+        return f"{type(self).__name__}({self.task.run_name}, {count}, {wanted}{parts})"
 
     # --- to keep -------------------------------------------------------------------------------
 

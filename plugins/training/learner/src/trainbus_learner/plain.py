@@ -52,6 +52,9 @@ class PlainTarget:
         self.kind = kind
         self.outputs: int | None = None
 
+    def __repr__(self) -> str:
+        return f"PlainTarget({self.kind!r})"
+
     @classmethod
     def of_loss(cls, loss: Callable[..., Any]) -> PlainTarget:
         """The target that a loss is for: cross-entropy, binary cross-entropy, or any other."""

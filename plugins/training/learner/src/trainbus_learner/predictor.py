@@ -83,6 +83,12 @@ class Predictor:
         self.target = target
         self.about = about or {}
 
+    def __repr__(self) -> str:
+        blocks = [] if self._recipe is None else self._recipe.blocks[: self._recipe.inputs]
+        given = ", ".join(map(repr, blocks)) or "tensors"
+        kind = f", {self.about['kind']}" if "kind" in self.about else ""
+        return f"Predictor({given} -> {self.target!r}{kind})"
+
     @property
     def vocab(self) -> Sequence[Any]:
         """The labels in the order of the outputs, or none."""
@@ -106,7 +112,7 @@ class Predictor:
         Raises:
             UsageError: an item cannot be read; the message says which.
         """
-        if isinstance(items, (str, bytes, dict)):
+        if items is None or isinstance(items, (str, bytes, dict)):
             raise UsageError(
                 f"predictions({items!r:.60}): give a list or another iterable of items; for one "
                 "item there is predict(item)"

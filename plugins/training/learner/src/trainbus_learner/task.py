@@ -41,6 +41,7 @@ class LearnerTask(Supervised):
     ) -> None:
         super().__init__(model, _no_loss, make_optimizer, {})
         self.learn_from(source)
+        self._title = type(model).__name__
         self._scale = not scales_bytes(model)
         #: A parameter, in a tuple for it is no further one of the task: inputs come in its type,
         #: which a plugin may change.
@@ -48,6 +49,15 @@ class LearnerTask(Supervised):
         self._to_check = False
         #: What gives the outputs in validation, in the place of the model.
         self._answer: Callable[[tuple[Any, ...]], Any] | None = None
+
+    @property
+    def run_name(self) -> str:
+        """What runs are called: the network and the data."""
+        return self._title
+
+    @run_name.setter
+    def run_name(self, title: str) -> None:
+        self._title = title
 
     def measure(self, loss: Loss, metrics: Mapping[str, Any], check: bool) -> None:
         """Take a loss and metrics.
