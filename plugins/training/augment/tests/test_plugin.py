@@ -12,7 +12,16 @@ import torch
 
 from trainbus import PluginError, Trainer, UsageError
 from trainbus.builtin import Checkpoint
-from trainbus_augment import Augment, Brightness, Flip, MixUp, standard
+from trainbus_augment import (
+    Augment,
+    Brightness,
+    CutMix,
+    Flip,
+    LabelSmoothing,
+    MixUp,
+    standard,
+)
+from trainbus_data import Data
 
 QUIET = ["-journal", "-manifest"]
 
@@ -290,3 +299,33 @@ def test_the_package_imports_no_torch_until_it_is_used():
     code = "import sys, trainbus_augment; print('torch' in sys.modules, len(dir(trainbus_augment)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "23"]
+
+
+@pytest.mark.parametrize("mix", [MixUp(), CutMix(), LabelSmoothing()], ids=repr)
+def test_classes_come_from_the_data(mix):
+    """In a learner nobody has to count them; with other data they are others."""
+    from trainbus_learner import Learner
+
+    seen = []
+    pytest.importorskip("trainbus_vision")  # it brings the block of images
+
+    class Net(torch.nn.Module):
+        def __init__(self, classes):
+            super().__init__()
+            self.layer = torch.nn.Linear(192, classes)
+
+        def forward(self, x):
+            return self.layer(x.flatten(1))
+
+    def loss(output, target):
+        seen.append(tuple(target.shape))
+        return torch.nn.functional.cross_entropy(output, target)
+
+    for classes in (3, 5):
+        images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
+        data = Data.from_tensors((images, torch.arange(40) % classes), batch_size=16)
+        learner = Learner(data, Net(classes), loss=loss, plugins=[*QUIET, Augment([mix])])
+        learner.fit(1)
+        assert (16, classes) in seen
+        seen.clear()
+    assert mix.classes is None

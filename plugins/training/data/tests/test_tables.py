@@ -86,3 +86,12 @@ def test_what_a_column_holds_is_chosen_by_rule(caplog):
     assert "'y' holds numbers with fractions, and is learned as a number" in caplog.text
     with pytest.raises(DataError, match=r"34 whole numbers, from 1 to 100: a class each, or a num"):
         column(range(1, 101, 3))
+
+
+def test_an_identifier_is_no_file(tmp_path):
+    """id, file, kind: the first column would be taken for the files."""
+    from trainbus_vision import image_table
+
+    (tmp_path / "t.csv").write_text("id,file,kind\n17,a.png,x\n18,b.png,y\n")
+    with pytest.raises(DataError, match="'id' holds 17, which is no file's name; .* id, file, kin"):
+        image_table(tmp_path / "t.csv")

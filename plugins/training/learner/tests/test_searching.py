@@ -266,8 +266,10 @@ def test_the_suggestion_trains_and_is_plotted(data, own_directory):
     learner = learner_of(data)
     found = learner.find_lr()
     assert 1e-4 < found.suggestion < 1
-    assert set(found.suggestions) == {"valley", "steepest", "minimum/10"}
-    assert found.suggestion == found.suggestions["valley"]
+    assert set(found.suggestions) == {"valley", "steepest", "minimum/10", "median"}
+    others = sorted(rate for name, rate in found.suggestions.items() if name != "median")
+    assert found.suggestion == found.suggestions["median"] == others[1]
+    assert found.usual == learner.lr
     assert learner.fit_one_cycle(4, found.suggestion).metrics["valid/accuracy"] > 0.8
     figure = found.plot()
     figure.savefig("found.png")

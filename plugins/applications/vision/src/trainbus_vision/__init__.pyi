@@ -1,6 +1,7 @@
 from trainbus_vision.backbones import backbone as backbone
 from trainbus_vision.body import Body as Body
 from trainbus_vision.channels import adapt_channels as adapt_channels
+from trainbus_vision.coco import coco as coco
 from trainbus_vision.datasets import (
     cifar10 as cifar10,
     cifar100 as cifar100,

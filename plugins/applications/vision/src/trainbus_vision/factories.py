@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainbus import UsageError
+from trainbus_vision.mask_folders import found_pairs, partners
 
 if TYPE_CHECKING:
     from trainbus_data import Data
@@ -78,7 +79,7 @@ def image_tensors(
 
 def segmentation(
     images: str | Path | Sequence[Any],
-    masks: str | Path | Sequence[Any] | Callable[[Any], Any],
+    masks: str | Path | Sequence[Any] | Callable[[Any], Any] | None = None,
     codes: Sequence[str] | int | None = None,
     ignore: int | None = None,
     size: Size | None = _SIZE,
@@ -87,10 +88,12 @@ def segmentation(
     """Images, each with a mask that holds the code of a class for each pixel.
 
     Args:
-        images: a list, or a folder, in which all images are taken.
+        images: a list, or a folder, in which all images are taken; without masks a data set as it
+            comes, with folders images and masks, or train and trainannot, val and valannot.
         masks: a list in the same order; a folder, in which masks lie and are called as their images
             are, whatever the suffix (images/a/1.jpg and masks/a/1.png), or in it alone where no
             two images have one name; or a function of an image's path.
+            None to look for both in the usual folders of a data set, which is said.
         codes: names of the classes in the order of their codes, or their number; by default as
             many as the masks of the training part have.
         ignore: a code that counts neither in the loss nor in the metrics.
@@ -105,12 +108,18 @@ def segmentation(
     from trainbus_vision.images import Image, Mask, find_images
 
     root = None
-    if isinstance(images, (str, Path)):
+    if masks is None:
+        if not isinstance(images, (str, Path)):
+            raise UsageError("segmentation: a list of images needs masks=, a list or a folder")
+        options.setdefault("name", Path(images).resolve().name)
+        images, masks, split = found_pairs(Path(images))
+        options.setdefault("split", split)
+    elif isinstance(images, (str, Path)):
         root = Path(images)
         images = find_images(root)
         options.setdefault("name", root.resolve().name)
     if isinstance(masks, (str, Path)):
-        masks = _partners(images, root, Path(masks))
+        masks = partners(images, root, Path(masks))
     options.setdefault("blocks", (Image(), Mask(codes, ignore)))
     return Data.from_lists(images, masks, size=size, **options)
 
@@ -140,36 +149,3 @@ def keypoints(
 
     options.setdefault("blocks", (Image(), Points(flip_pairs=flip_pairs)))
     return Data.from_lists(images, points, size=size, **options)
-
-
-def _partners(images: Any, root: Path | None, folder: Path) -> list[Path]:
-    """For each image the mask of the same name in a folder, and in the same place of it."""
-    if not folder.is_dir():
-        raise UsageError(f"masks={str(folder)!r}: there is no such folder")
-    masks: dict[Path, Path] = {}
-    for path in sorted(folder.rglob("[!.]*")):
-        name = path.relative_to(folder).with_suffix("")
-        if not path.is_file():
-            continue
-        if name in masks:
-            raise UsageError(f"masks: {masks[name]} and {path} are both called as one image is")
-        masks[name] = path
-    places = [Path(image).relative_to(root or "") if root else Path(image) for image in images]
-    names = [place.with_suffix("") for place in places]
-    if root is None or not set(names) <= masks.keys():
-        names = [Path(name.name) for name in names]
-    missing = [image for image, name in zip(images, names, strict=True) if name not in masks]
-    if missing:
-        raise UsageError(
-            f"{len(missing)} of {len(images)} images have no mask in {folder}, {missing[0]} for "
-            f"example; a mask is called as its image is, {Path(missing[0]).stem}.png for example, "
-            "in the same folder under it"
-        )
-    first: dict[Path, Any] = {}
-    for image, name in zip(images, names, strict=True):
-        if first.setdefault(name, image) != image:
-            raise UsageError(
-                f"{first[name]} and {image} would have one mask, {masks[name]}; put masks into "
-                "folders as their images are, or give a list"
-            )
-    return [masks[name] for name in names]

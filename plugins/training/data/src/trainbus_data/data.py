@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainbus_data import splits
 from trainbus_data.blocks import Block
-from trainbus_data.columns import usual_target
+from trainbus_data.columns import Flags, usual_target
 from trainbus_data.container import BatchTransform, Container
 from trainbus_data.datablock import DataBlock
 from trainbus_data.errors import DataError
@@ -177,7 +177,8 @@ class Data(Container):
                 Parquet file.
             input: the column of the input, or one for each; the first one by default. With one
                 input block, several columns are its numbers.
-            label: the column with the label, or several with numbers; the second one by default.
+            label: the column with the label, or several with numbers, or with 0 and 1 for a label
+                each; the second one by default.
             blocks: what the parts of an item are, inputs first. By default images, and a category,
                 or numbers where the columns hold numbers with fractions, which is said.
             delimiter: what separates several labels in one column; for the default blocks.
@@ -213,13 +214,21 @@ class Data(Container):
                 Column(name, folder, suffix) if block.is_file else Column(name)
                 for name, block in zip(inputs, blocks, strict=False)
             ]
+        for column, block in zip(columns, blocks, strict=False):
+            if block.is_file and not suffix and (raw := column(rows[0])) is not None:
+                _check_file(inputs[0], rows[0][inputs[0]], raw, list(rows[0]))
         if isinstance(split, str):
             split = splits.by_column(split)
         block = DataBlock(
             blocks,
             split=split,
             input=columns,
-            label=[Column(each) for each in _labels(label, len(blocks) - len(columns))],
+            label=[
+                _getter(each, block)
+                for each, block in zip(
+                    _labels(label, len(blocks) - len(columns)), blocks[len(columns) :], strict=False
+                )
+            ],
             item_transforms=_with_size(blocks, item_transforms, size),
             batch_transforms=batch_transforms,
             inputs=len(columns),
@@ -297,6 +306,28 @@ def _with_size(blocks: Sequence[Block], transforms: Sequence[Any], size: Any) ->
 
 def _listed(names: str | Sequence[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
+
+
+def _check_file(name: str, cell: Any, raw: Any, columns: Sequence[str]) -> None:
+    """Refuse a column of numbers where files are to be read: it is an identifier."""
+    if isinstance(raw, Path) and not isinstance(cell, (str, Path)):
+        raise DataError(
+            f"the column {name!r} holds {cell!r:.40}, which is no file's name; the columns are "
+            f"{', '.join(columns)}: name that of the files, or give what the names lack, "
+            "suffix='.jpg'"
+        )
+
+
+def _getter(label: str | Sequence[str], block: Block) -> Callable[[Any], Any]:
+    """Of one column, of several numbers, or of labels that have a column of 0 and 1 each."""
+    if not isinstance(label, str) and isinstance(block, (Category, Categories)):
+        if not block.given:
+            raise DataError(
+                f"label={list(label)!r:.100}: for columns of 0 and 1 leave blocks out, or name "
+                f"them: {type(block).__name__}({list(label)!r:.100})"
+            )
+        return Flags(label, isinstance(block, Categories))
+    return Column(label)
 
 
 def _labels(label: str | Sequence[str], targets: int) -> list[str | Sequence[str]]:

@@ -156,7 +156,7 @@ def by_folder(root: str | Path | None = None) -> Split:
     def split(items: Sequence[Any], label: Label) -> tuple[Indices, ...]:
         parts: dict[str, Indices] = {"train": [], "valid": [], "test": []}
         for index, item in enumerate(items):
-            path = Path(item)
+            path = Path(item[0] if isinstance(item, tuple) else item)  # of a list: (input, target)
             folders = (path if root is None else path.relative_to(root)).parts[:-1]
             stages = [STAGES[name.lower()] for name in folders if name.lower() in STAGES]
             if not stages:

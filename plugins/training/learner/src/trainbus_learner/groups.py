@@ -148,7 +148,10 @@ class ParameterGroups:
             decayed = [p for p in group if p.ndim > 1 and id(p) not in self._norms]
             kept = {id(p) for p in decayed}
             plain = [p for p in group if id(p) not in kept]
-            yield from ((place, flag, part) for flag, part in ((True, decayed), (False, plain)) if part)
+            if decayed:
+                yield place, True, decayed
+            if plain:
+                yield place, False, plain
 
 
 def default_optimizer(parameters: Iterable[nn.Parameter]) -> Callable[..., Optimizer]:
@@ -171,7 +174,10 @@ def _norms(model: nn.Module) -> list[nn.Module]:
         module
         for module in model.modules()
         if "norm" in type(module).__name__.lower()
-        and all(p.ndim < 2 or isinstance(module, nn.LayerNorm) for p in module.parameters(False))
+        and (
+            isinstance(module, (nn.LayerNorm, nn.RMSNorm))  # over the last dimensions
+            or all(p.squeeze().ndim < 2 for p in module.parameters(recurse=False))
+        )
     ]
 
 

@@ -65,7 +65,7 @@ class Learner(Fitter):
         stop: float = 10.0,
         steps: int = 100,
         divergence: float = 4.0,
-        suggest: str = "valley",
+        suggest: str = "median",
     ) -> LearningRates:
         """Try out learning rates (Smith, 2015); everything is as it was before, also on Ctrl-C.
 
@@ -74,7 +74,8 @@ class Learner(Fitter):
             stop: the last one.
             steps: optimizer steps in between, growing by the same factor.
             divergence: ends when the smoothed loss is this many times the best.
-            suggest: the rule of the suggestion: "valley", "steepest" or "minimum/10".
+            suggest: the rule of the suggestion: "valley", "steepest", "minimum/10", or "median",
+                the one of these three that lies between the others.
         """
         return searching.find_lr(self, start, stop, steps, divergence, suggest)
 

@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from trainbus import UsageError, hookimpl
@@ -28,6 +29,7 @@ class LearningRates:
         rates: the learning rate of each step.
         losses: the loss of each step, before it was made.
         smoothed: the losses, smoothed exponentially.
+        usual: the rate that a fit takes which is given none.
         suggestions: learning rates by the names of the rules.
         chosen: the rule that `suggestion` follows.
         ended: why the test ended.
@@ -39,6 +41,7 @@ class LearningRates:
     chosen: str
     ended: str
     smoothed: list[float] = field(repr=False)
+    usual: float | None = None
 
     @property
     def suggestion(self) -> float:
@@ -58,6 +61,9 @@ class LearningRates:
             marker, label = "osD^v"[number % 5], f"{name}: {rate:.2g}"
             label += " (suggested)" if name == self.chosen else ""
             axes.plot([rate], [height], marker, color=f"C{number + 1}", label=label, markersize=8)
+        if self.usual is not None:
+            label = f"usual: {self.usual:.2g}"
+            axes.axvline(self.usual, color="0.6", linestyle=":", label=label)
         axes.set_xscale("log")
         axes.set_xlabel("learning rate")
         axes.set_ylabel("loss")
@@ -123,8 +129,8 @@ class RangeTest:
         self.ended = why
         run.stop(why)
 
-    def result(self, suggest: str) -> LearningRates:
-        """What was found. Raises `UsageError` when the loss diverged at once."""
+    def result(self, suggest: str, usual: float | None = None) -> LearningRates:
+        """What was found; `usual` is the rate that a fit would take. Raises `UsageError` when the loss diverged at once."""
         if len(self.rates) < 10:
             given = f"{self._planned[0]:.2g}"
             raise UsageError(
@@ -142,8 +148,9 @@ class RangeTest:
         last = len(self.rates) - (5 if len(self.rates) > 20 else 0)
         rates, losses = self.rates[first:last], self.smoothed[first:last]
         found = {name: rule(rates, losses) for name, rule in RULES.items()}
+        found[MEDIAN] = median(found.values())
         return LearningRates(
-            self.rates, self.losses, found, suggest, self.ended, smoothed=self.smoothed
+            self.rates, self.losses, found, suggest, self.ended, smoothed=self.smoothed, usual=usual
         )
 
 
@@ -153,10 +160,10 @@ def check(start: float, stop: float, steps: int, suggest: str) -> None:
         raise UsageError(f"find_lr(start={start}, stop={stop}): give 0 < start < stop")
     if steps < 10:
         raise UsageError(f"find_lr(steps={steps}): give at least 10")
-    if suggest not in RULES:
+    if suggest not in (names := (*RULES, MEDIAN)):
         raise UsageError(
-            f"find_lr(suggest={suggest!r}): no such rule{nearest(suggest, RULES)} "
-            f"There are {', '.join(RULES)}"
+            f"find_lr(suggest={suggest!r}): no such rule{nearest(suggest, names)} "
+            f"There are {', '.join(names)}"
         )
 
 
@@ -203,3 +210,5 @@ RULES: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
     "steepest": steepest,
     "minimum/10": minimum,
 }
+#: The rule that lies between the two others: each of them alone is far off for some task.
+MEDIAN = "median"

@@ -29,7 +29,7 @@ def find_lr(
     with silence(), kept(learner.task, [source.train], plugins):
         trainer = rehearsing(plugins, learner.options, test, dry_run=len(batches))
         trainer.fit(learner.task, batches)
-    return test.result(suggest)
+    return test.result(suggest, learner.groups.rates(learner.lr)[-1])
 
 
 def find_batch_size(
