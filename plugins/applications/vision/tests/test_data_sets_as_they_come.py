@@ -44,7 +44,7 @@ def test_images_and_masks_beside_each_other_with_parts_in_both():
 
 def test_folders_without_masks_are_an_error_that_names_what_is_looked_for():
     picture("photos/a/0.png")
-    with pytest.raises(UsageError, match="neither train with trainannot .* but a: give both"):
+    with pytest.raises(UsageError, match=r"neither train with trainannot .* but a: give both"):
         segmentation("photos", codes=2)
 
 

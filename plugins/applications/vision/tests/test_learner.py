@@ -159,7 +159,8 @@ def test_a_unet_is_exported_too(make_data):
 def test_the_header_says_each_choice_once_and_the_summary_says_why(make_data):
     learner = ImageLearner(make_data(), "small_cnn", plugins=["-progress"])
     run = learner.fit(1)
-    assert run.header["network"] == "small_cnn for 3 x 16 x 16 in bytes, 2 outputs, trained from scratch"
+    what = "small_cnn for 3 x 16 x 16 in bytes, 2 outputs"
+    assert run.header["network"] == f"{what}, trained from scratch"
     assert run.header["loss"] == "cross_entropy (usual for Category); metrics: accuracy"
     assert len(run.header) <= 8  # the core's five among them
     assert not {"weights", "normalization", "augmentation"} & set(run.header)

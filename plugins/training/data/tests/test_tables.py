@@ -93,5 +93,5 @@ def test_an_identifier_is_no_file(tmp_path):
     from trainbus_vision import image_table
 
     (tmp_path / "t.csv").write_text("id,file,kind\n17,a.png,x\n18,b.png,y\n")
-    with pytest.raises(DataError, match="'id' holds 17, which is no file's name; .* id, file, kin"):
+    with pytest.raises(DataError, match=r"'id' holds 17, which is no file's name; .* id, file,"):
         image_table(tmp_path / "t.csv")

@@ -64,8 +64,8 @@ def test_arguments_of_other_libraries_are_answered_too(learner, call, here):
 
 @pytest.mark.parametrize(
     ("word", "here"),
-    [("bs", "batch_size"), ("valid_pct", r"split: splits\.random"), ("item_tfms", "item_transforms"),
-     ("batch_sise", "did you mean 'batch_size'")],
+    [("bs", "batch_size"), ("valid_pct", r"split: splits\.random"),
+     ("item_tfms", "item_transforms"), ("batch_sise", "did you mean 'batch_size'")],
 )  # fmt: skip
 def test_arguments_of_data_are(word, here):
     x, y, blocks = torch.randn(20, 4), torch.arange(20) % 2, (Number(4), Category())

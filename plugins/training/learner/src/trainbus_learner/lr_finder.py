@@ -130,7 +130,10 @@ class RangeTest:
         run.stop(why)
 
     def result(self, suggest: str, usual: float | None = None) -> LearningRates:
-        """What was found; `usual` is the rate that a fit would take. Raises `UsageError` when the loss diverged at once."""
+        """What was found; `usual` is the rate that a fit would take.
+
+        Raises `UsageError` when the loss diverged at once.
+        """
         if len(self.rates) < 10:
             given = f"{self._planned[0]:.2g}"
             raise UsageError(
