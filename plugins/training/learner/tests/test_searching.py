@@ -273,7 +273,7 @@ def test_the_suggestion_trains_and_is_plotted(data, own_directory):
     assert learner.fit_one_cycle(4, found.suggestion).metrics["valid/accuracy"] > 0.8
     figure = found.plot()
     figure.savefig("found.png")
-    assert figure.axes[0].get_xscale() == "log" and len(figure.axes[0].lines) == 5
+    assert figure.axes[0].get_xscale() == "log" and len(figure.axes[0].lines) == 6
 
 
 def test_a_loader_that_is_shorter_than_the_test_is_read_again(data):

@@ -56,10 +56,12 @@ class LearningRates:
         axes = figure.add_subplot() if axes is None else axes
         axes.plot(self.rates, self.losses, color="0.8", linewidth=1, label="loss")
         axes.plot(self.rates, self.smoothed, color="tab:blue", label="smoothed")
-        for number, (name, rate) in enumerate(self.suggestions.items()):
+        # The median is one of the others: a mark of its own would hide that.
+        shown = {name: rate for name, rate in self.suggestions.items() if name != MEDIAN}
+        for number, (name, rate) in enumerate(shown.items()):
             height = self.smoothed[min(bisect_left(self.rates, rate), len(self.rates) - 1)]
             marker, label = "osD^v"[number % 5], f"{name}: {rate:.2g}"
-            label += " (suggested)" if name == self.chosen else ""
+            label += " (suggested)" if rate == self.suggestion else ""
             axes.plot([rate], [height], marker, color=f"C{number + 1}", label=label, markersize=8)
         if self.usual is not None:
             label = f"usual: {self.usual:.2g}"
