@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from trainbus import UsageError
 from trainbus.plugins.selection import name_of
-from trainbus_learner import Learner
+from trainbus_learner import Learner, Taken, defaults
+from trainbus_learner.description import labels_of
 from trainbus_vision.model import ImageModel, groups, image_model
 from trainbus_vision.normalize import channel_stats
 
@@ -34,7 +35,7 @@ class ImageLearner(Learner):
         pretrained: start with pretrained weights. None for: if images have at least 64 pixels and
             the weights are at hand or can be fetched.
         weights: a file with pretrained weights, in place of what the library provides; or what a
-            learner trained: the directory of an export, or `torch.save(model.state_dict())`.
+            learner trained: an export, a file of weights or a checkpoint, as in `load_weights`.
         augment: True for `trainbus_augment.standard()`, a list of its transforms, or False. None
             for: the standard ones for images of at least 64 pixels, none for smaller ones, of which
             some (digits, letters) must not be mirrored. Points are not mirrored: left would be
@@ -84,6 +85,7 @@ class ImageLearner(Learner):
                 stats=channel_stats([images]),
                 head=head,
                 dropout=dropout,
+                classes=labels_of(data.target),
             )
         mirror = data.target.kind != "points"
         augmentation, about = _augmentation(augment, size, plugins, mirror)
@@ -103,10 +105,20 @@ class ImageLearner(Learner):
         )
         self.arch = arch if isinstance(arch, str) else type(arch).__name__
         self.choices = {**self._about(model, images.shape[1:], about), **self.choices}
+        self._lr_of_scratch = usual
         if usual:
             self.choices["learning rate"] = (
                 f"{_SCRATCH_LR:g} (usual for a network with batch norm that begins from scratch)"
             )
+
+    def _begin_from(self, taken: Taken) -> None:
+        """The rate of a network that begins from scratch is that of this one no more."""
+        super()._begin_from(taken)
+        self.model.pretrained = True
+        if self._lr_of_scratch:
+            self._lr_of_scratch = False
+            self.lr, self._lr_given = defaults.LR, None
+            self.choices["learning rate"] = f"{defaults.LR:g} ({defaults.USUAL})"
 
     def _about(self, model: ImageModel, shape: Sequence[int], augmentation: str) -> dict[str, str]:
         """What was chosen for the images, by topic."""

@@ -14,8 +14,8 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from trainbus import CheckpointError, UsageError
-from trainbus.checkpoints import weights as checkpoint_weights
+from trainbus import UsageError
+from trainbus_learner import weights as starting_weights
 from trainbus_vision.normalize import IMAGENET
 
 #: Below this height or width pretrained weights, learned on images of 224 pixels, help little.
@@ -45,32 +45,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UsageError: there is no such file, or it holds something else.
     """
-    path = Path(path).expanduser()
-    if (path / "weights.safetensors").is_file():  # an export of a learner
-        path = path / "weights.safetensors"
-    if not path.is_file():
-        raise UsageError(f"weights={str(path)!r}: there is no such file")
-    try:
-        found = checkpoint_weights.read_weights(path)
-    except CheckpointError as error:
-        raise UsageError(
-            f"weights={str(path)!r} cannot be read as the tensors of a model: {error}"[:500]
-        ) from None
-    if isinstance(found, dict):
-        for key in ("state_dict", "model"):
-            if isinstance(found.get(key), dict):
-                found = found[key]
-        if found and all(isinstance(value, Tensor) for value in found.values()):
-            return dict(found)
-    raise UsageError(
-        f"weights={str(path)!r} holds no tensors by name; write it with "
-        "torch.save(model.state_dict(), path)"
-    )
+    return dict(starting_weights.read(path).tensors)
 
 
 def is_own(tensors: Mapping[str, Tensor]) -> bool:
     """Whether they are of an `ImageModel`, and not of a network of a library."""
-    return "normalize.mean" in tensors and "normalize.std" in tensors
+    ends = ("normalize.mean", "normalize.std")
+    return all(any(name.endswith(end) for name in tensors) for end in ends)
 
 
 def from_torchvision(arch: str) -> Weights:

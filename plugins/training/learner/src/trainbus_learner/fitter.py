@@ -14,12 +14,14 @@ from torch.optim import Optimizer
 from trainbus import Trainer, UsageError
 from trainbus.builtin.schedule import Schedule
 from trainbus.plugins.selection import name_of as name_of_plugin
-from trainbus_learner import defaults
+from trainbus_learner import defaults, weights as own_weights
+from trainbus_learner.description import labels_of
 from trainbus_learner.fine_tuning import Cycle, Cycles, Plan
 from trainbus_learner.groups import Groups, ParameterGroups, Rates, default_optimizer
 from trainbus_learner.learning_data import Loss, Source
 from trainbus_learner.metrics import Metrics, chosen
 from trainbus_learner.task import LearnerTask, name_of
+from trainbus_learner.weights import Taken
 
 if TYPE_CHECKING:
     from trainbus import Run
@@ -39,6 +41,7 @@ class Fitter:
         lr: Rates | None = None,
         groups: Groups | None = None,
         pretrained: bool = False,
+        weights: str | Path | None = None,
         model_description: Mapping[str, Any] | None = None,
         plugins: Sequence[str | object] = (),
         seed: int | None = None,
@@ -80,6 +83,8 @@ class Fitter:
             "optimizer": f"{name_of(optimizer)} (given)" if optimizer else defaults.OPTIMIZER,
             **self._about_batches(),
         }
+        if weights is not None:
+            self.load_weights(weights)
 
     def _choose_measures(self) -> None:
         """The loss and the metrics: those that were given, or those of the target."""
@@ -148,6 +153,40 @@ class Fitter:
         """Where the model is: after the first fit, on the device of the trainer."""
         first = next(self.model.parameters(), None)
         return torch.device("cpu") if first is None else first.device
+
+    # --- weights -------------------------------------------------------------------------------
+
+    def load_weights(self, path: str | Path) -> Taken:
+        """Go on from weights of an earlier training: the body has to fit, the head may be new.
+
+        The head is the last group of parameters, or the last layer where there is one group. Of
+        weights that know other classes (an export says which) the last layer is new. Nothing that
+        the file holds is executed, and the optimizer begins anew.
+
+        Args:
+            path: a directory of `export`; a file of `save`, of `torch.save(model.state_dict())` or
+                safetensors; a checkpoint, or the directory of a run that kept some.
+
+        Returns:
+            What was taken and what is new, to be printed.
+
+        Raises:
+            UsageError: they are of another architecture, or no weights; the model is as it was.
+        """
+        taken = own_weights.take(
+            self.model,
+            own_weights.read(path),
+            own_weights.body_of(self.model, self.groups.groups),
+            own_weights.last_layer(self.model),
+            labels_of(self.source.target),
+        )
+        self._begin_from(taken)
+        return taken
+
+    def _begin_from(self, taken: Taken) -> None:
+        """The model knows something now."""
+        self.pretrained = True
+        self.choices["weights"] = str(taken)
 
     # --- training ------------------------------------------------------------------------------
 

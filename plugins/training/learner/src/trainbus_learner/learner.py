@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from trainbus import save_weights
 from trainbus_learner import (
     defaults,
     evaluation,
@@ -46,6 +47,7 @@ class Learner(Fitter):
             is spread over the groups, or a list with one for each.
         groups: gives lists of parameters or modules for the model, the body first, the head last.
         pretrained: whether the body knows something that `fine_tune` is to keep.
+        weights: of an earlier training, to begin with: see `load_weights`.
         model_description: how an export says which model it is: {"builder": "module:function",
             "options": {...}}; the builder is one that an installed distribution offers in the
             entry point group `trainbus.models`.
@@ -173,6 +175,23 @@ class Learner(Fitter):
         return "\n".join(lines)
 
     # --- to keep -------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Write the weights of the model to one file, which `load_weights` and `weights=` take.
+
+        What predicts without the data is written by `export`; what goes on where a run was, by
+        `fit(..., resume=)`.
+
+        Args:
+            path: `*.safetensors` for that format, any other name for one of torch. What is there
+                is replaced, whole or not at all.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        path = Path(path)
+        save_weights(self.model, path)
+        return path
 
     def export(
         self,
