@@ -122,15 +122,22 @@ class ImageLearner(Learner):
 
     def _about(self, model: ImageModel, shape: Sequence[int], augmentation: str) -> dict[str, str]:
         """What was chosen for the images, by topic."""
-        target = self.source.target
-        network = f"{self.arch} as a U-Net" if target.kind == "mask" else self.arch
         known = "ImageNet" if model.pretrained else "the data"
         return {
-            "network": f"{network} for {' x '.join(map(str, shape))}, {target.outputs} outputs",
+            "network": self._network(shape),
             "weights": model.why,
             "normalization": f"{model.normalize} (of {known})",
             "augmentation": augmentation,
         }
+
+    def _network(self, shape: Sequence[int]) -> str:
+        target = self.source.target
+        network = f"{self.arch} as a U-Net" if target.kind == "mask" else self.arch
+        return f"{network} for {' x '.join(map(str, shape))}, {target.outputs} outputs"
+
+    def _about_data(self) -> dict[str, str]:
+        """The size of the images, which may be another one."""
+        return {"network": self._network(_images_of(self.data).shape[1:])}
 
     def _header(self, schedule: str) -> dict[str, str]:
         """As of any learner, and the network; `summary` has the reasons."""

@@ -39,7 +39,10 @@ class Learner(Fitter):
         data: a `Data` of trainbus_data; or (training loader, validation loader), with `loss`.
         model: called with the inputs of a batch. Inputs in uint8 come as floats in [0, 1], unless
             a module in it does that itself.
-        loss: a function of (output, target); by default the block of the target has one.
+        loss: a function of (output, target), or for classes a name, "focal" or "cross_entropy"; by
+            default the block of the target has one.
+        class_weights: what an error counts, by the class of the target: {label: weight}, or
+            "balanced" for the inverse of how often classes occur in training.
         metrics: names, or functions by name; by default the block of the target has some.
         optimizer: makes an optimizer of groups of parameters:
             `functools.partial(torch.optim.SGD, momentum=0.9)`. AdamW by default.

@@ -24,7 +24,7 @@ class Source:
         UsageError: it is neither, or a pair without a loss.
     """
 
-    def __init__(self, data: Any, loss: Loss | None) -> None:
+    def __init__(self, data: Any, loss: Loss | str | None) -> None:
         #: The `Data`, or None.
         self.data = data if hasattr(data, "recipe") else None
         if self.data is not None:
