@@ -1,5 +1,7 @@
+from trainbus_vision.average_precision import MeanAveragePrecision as MeanAveragePrecision
 from trainbus_vision.backbones import backbone as backbone
 from trainbus_vision.body import Body as Body
+from trainbus_vision.boxes import Box as Box, Detections as Detections
 from trainbus_vision.channels import adapt_channels as adapt_channels
 from trainbus_vision.datasets import (
     cifar10 as cifar10,
@@ -9,6 +11,11 @@ from trainbus_vision.datasets import (
     mnist as mnist,
     read_idx as read_idx,
 )
+from trainbus_vision.detection import (
+    DetectionLearner as DetectionLearner,
+    detection as detection,
+)
+from trainbus_vision.detectors import Detector as Detector, detector as detector
 from trainbus_vision.factories import (
     image_folder as image_folder,
     image_table as image_table,

@@ -262,12 +262,32 @@ class Mask(_Picture):
         """Lay the classes over what is there, each in its colour; what is ignored stays clear."""
         codes = self.decode(value) if isinstance(value, Tensor) else np.asarray(value)
         shown = np.ma.masked_where((codes == self.ignore) | (codes < 0), codes)
-        top = max(1, (self.outputs or 2) - 1)
+        name, colors = self._colors()
         axes.imshow(
-            shown, cmap="tab20" if top > 9 else "tab10", alpha=0.55, interpolation="nearest",
-            vmin=0, vmax=19 if top > 9 else 9,
-        )  # fmt: skip
+            shown % colors, cmap=name, alpha=0.55, interpolation="nearest", vmin=0, vmax=colors - 1
+        )
         axes.set_axis_off()
+
+    def legend(self, values: Sequence[Any]) -> list[tuple[str, Any]]:
+        """The classes that occur in masks, each with its colour."""
+        import matplotlib
+
+        name, colors = self._colors()
+        found = sorted(
+            {
+                int(code)
+                for value in values
+                if value is not None
+                for code in np.unique(value.cpu() if isinstance(value, Tensor) else value)
+            }
+        )
+        counted = [code for code in found if 0 <= code < len(self.vocab) and code != self.ignore]
+        palette = matplotlib.colormaps[name]
+        return [(self.vocab[code], (*palette(code % colors)[:3], 0.55)) for code in counted]
+
+    def _colors(self) -> tuple[str, int]:
+        """The name of a palette, and how many colours it has."""
+        return ("tab20", 20) if (self.outputs or 2) > 10 else ("tab10", 10)
 
     def loss(self) -> Callable[[Tensor, Tensor], Tensor]:
         """Cross-entropy over the pixels; probabilities N x C x H x W are targets too."""

@@ -65,7 +65,7 @@ class ImageLearner(Learner):
         plugins: Sequence[str | object] = (),
         **options: Any,
     ) -> None:
-        images = _images_of(data)
+        images = images_of(data)
         channels, size = images.shape[1], (images.shape[2], images.shape[3])
         if data.target.outputs is None:
             raise UsageError(
@@ -73,7 +73,7 @@ class ImageLearner(Learner):
                 "models for categories, numbers, points and masks. Give another target, or a model "
                 "of your own to trainbus_learner.Learner"
             )
-        with _seeded(options.get("seed")):
+        with seeded(options.get("seed")):
             model = image_model(
                 arch,
                 data.target.outputs,
@@ -87,8 +87,7 @@ class ImageLearner(Learner):
                 dropout=dropout,
                 classes=labels_of(data.target),
             )
-        mirror = data.target.kind != "points"
-        augmentation, about = _augmentation(augment, size, plugins, mirror)
+        augmentation, about = augmentation_for(augment, size, plugins, data.target.kind)
         usual = lr is None and not model.pretrained and _has_batch_norm(model)
         description = model.description
         super().__init__(
@@ -137,7 +136,7 @@ class ImageLearner(Learner):
 
     def _about_data(self) -> dict[str, str]:
         """The size of the images, which may be another one."""
-        return {"network": self._network(_images_of(self.data).shape[1:])}
+        return {"network": self._network(images_of(self.data).shape[1:])}
 
     def _header(self, schedule: str) -> dict[str, str]:
         """As of any learner, and the network; `summary` has the reasons."""
@@ -148,7 +147,7 @@ class ImageLearner(Learner):
         }
 
 
-def _images_of(data: Any) -> Tensor:
+def images_of(data: Any) -> Tensor:
     """The images of a training batch, as the model gets them."""
     recipe = getattr(data, "recipe", None)
     if recipe is None:
@@ -167,7 +166,7 @@ def _images_of(data: Any) -> Tensor:
 
 
 @contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
+def seeded(seed: int | None) -> Iterator[None]:
     """Weights of chance by the seed of the learner; the generator is left as it was."""
     if seed is None:
         yield
@@ -177,13 +176,20 @@ def _seeded(seed: int | None) -> Iterator[None]:
         yield
 
 
-def _augmentation(
+def augmentation_for(
     augment: bool | Sequence[Any] | None,
     size: tuple[int, int],
     plugins: Sequence[str | object],
-    mirror: bool,
+    kind: str,
 ) -> tuple[list[Any], str]:
-    """The plugin that augments, if any, and what to say of it."""
+    """The plugin that augments, if any, and what to say of it.
+
+    Args:
+        augment: what was asked for.
+        size: height and width of the images.
+        plugins: those of the learner.
+        kind: of the target.
+    """
     named = "augment" in map(name_of, plugins)
     if named:
         if augment is not None:
@@ -201,12 +207,15 @@ def _augmentation(
     if augment is None or augment is True:
         why = "" if augment else f"; photos of {size[0]} x {size[1]}: augment=False for none"
         what = "mirror, turn, enlarge, tilt, light"
-        if not mirror:
+        if kind == "boxes":
+            said = "mirror, enlarge, light; nothing is turned, for boxes would grow with it"
+            return [Augment(standard(rotate=0, warp=0))], f"the one for boxes: {said}{why}"
+        if kind == "points":
             what = (
                 "turn, enlarge, tilt, light, and no mirror, which would make a left point a right "
                 "one: augment=standard() mirrors"
             )
-        return [Augment(standard(flip=mirror))], f"the standard one: {what}{why}"
+        return [Augment(standard(flip=kind != "points"))], f"the standard one: {what}{why}"
     if not isinstance(augment, Sequence) or isinstance(augment, str):
         raise UsageError(
             f"augment={augment!r:.60}: give True, False, or a list of transforms of "

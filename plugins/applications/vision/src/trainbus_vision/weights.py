@@ -60,6 +60,15 @@ def from_torchvision(arch: str) -> Weights:
     Raises:
         NoWeights: they are neither in the cache, nor can they be fetched.
     """
+    found, choice = _fetched(arch)
+    if arch in ("googlenet", "inception_v3"):  # converted from TensorFlow
+        return Weights(found.tensors, found.source, ((0.5,) * 3, (0.5,) * 3))
+    known = choice.transforms()
+    return Weights(found.tensors, found.source, (tuple(known.mean), tuple(known.std)))
+
+
+def _fetched(arch: str) -> tuple[Weights, Any]:
+    """The default weights of a model, and what torchvision says of them."""
     from torchvision import models  # type: ignore[import-untyped]
 
     try:
@@ -77,10 +86,16 @@ def from_torchvision(arch: str) -> Weights:
         tensors = torch.hub.load_state_dict_from_url(
             url, map_location="cpu", check_hash=True, weights_only=True
         )
-    if arch in ("googlenet", "inception_v3"):  # converted from TensorFlow
-        return Weights(tensors, str(cached), ((0.5,) * 3, (0.5,) * 3))
-    known = choice.transforms()
-    return Weights(tensors, str(cached), (tuple(known.mean), tuple(known.std)))
+    return Weights(tensors, str(cached)), choice
+
+
+def detector_weights(arch: str) -> Weights:
+    """The default weights of a detector of torchvision, which normalizes by itself.
+
+    Raises:
+        NoWeights: they are neither in the cache, nor can they be fetched.
+    """
+    return _fetched(arch)[0]
 
 
 def unreachable(url: str) -> str | None:

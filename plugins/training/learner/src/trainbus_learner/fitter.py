@@ -36,6 +36,9 @@ _FEW_STEPS, _MANY_PARAMETERS = 100, 1_000_000
 class Fitter:
     """What a learner is made of, and the verbs that train. See `Learner`."""
 
+    #: What computes a step.
+    _task_class: type[LearnerTask] = LearnerTask
+
     def __init__(
         self,
         data: Any,
@@ -79,7 +82,7 @@ class Fitter:
             "seed": seed, "precision": precision, "accelerator": accelerator, "run_dir": run_dir,
             **trainer,
         }  # fmt: skip
-        self.task = LearnerTask(model, self.source, self._make_optimizer)
+        self.task = self._task_class(model, self.source, self._make_optimizer)
         self._rates = self.groups.rates(self.lr)
         #: The newest run.
         self.run: Run | None = None
@@ -194,15 +197,18 @@ class Fitter:
         Raises:
             UsageError: they are of another architecture, or no weights; the model is as it was.
         """
-        taken = own_weights.take(
+        taken = self._taken_from(own_weights.read(path))
+        self._begin_from(taken)
+        return taken
+
+    def _taken_from(self, found: own_weights.Found) -> Taken:
+        return own_weights.take(
             self.model,
-            own_weights.read(path),
+            found,
             own_weights.body_of(self.model, self.groups.groups),
             own_weights.last_layer(self.model),
             labels_of(self.source.target),
         )
-        self._begin_from(taken)
-        return taken
 
     def _begin_from(self, taken: Taken) -> None:
         """The model knows something now."""

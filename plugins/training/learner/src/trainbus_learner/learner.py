@@ -103,7 +103,7 @@ class Learner(Fitter):
         """The loss and the metrics on the validation data: {"loss": ...}. Nothing is recorded.
 
         Args:
-            loader: another one, of (input, target) batches; or "test" for that part of the data.
+            loader: another one, of (input, target) batches; or "test" or "train" for that part.
         """
         return evaluation.validate(self, loader)
 
@@ -160,7 +160,7 @@ class Learner(Fitter):
         """What the model gets wrong in the validation data.
 
         Args:
-            loader: another one, of (input, target) batches; or "test" for that part of the data.
+            loader: another one, of (input, target) batches; or "test" or "train" for that part.
             worst: how many items with the greatest losses are kept with their inputs.
         """
         return interpretation.interpret(self, loader, worst)

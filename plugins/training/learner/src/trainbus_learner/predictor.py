@@ -86,7 +86,8 @@ class Predictor:
     @property
     def vocab(self) -> Sequence[Any]:
         """The labels in the order of the outputs, or none."""
-        return tuple(getattr(self.target, "vocab", None) or ())
+        words = getattr(self.target, "vocab", None) if self.target.kind != "boxes" else ()
+        return tuple(words or ())
 
     def predict(self, item: Any) -> Prediction:
         """Predict one item: a file, an image, or what else the data were made of.
