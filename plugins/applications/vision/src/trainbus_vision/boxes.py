@@ -86,19 +86,21 @@ class Detections(Block):
         from matplotlib.patches import Rectangle
 
         color = color or "tab:green"
+        low, high = sorted(axes.get_ylim())
         for box in self.decode(value) if isinstance(value, Tensor) else value:
             left, top, right, bottom = (side - 0.5 for side in box[2:])
+            target = box.score is None
             axes.add_patch(
                 Rectangle(
-                    (left, top), right - left, bottom - top,
-                    fill=False, edgecolor=color, linewidth=1.5,
-                    linestyle="-" if box.score is None else "--",
+                    (left, top), right - left, bottom - top, fill=False, edgecolor=color,
+                    linewidth=1.5, linestyle="-" if target else "--",
                 )
             )  # fmt: skip
-            above = box.score is None
-            text = str(box.label) if above else f"{box.label} {box.score:.0%}"
+            room = (top - low if target else high - bottom) > 0.08 * (high - low)
+            above = target if room else not target  # at the edge inside of the box
             axes.text(
-                left, top if above else bottom, text,
+                left, top if target else bottom,
+                str(box.label) if target else f"{box.label} {box.score:.0%}",
                 fontsize=6, color="white", ha="left", va="bottom" if above else "top",
                 bbox={"facecolor": color, "edgecolor": "none", "pad": 0.8}, clip_on=True,
             )  # fmt: skip

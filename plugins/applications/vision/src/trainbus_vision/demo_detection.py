@@ -10,13 +10,13 @@ from PIL import Image as Pillow, ImageDraw
 from trainbus.storage.files import replacing, shown
 from trainbus_data import Data, splits
 from trainbus_learner import load
-from trainbus_vision.detection import DetectionLearner, detection
+from trainbus_vision.detection_learner import DetectionLearner, detection
 
 #: What there is to be found.
 SHAPES = ("circle", "square", "triangle")
 
 
-def scene(draw: np.random.Generator, side: int = 96) -> tuple[Any, list[list[float]], list[str]]:
+def scene(draw: np.random.Generator, side: int = 64) -> tuple[Any, list[list[float]], list[str]]:
     """An image of noise with one to three shapes that do not overlap: image, boxes, labels."""
     image = Pillow.fromarray(draw.integers(60, 120, (side, side, 3), dtype=np.uint8))
     pen, boxes, labels = ImageDraw.Draw(image), [], []
@@ -61,15 +61,15 @@ def shapes(count: int = 240, seed: int = 0, **options: Any) -> Data:
     images, boxes, labels = zip(*(scene(draw) for _ in range(count)), strict=True)
     options.setdefault("split", splits.by_index(range(count - count // 5, count)))
     return detection(
-        images, boxes, labels, size=96, vocab=SHAPES, **{"memory": True, "num_workers": 0} | options
+        images, boxes, labels, size=64, vocab=SHAPES, **{"memory": True, "num_workers": 0} | options
     )
 
 
-def train(run_dir: str, seed: int, epochs: int = 12) -> None:
+def train(run_dir: str, seed: int, epochs: int = 8) -> None:
     """Train a small detector, look at what it finds, export it, and predict with that."""
     data = shapes(seed=seed)
     learner = DetectionLearner(data, "small_fcos", seed=seed, run_dir=run_dir)
-    run = learner.fit_one_cycle(epochs, lr=2e-3)
+    run = learner.fit_one_cycle(epochs, lr=5e-3)
     found = learner.interpret()
     print(found.report())
     pictures = {

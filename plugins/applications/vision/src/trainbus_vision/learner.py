@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,12 @@ from trainbus import UsageError
 from trainbus.plugins.selection import name_of
 from trainbus_learner import Learner, Taken, defaults
 from trainbus_learner.description import labels_of
+from trainbus_vision import gradcam
 from trainbus_vision.model import ImageModel, groups, image_model
 from trainbus_vision.normalize import channel_stats
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Images below this height or width are not augmented unless `augment` says so.
 _SMALLEST_AUGMENTED = 64
@@ -109,6 +113,30 @@ class ImageLearner(Learner):
             self.choices["learning rate"] = (
                 f"{_SCRATCH_LR:g} (usual for a network with batch norm that begins from scratch)"
             )
+
+    def gradcam(self, item: Any, label: Any = None) -> gradcam.Heat:
+        """Where an image speaks for a label: by default for the most probable one.
+
+        Args:
+            item: a file, an image, or whatever the data were made of.
+            label: another one; of numbers the index of one.
+
+        Raises:
+            UsageError: the target is a mask or points, or the model has no maps.
+        """
+        return gradcam.heats_of(self, [item], 1, label)[0][0]
+
+    def show_gradcam(self, of: Any = None, count: int = 4, label: Any = None) -> Figure:
+        """Images with what speaks for a label in red: of items, or of the worst.
+
+        Args:
+            of: an item, a list of items, or what `interpret` gave, of which the worst are shown;
+                by default those of the validation data.
+            count: at most so many.
+            label: for all; by default the most probable one of each.
+        """
+        of = self.interpret(worst=count) if of is None else of
+        return gradcam.draw(self, *gradcam.heats_of(self, of, count, label))
 
     def _begin_from(self, taken: Taken) -> None:
         """The rate of a network that begins from scratch is that of this one no more."""

@@ -197,6 +197,10 @@ class Interpretation:
             found.append(Worst(index, name, loss, block.decode(target), block.decode(given), sure))
         return found
 
+    def worst_inputs(self, count: int = 9) -> list[tuple[Tensor, ...]]:
+        """What the model saw of them, in the same order, on the CPU."""
+        return [kept[2] for kept in self._worst[:count]]
+
     # --- drawing -------------------------------------------------------------------------------
 
     def plot_confusion_matrix(self, normalize: bool = False, axes: Any = None) -> Figure:
