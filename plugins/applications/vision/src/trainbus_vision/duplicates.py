@@ -18,7 +18,7 @@ _SIDE, _ROWS = 32, 2048
 
 
 def near_duplicates(
-    data: Data, part: str = "valid", likeness: float = 0.97
+    data: Data, part: str = "valid", likeness: float = 0.95
 ) -> list[dict[str, Any]]:
     """Images of training that are nearly those of another part, where they measure nothing.
 

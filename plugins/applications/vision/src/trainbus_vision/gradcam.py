@@ -43,7 +43,7 @@ class Heat:
 def explain(learner: Learner, images: Tensor, label: Any = None) -> list[Heat]:
     """The heat of a label in each image (Selvaraju et al., 2017).
 
-    The maps that the body gives are added up, each with the mean of the gradient of the label's
+    The last maps of the body that are large enough are added up, each with the mean of the gradient of the label's
     output in it; what speaks against the label is left out. Gradients and modes are as before.
 
     Args:
@@ -59,8 +59,11 @@ def explain(learner: Learner, images: Tensor, label: Any = None) -> list[Heat]:
         raise UsageError(
             f"gradcam: it is for {', '.join(_KINDS)}, and the target is {type(target).__name__}"
         )
-    layer, kept = _last_maps(learner.model), []
-    handle = layer.register_forward_hook(lambda module, given, output: kept.append(output))
+    kept: list[Any] = []
+    handles = [
+        layer.register_forward_hook(lambda module, given, output: kept.append(output))
+        for layer in _layers(learner.model)
+    ]
     trained = [(p, p.requires_grad) for p in learner.model.parameters()]
     try:
         with evaluating(task), torch.enable_grad():
@@ -71,16 +74,11 @@ def explain(learner: Learner, images: Tensor, label: Any = None) -> list[Heat]:
             output = task(inputs.clone().requires_grad_())
             codes = _codes(target, output, label)
             score = output.gather(1, codes[:, None].to(output.device)).sum()
-            maps = kept[-1]
-            if maps.ndim != 4 or min(maps.shape[2:]) < 2:
-                raise UsageError(
-                    f"gradcam: the last maps of {type(learner.model).__name__} are "
-                    f"{' x '.join(map(str, maps.shape[1:]))}: they have no places; take larger "
-                    "images, or a network that gives maps"
-                )
+            maps = _chosen(kept, learner.model)
             (gradient,) = torch.autograd.grad(score, maps)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
         for parameter, trains in trained:
             parameter.requires_grad_(trains)
     heat = (gradient.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu().detach()
@@ -88,7 +86,8 @@ def explain(learner: Learner, images: Tensor, label: Any = None) -> list[Heat]:
     top = heat.amax((1, 2, 3), keepdim=True)
     heat = torch.where(top > 0, heat / top.clamp(min=1e-12), 0.0)[:, 0].cpu()
     sure = target.activation(output.detach()).cpu()
-    return [_heat(target, *each) for each in zip(images.cpu(), heat, codes.tolist(), sure)]
+    rows = zip(images.cpu(), heat, codes.tolist(), sure, strict=True)
+    return [_heat(target, *each) for each in rows]
 
 
 def _heat(target: Any, image: Tensor, heat: Tensor, code: int, probabilities: Tensor) -> Heat:
@@ -109,13 +108,31 @@ def _codes(target: Any, output: Tensor, label: Any) -> Tensor:
     return torch.full((len(output),), int(target.code(label)))
 
 
-def _last_maps(model: nn.Module) -> nn.Module:
-    """The body of an image model, or the last convolution of another one."""
-    found = [module for module in model.modules() if isinstance(module, Body)]
-    found = found or [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """What may give maps, in order: the body and its pieces, or all convolutions."""
+    bodies = [module for module in model.modules() if isinstance(module, Body)]
+    if bodies:
+        return [*bodies[-1].channels_first_pieces(), bodies[-1]]
+    found: list[nn.Module] = [each for each in model.modules() if isinstance(each, nn.Conv2d)]
     if not found:
         raise UsageError(f"gradcam: {type(model).__name__} has no convolution, and no maps")
-    return found[-1]
+    return found
+
+
+def _chosen(maps: Sequence[Any], model: nn.Module) -> Tensor:
+    """The last maps that are large enough to say where; or else the last that have places at all.
+
+    Those behind the pooling of a network for small images are of one pixel.
+    """
+    places = [each for each in maps if isinstance(each, Tensor) and each.ndim == 4]
+    for least in (4, 2):
+        large = [each for each in places if min(each.shape[2:]) >= least]
+        if large:
+            return large[-1]
+    raise UsageError(
+        f"gradcam: no maps of {type(model).__name__} have places; take larger images, or a network "
+        "of convolutions"
+    )
 
 
 def heats_of(learner: Learner, of: Any, count: int, label: Any) -> tuple[list[Heat], list[str]]:
@@ -148,7 +165,7 @@ def draw(learner: Learner, heats: Sequence[Heat], notes: Sequence[str]) -> Figur
     for number, (each, note) in enumerate(zip(heats, notes, strict=True)):
         plain, hot = places[2 * number : 2 * number + 2]
         image.draw(plain, each.image)
-        image.draw(hot, each.image)
+        hot.imshow(each.image.float().mean(0).numpy(), cmap="gray")  # colours are the heat's
         shown = hot.imshow(each.heat.numpy(), cmap="jet", alpha=0.45, vmin=0, vmax=1)
         sure = "" if each.probability is None else f" {each.probability:.0%}"
         hot.set_title(f"{each.label}{sure}", fontsize=9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -103,6 +104,15 @@ class Block:
             size: of the input: its width and height.
         """
         return self.decode(value)
+
+    def write(self, label: Any, path: Path) -> Path | None:
+        """Write what `decode` gives to a file, and return its path; None if a line of text has it.
+
+        Args:
+            label: of one item.
+            path: where; its ending is replaced by that of the format.
+        """
+        return None
 
     def draw(self, axes: Any, value: Any, color: str | None = None) -> None:
         """Draw a value, encoded or decoded, onto matplotlib axes."""
