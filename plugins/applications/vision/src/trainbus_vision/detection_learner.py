@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainbus import UsageError
 from trainbus_learner import Learner, Taken, weights as starting_weights
-from trainbus_learner.task import LearnerTask, as_model_takes
+from trainbus_learner.task import LearnerTask
 from trainbus_vision.boxes import Detections
 from trainbus_vision.detectors import Detector, detector, groups, take
 from trainbus_vision.learner import augmentation_for, images_of, seeded
@@ -78,14 +78,14 @@ class DetectionTask(LearnerTask):
 
     def training_step(self, batch: Any, run: Run) -> Tensor:
         """The sum of the detector's losses, logged as `loss`."""
-        (images,), target = self._source.split(batch)
+        (images,), target = self.source.split(batch)
         loss = self._own_loss(images, target)
         run.log(loss=loss)
         return loss
 
     def validation_step(self, batch: Any, run: Run) -> Any:
         """The boxes found; the loss and the metrics are logged."""
-        (images,), target = self._source.split(batch)
+        (images,), target = self.source.split(batch)
         output = self.forward(images)
         run.log(loss=self._own_loss(images, target))
         for name in self.metrics:
@@ -93,9 +93,7 @@ class DetectionTask(LearnerTask):
         return output
 
     def _own_loss(self, images: Tensor, target: Tensor) -> Tensor:
-        like = self._like[0]
-        dtype = torch.float32 if like is None else like.dtype
-        losses = self.model.losses(as_model_takes(images, dtype, scale=True), target)
+        losses = self.model.losses(self.in_models_type(images), target)
         return torch.stack([*losses.values()]).sum()
 
 

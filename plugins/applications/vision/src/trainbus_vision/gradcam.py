@@ -43,8 +43,9 @@ class Heat:
 def explain(learner: Learner, images: Tensor, label: Any = None) -> list[Heat]:
     """The heat of a label in each image (Selvaraju et al., 2017).
 
-    The last maps of the body that are large enough are added up, each with the mean of the gradient of the label's
-    output in it; what speaks against the label is left out. Gradients and modes are as before.
+    The last maps of the body that are large enough are added up, each with the mean of the gradient
+    of the label's output in it; what speaks against the label is left out. Gradients and modes are
+    as before.
 
     Args:
         learner: of an image model that classifies, or gives numbers.
