@@ -275,6 +275,7 @@ def test_a_model_goes_on_with_its_one_normalization(make_data):
     names = [type(each).__name__ for each in again.model.modules()]
     assert names.count("Normalize") == 1
     first.data = make_data(size=32)
+    assert "for 3 x 32 x 32" in first.choices["network"]
     assert first.fit(1).status == "completed"
     with pytest.raises(UsageError, match="gives 2 outputs"):
         ImageLearner(make_data("points"), first.model, plugins=OFF)

@@ -97,7 +97,7 @@ def test_columns_of_numbers_are_one_input(flowers):
 def test_each_column_is_an_input_where_there_is_a_block_for_each(flowers):
     blocks = (Number(), Number(), Category())
     data = Data.from_table(flowers, ["length", "width"], "kind", blocks=blocks)
-    assert [part.shape for part in data.one_batch()] == [(16, 1), (16, 1), (16,)]
+    assert [part.shape for part in data.one_batch()] == [(8, 1), (8, 1), (8,)]
 
 
 def test_files_that_a_block_reads_are_found_by_their_endings(texts):
@@ -114,7 +114,7 @@ def test_files_named_in_a_table_are_in_its_folder(texts):
     table = {"file": names, "kind": [name.split("/")[0] for name in names]}
     blocks = (Text(), Category())
     data = Data.from_table(table, blocks=blocks, folder=texts, suffix=".txt", num_workers=0)
-    assert data.one_batch()[0].shape == (16, 10)
+    assert data.one_batch()[0].shape == (8, 10)
 
 
 def test_a_size_is_what_the_first_block_says(texts, flowers):
@@ -211,7 +211,7 @@ def test_the_summary_of_a_table(flowers):
     data = Data.from_table(flowers, "length", "kind", blocks=(Number(), Category()))
     text = data.summary()
     assert "read: number [" in text and "metrics: accuracy" in text
-    assert repr(data).startswith("Data(train 16, valid 4, batch_size=64, Recipe(")
+    assert repr(data).startswith("Data(train 16, valid 4, batch_size=8, Recipe(")
 
 
 def test_the_summary_of_a_source(texts):

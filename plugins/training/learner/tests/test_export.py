@@ -196,7 +196,7 @@ def test_damaged_foreign_and_newer_exports_are_told_apart(trained, own_directory
 
 def rewritten(name, change):
     """The archive of the export with one member changed or added, and the checksum that fits."""
-    from trainbus_learner.export import sha256
+    from trainbus_learner.description import sha256
 
     file = Path("out/model.pt2")
     with zipfile.ZipFile(file) as archive:

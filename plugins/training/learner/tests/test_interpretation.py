@@ -90,3 +90,42 @@ def test_without_validation_data_it_says_so(loaders, model):
     for verb in (learner.interpret, learner.show_results):
         with pytest.raises(UsageError, match="no validation data"):
             verb()
+
+
+def test_of_several_labels_there_is_a_matrix_for_each():
+    """Not there or there, predicted not there or there; counts of all items."""
+    from trainbus_data import Categories, Data, Number
+
+    x = torch.rand(40, 3)
+    y = (x > 0.5).float()
+    data = Data.from_tensors((x, y), (x, y), blocks=(Number(3), Categories(["a", "b", "c"])))
+    model = torch.nn.Linear(3, 3)
+    with torch.no_grad():
+        model.weight.copy_(torch.diag(torch.tensor([100.0, 100.0, -100.0])))
+        model.bias.copy_(torch.tensor([-50.0, -50.0, 50.0]))
+    found = Learner(data, model, plugins=["-progress"]).interpret()
+    matrices, there = found.confusion_matrix(), y.sum(0).long()
+    assert matrices.shape == (3, 2, 2)
+    for label in range(3):
+        yes = int(there[label])
+        right = [[40 - yes, 0], [0, yes]]
+        assert matrices[label].tolist() == (right if label < 2 else [[0, 40 - yes], [yes, 0]])
+    figure = found.plot_confusion_matrix()
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["a", "b", "c"]
+    with pytest.raises(UsageError, match="of the kind 'categories'"):
+        found.most_confused()
+
+
+def test_the_worst_are_drawn_with_their_probability(found):
+    title = found.plot_worst(3).axes[0].get_title()
+    assert f"{found.worst(1)[0].probability:.0%}, loss" in title
+
+
+def test_the_training_part_is_looked_at_in_its_order(trained, loaders, model):
+    found = trained.interpret("train", worst=5)
+    assert len(found.losses) == 1000
+    assert torch.equal(found.targets, trained.data.train_items.parts[1])
+    assert trained.validate("train")["loss"] == pytest.approx(float(found.losses.mean()), rel=1e-4)
+    plain = Learner(loaders, model, loss=functional.cross_entropy)
+    with pytest.raises(UsageError, match="give the training loader"):
+        plain.interpret("train")

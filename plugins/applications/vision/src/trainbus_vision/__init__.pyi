@@ -1,5 +1,7 @@
+from trainbus_vision.average_precision import MeanAveragePrecision as MeanAveragePrecision
 from trainbus_vision.backbones import backbone as backbone
 from trainbus_vision.body import Body as Body
+from trainbus_vision.boxes import Box as Box, Detections as Detections
 from trainbus_vision.channels import adapt_channels as adapt_channels
 from trainbus_vision.coco import coco as coco
 from trainbus_vision.datasets import (
@@ -10,6 +12,12 @@ from trainbus_vision.datasets import (
     mnist as mnist,
     read_idx as read_idx,
 )
+from trainbus_vision.detection_learner import (
+    DetectionLearner as DetectionLearner,
+    detection as detection,
+)
+from trainbus_vision.detectors import Detector as Detector, detector as detector
+from trainbus_vision.duplicates import near_duplicates as near_duplicates
 from trainbus_vision.factories import (
     image_folder as image_folder,
     image_table as image_table,
@@ -18,6 +26,7 @@ from trainbus_vision.factories import (
     segmentation as segmentation,
 )
 from trainbus_vision.geometry import Boxes as Boxes, Points as Points
+from trainbus_vision.gradcam import Heat as Heat
 from trainbus_vision.heads import ConcatPool as ConcatPool
 from trainbus_vision.images import Image as Image, Mask as Mask, find_images as find_images
 from trainbus_vision.learner import ImageLearner as ImageLearner

@@ -62,6 +62,11 @@ class Body(nn.Module):
         """The last maps of each size, finest first: N x F x h x w."""
         return self._run(images, self._taps)
 
+    def channels_first_pieces(self) -> list[nn.Module]:
+        """The pieces whose maps are N x F x h x w as they give them."""
+        pairs = zip(self.pieces, self._channels_last, strict=True)
+        return [piece for piece, last in pairs if not last]
+
     def _run(self, images: Tensor, taps: Sequence[int]) -> list[Tensor]:
         if self.fixed is not None and images.shape[2:] != self.fixed:
             images = functional.interpolate(images, self.fixed, mode="bilinear", antialias=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from trainbus_data.blocks import Block, Metric
 from trainbus_data.errors import DataError
 from trainbus_data.transforms import Kinds, Parts
+from trainbus_vision.boxes import check_min_score, joined
 from trainbus_vision.framing import checked_pairs
 from trainbus_vision.metrics import PointDistance
 
@@ -106,6 +107,7 @@ class Points(_InPicture):
     """
 
     kind = "points"
+    overlays = True
 
     def __init__(
         self,
@@ -180,6 +182,13 @@ class Points(_InPicture):
             points[:, 0], points[:, 1], s=18, c=color or "tab:red", edgecolors="w", linewidths=0.6
         )
 
+    def draw_both(self, axes: Any, target: Any, given: Any) -> None:
+        """Targets green, predictions red, and a line between the two of each point."""
+        ends = [np.asarray(each.cpu(), dtype=float) - 0.5 for each in (target, given)]
+        for true, found in zip(*ends, strict=True):  # no line where one is missing
+            axes.plot([true[0], found[0]], [true[1], found[1]], color="white", linewidth=1)
+        super().draw_both(axes, target, given)
+
     def _image_size(self) -> tuple[int, int]:
         if self.size is None:
             raise DataError(
@@ -244,10 +253,25 @@ class Boxes(_InPicture):
     """Boxes in an image: (K, 4) float32 as (x1, y1, x2, y2) in pixels, in a batch N x K x 4.
 
     Where an image has fewer boxes than others of its batch, NaN follows. Their labels are a block
-    of their own, `Labels`. There is no loss: it belongs to the model that finds boxes.
+    of their own, `Labels`; both together are one target, `Detections`. There is no loss: it belongs
+    to the model that finds boxes.
+
+    Args:
+        min_score: of a predicted box that is shown.
     """
 
     kind = "boxes"
+
+    def __init__(self, min_score: float = 0.5) -> None:
+        self.min_score = check_min_score(min_score)
+
+    def together(self, others: Sequence[Block]) -> Block:
+        """With labels one target."""
+        return joined(self, others) or super().together(others)
+
+    def options(self) -> dict[str, Any]:
+        """The least score."""
+        return {"min_score": self.min_score}
 
     def encode(self, raw: Any) -> Tensor:
         """K x 4 float32."""

@@ -18,6 +18,7 @@ from trainbus_data.sources import find_files
 from trainbus_data.transforms import Kinds, Parts
 from trainbus_vision import decoding
 from trainbus_vision.metrics import MeanIoU, PixelAccuracy
+from trainbus_vision.palette import color_of, palette_for
 from trainbus_vision.pixels import Scale, channels_first, codes_of, to_channels
 from trainbus_vision.transforms import Resize, Size
 
@@ -282,12 +283,50 @@ class Mask(_Picture):
         """Lay the classes over what is there, each in its colour; what is ignored stays clear."""
         codes = self.decode(value) if isinstance(value, Tensor) else np.asarray(value)
         shown = np.ma.masked_where((codes == self.ignore) | (codes < 0), codes)
-        top = max(1, (self.outputs or 2) - 1)
+        name, colors = palette_for(self.outputs or 2)
         axes.imshow(
-            shown, cmap="tab20" if top > 9 else "tab10", alpha=0.55, interpolation="nearest",
-            vmin=0, vmax=19 if top > 9 else 9,
-        )  # fmt: skip
+            shown % colors, cmap=name, alpha=0.55, interpolation="nearest", vmin=0, vmax=colors - 1
+        )
         axes.set_axis_off()
+
+    def write(self, label: Any, path: Path) -> Path:
+        """A PNG whose indices are the codes, which `Mask` reads, and whose colours tell them apart.
+
+        What the model did not see is the code to ignore, or 255; codes above that are 16-bit grey.
+        """
+        from PIL import Image as Pillow
+
+        codes = np.asarray(label)
+        path = path.with_suffix(".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if codes.max(initial=0) > 255:
+            Pillow.fromarray(np.where(codes < 0, 65535, codes).astype(np.uint16)).save(path)
+            return path
+        picture = Pillow.fromarray(np.where(codes < 0, 255, codes).astype(np.uint8), "L")
+        known = range(len(self.vocab))
+        colors = [
+            color_of(code, self.outputs or 2) if code in known else (0, 0, 0) for code in range(256)
+        ]
+        picture.putpalette([part for color in colors for part in color])
+        picture.save(path)
+        return path
+
+    def legend(self, values: Sequence[Any]) -> list[tuple[str, Any]]:
+        """The classes that occur in masks, each with its colour."""
+        found = sorted(
+            {
+                int(code)
+                for value in values
+                if value is not None
+                for code in np.unique(value.cpu() if isinstance(value, Tensor) else value)
+            }
+        )
+        counted = [code for code in found if 0 <= code < len(self.vocab) and code != self.ignore]
+        classes = self.outputs or 2
+        return [
+            (self.vocab[code], (*(part / 255 for part in color_of(code, classes)), 0.55))
+            for code in counted
+        ]
 
     def loss(self) -> Callable[[Tensor, Tensor], Tensor]:
         """Cross-entropy over the pixels; probabilities N x C x H x W are targets too."""

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from trainbus import UsageError
 from trainbus.plugins.selection import name_of
-from trainbus_learner import Learner
-from trainbus_learner.defaults import title
+from trainbus_learner import Learner, Taken, defaults
+from trainbus_learner.description import labels_of
+from trainbus_vision import gradcam
 from trainbus_vision.model import ImageModel, groups, image_model
 from trainbus_vision.normalize import channel_stats
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Images below this height or width are not augmented unless `augment` says so.
 _SMALLEST_AUGMENTED = 64
@@ -35,7 +39,7 @@ class ImageLearner(Learner):
         pretrained: start with pretrained weights. None for: if images have at least 64 pixels and
             the weights are at hand or can be fetched.
         weights: a file with pretrained weights, in place of what the library provides; or what a
-            learner trained: the directory of an export, or `torch.save(model.state_dict())`.
+            learner trained: an export, a file of weights or a checkpoint, as in `load_weights`.
         augment: True for `trainbus_augment.standard()`, a list of its transforms, or False. None
             for: the standard ones for images of at least 64 pixels, none for smaller ones, of which
             some (digits, letters) must not be mirrored. Points are not mirrored: left would be
@@ -65,7 +69,7 @@ class ImageLearner(Learner):
         plugins: Sequence[str | object] = (),
         **options: Any,
     ) -> None:
-        images = _images_of(data)
+        images = images_of(data)
         channels, size = images.shape[1], (images.shape[2], images.shape[3])
         if data.target.outputs is None:
             raise UsageError(
@@ -73,7 +77,7 @@ class ImageLearner(Learner):
                 "models for categories, numbers, points and masks. Give another target, or a model "
                 "of your own to trainbus_learner.Learner"
             )
-        with _seeded(options.get("seed")):
+        with seeded(options.get("seed")):
             model = image_model(
                 arch,
                 data.target.outputs,
@@ -85,9 +89,10 @@ class ImageLearner(Learner):
                 stats=channel_stats([images]),
                 head=head,
                 dropout=dropout,
+                classes=labels_of(data.target),
             )
         mirror = getattr(data.target, "flip_pairs", ()) is not None
-        augmentation, about = _augmentation(augment, size, plugins, mirror)
+        augmentation, about = augmentation_for(augment, size, plugins, data.target.kind, mirror)
         usual = lr is None and not model.pretrained and _has_batch_norm(model)
         description = model.description
         super().__init__(
@@ -103,8 +108,9 @@ class ImageLearner(Learner):
             **options,
         )
         self._arch = arch if isinstance(arch, str) else type(arch).__name__
-        self.task.run_name = title(self.arch, data)
+        self.task.run_name = defaults.title(self.arch, data)
         self.choices = {**self._about(model, images, about), **self.choices}
+        self._lr_of_scratch = usual
         if usual:
             self.choices["learning rate"] = (
                 f"{_SCRATCH_LR:g} (usual for a network with batch norm that begins from scratch)"
@@ -115,21 +121,61 @@ class ImageLearner(Learner):
         """The name of the network."""
         return self._arch
 
+    def gradcam(self, item: Any, label: Any = None) -> gradcam.Heat:
+        """Where an image speaks for a label: by default for the most probable one.
+
+        Args:
+            item: a file, an image, or whatever the data were made of.
+            label: another one; of numbers the index of one.
+
+        Raises:
+            UsageError: the target is a mask or points, or the model has no maps.
+        """
+        return gradcam.heats_of(self, [item], 1, label)[0][0]
+
+    def show_gradcam(self, of: Any = None, count: int = 4, label: Any = None) -> Figure:
+        """Images with what speaks for a label in red: of items, or of the worst.
+
+        Args:
+            of: an item, a list of items, or what `interpret` gave, of which the worst are shown;
+                by default those of the validation data.
+            count: at most so many.
+            label: for all; by default the most probable one of each.
+        """
+        of = self.interpret(worst=count) if of is None else of
+        return gradcam.draw(self, *gradcam.heats_of(self, of, count, label))
+
+    def _begin_from(self, taken: Taken) -> None:
+        """The rate of a network that begins from scratch is that of this one no more."""
+        super()._begin_from(taken)
+        self.model.pretrained = True
+        if self._lr_of_scratch:
+            self._lr_of_scratch = False
+            self.lr, self._lr_given = defaults.LR, None
+            self.choices["learning rate"] = f"{defaults.LR:g} ({defaults.USUAL})"
+
     def _about(self, model: ImageModel, images: Tensor, augmentation: str) -> dict[str, str]:
         """What was chosen for the images, by topic."""
-        shape, bytes_ = images.shape[1:], images.dtype == torch.uint8
-        target = self.source.target
-        network = f"{self.arch} as a U-Net" if target.kind == "mask" else self.arch
-        white = self.source.recipe.input.options().get("white")
-        pixels = "bytes" if bytes_ else f"0..1, white is {white:g}" if white else "0..1"
         known = "ImageNet" if model.pretrained else "the data"
-        size = " x ".join(map(str, shape))
         return {
-            "network": f"{network} for {size} in {pixels}, {target.outputs} outputs",
+            "network": self._network(images),
             "weights": model.why,
             "normalization": f"{model.normalize} (of {known})",
             "augmentation": augmentation,
         }
+
+    def _network(self, images: Tensor) -> str:
+        target = self.source.target
+        network = f"{self.arch} as a U-Net" if target.kind == "mask" else self.arch
+        size = " x ".join(map(str, images.shape[1:]))
+        white = self.source.recipe.input.options().get("white")
+        pixels = f"0..1, white is {white:g}" if white else "0..1"
+        pixels = "bytes" if images.dtype == torch.uint8 else pixels
+        return f"{network} for {size} in {pixels}, {target.outputs} outputs"
+
+    def _about_data(self) -> dict[str, str]:
+        """The size of the images, which may be another one."""
+        return {"network": self._network(images_of(self.data))}
 
     def _header(self, schedule: str) -> dict[str, str]:
         """As of any learner, and the network; `summary` has the reasons."""
@@ -140,7 +186,7 @@ class ImageLearner(Learner):
         }
 
 
-def _images_of(data: Any) -> Tensor:
+def images_of(data: Any) -> Tensor:
     """The images of a training batch, as the model gets them."""
     recipe = getattr(data, "recipe", None)
     if recipe is None:
@@ -159,7 +205,7 @@ def _images_of(data: Any) -> Tensor:
 
 
 @contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
+def seeded(seed: int | None) -> Iterator[None]:
     """Weights of chance by the seed of the learner; the generator is left as it was."""
     if seed is None:
         yield
@@ -169,13 +215,22 @@ def _seeded(seed: int | None) -> Iterator[None]:
         yield
 
 
-def _augmentation(
+def augmentation_for(
     augment: bool | Sequence[Any] | None,
     size: tuple[int, int],
     plugins: Sequence[str | object],
-    mirror: bool,
+    kind: str,
+    mirror: bool = True,
 ) -> tuple[list[Any], str]:
-    """The plugin that augments, if any, and what to say of it."""
+    """The plugin that augments, if any, and what to say of it.
+
+    Args:
+        augment: what was asked for.
+        size: height and width of the images.
+        plugins: those of the learner.
+        kind: of the target.
+        mirror: whether a mirrored target is one still.
+    """
     named = "augment" in map(name_of, plugins)
     if named:
         if augment is not None:
@@ -193,6 +248,9 @@ def _augmentation(
     if augment is None or augment is True:
         why = "" if augment else f"; photos of {size[0]} x {size[1]}: augment=False for none"
         what = "mirror, turn, enlarge, tilt, light"
+        if kind == "boxes":
+            said = "mirror, enlarge, light; nothing is turned, for boxes would grow with it"
+            return [Augment(standard(rotate=0, warp=0))], f"the one for boxes: {said}{why}"
         if not mirror:
             what = (
                 "turn, enlarge, tilt, light, and no mirror, which would make a left point a right "

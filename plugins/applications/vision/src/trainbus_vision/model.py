@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from trainbus.storage.untrusted import (
     whole,
     within,
 )
+from trainbus_learner import weights as starting_weights
 from trainbus_learner.snapshots import evaluating
 from trainbus_vision.backbones import backbone
 from trainbus_vision.body import Body
@@ -105,6 +106,7 @@ def image_model(
     stats: Stats | None = None,
     head: nn.Module | Literal["new", "whole"] | None = None,
     dropout: float | None = None,
+    classes: Sequence[Any] | None = None,
 ) -> ImageModel:
     """A model from images to a number of outputs.
 
@@ -124,6 +126,7 @@ def image_model(
             was given; "whole": use that module as it is.
         dropout: of the head; None for 0.5 with pretrained weights. Without them it is 0: the head
             is then the mean of each map and one linear layer, as networks are trained from scratch.
+        classes: what the outputs mean; where an export has other ones, its last layer is not taken.
 
     Raises:
         UsageError: the parts do not fit together; says which.
@@ -133,13 +136,13 @@ def image_model(
     )
     if isinstance(arch, ImageModel):
         return _again(arch, weights, dropout, made)
-    tensors = None if weights is None else read_weights(weights)
-    if tensors is None or not is_own(tensors):
+    found = None if weights is None else starting_weights.read(weights)
+    if found is None or not is_own(found.tensors):
         return made(arch, pretrained=pretrained, weights=weights, dropout=dropout)
     if dropout is None:
-        dropout = 0.5 if any(name.startswith("network.head.7.") for name in tensors) else 0.0
+        dropout = 0.5 if any("network.head.7." in name for name in found.tensors) else 0.0
     model = made(arch, pretrained=False, weights=None, dropout=dropout)
-    _take(model, tensors, str(weights), arch if isinstance(arch, str) else type(arch).__name__)
+    _take(model, found, classes, arch if isinstance(arch, str) else type(arch).__name__)
     return model
 
 
@@ -225,16 +228,14 @@ def _again(
     return ImageModel(model.normalize, fresh, True, "the body of the model given", description)
 
 
-def _take(model: ImageModel, tensors: Mapping[str, Tensor], source: str, arch: str) -> None:
+def _take(
+    model: ImageModel, found: starting_weights.Found, classes: Sequence[Any] | None, arch: str
+) -> None:
     """Go on from weights that a learner trained: the body must fit, a head that does not is new."""
-    body = next((each for each in model.modules() if isinstance(each, Body)), model)
-    load_body(model, body, Weights(tensors, source), arch)
-    own = model.state_dict()
-    new = [name for name in own if name not in tensors or own[name].shape != tensors[name].shape]
+    body = starting_weights.body_of(model, groups(model))
+    last = starting_weights.last_layer(model)
+    model.why = str(starting_weights.take(model, found, body, last, classes, arch))
     model.pretrained = True
-    model.why = f"weights from {source}" + (
-        f"; {len(new)} tensors of the head are new" if new else ", the head's too"
-    )
 
 
 #: What `ImageModel.description` says; a network is one of a library, and never a place to get it.

@@ -15,7 +15,7 @@ def picture(batch: Any, output: Any, recipe: Any = None) -> Any:
     """A figure of the images of a batch, each with its target and its prediction.
 
     Labels and numbers are above the image, the target first; labels are green where they are right,
-    else red. Points are green, those predicted red; masks are side by side.
+    else red. Points and boxes are green, those predicted red; masks are side by side.
 
     Args:
         batch: (images, targets), on any device.
@@ -32,7 +32,8 @@ def picture(batch: Any, output: Any, recipe: Any = None) -> Any:
     if recipe is None or recipe.kinds[0] != "image":
         return None
     image, target = recipe.input, recipe.target
-    images, truth = batch[0].cpu(), batch[-1].cpu()
+    pack = getattr(target, "pack", None)
+    images, truth = batch[0].cpu(), (batch[-1] if pack is None else pack(batch[1:])).cpu()
     predicted = target.read(target.activation(output.float())).cpu()
     apart = target.kind == "mask"  # two masks on one image would hide each other
     figure, cells = _grid(len(images), 2 if apart else 1)

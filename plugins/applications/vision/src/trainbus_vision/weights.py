@@ -14,8 +14,8 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from trainbus import CheckpointError, UsageError
-from trainbus.checkpoints import weights as checkpoint_weights
+from trainbus import UsageError
+from trainbus_learner import weights as starting_weights
 from trainbus_vision.normalize import IMAGENET
 
 #: Below this height or width pretrained weights, learned on images of 224 pixels, help little.
@@ -45,32 +45,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UsageError: there is no such file, or it holds something else.
     """
-    path = Path(path).expanduser()
-    if (path / "weights.safetensors").is_file():  # an export of a learner
-        path = path / "weights.safetensors"
-    if not path.is_file():
-        raise UsageError(f"weights={str(path)!r}: there is no such file")
-    try:
-        found = checkpoint_weights.read_weights(path)
-    except CheckpointError as error:
-        raise UsageError(
-            f"weights={str(path)!r} cannot be read as the tensors of a model: {error}"[:500]
-        ) from None
-    if isinstance(found, dict):
-        for key in ("state_dict", "model"):
-            if isinstance(found.get(key), dict):
-                found = found[key]
-        if found and all(isinstance(value, Tensor) for value in found.values()):
-            return dict(found)
-    raise UsageError(
-        f"weights={str(path)!r} holds no tensors by name; write it with "
-        "torch.save(model.state_dict(), path)"
-    )
+    return dict(starting_weights.read(path).tensors)
 
 
 def is_own(tensors: Mapping[str, Tensor]) -> bool:
     """Whether they are of an `ImageModel`, and not of a network of a library."""
-    return "normalize.mean" in tensors and "normalize.std" in tensors
+    ends = ("normalize.mean", "normalize.std")
+    return all(any(name.endswith(end) for name in tensors) for end in ends)
 
 
 def from_torchvision(arch: str) -> Weights:
@@ -79,6 +60,15 @@ def from_torchvision(arch: str) -> Weights:
     Raises:
         NoWeights: they are neither in the cache, nor can they be fetched.
     """
+    found, choice = _fetched(arch)
+    if arch in ("googlenet", "inception_v3"):  # converted from TensorFlow
+        return Weights(found.tensors, found.source, ((0.5,) * 3, (0.5,) * 3))
+    known = choice.transforms()
+    return Weights(found.tensors, found.source, (tuple(known.mean), tuple(known.std)))
+
+
+def _fetched(arch: str) -> tuple[Weights, Any]:
+    """The default weights of a model, and what torchvision says of them."""
     from torchvision import models  # type: ignore[import-untyped]
 
     try:
@@ -96,10 +86,16 @@ def from_torchvision(arch: str) -> Weights:
         tensors = torch.hub.load_state_dict_from_url(
             url, map_location="cpu", check_hash=True, weights_only=True
         )
-    if arch in ("googlenet", "inception_v3"):  # converted from TensorFlow
-        return Weights(tensors, str(cached), ((0.5,) * 3, (0.5,) * 3))
-    known = choice.transforms()
-    return Weights(tensors, str(cached), (tuple(known.mean), tuple(known.std)))
+    return Weights(tensors, str(cached)), choice
+
+
+def detector_weights(arch: str) -> Weights:
+    """The default weights of a detector of torchvision, which normalizes by itself.
+
+    Raises:
+        NoWeights: they are neither in the cache, nor can they be fetched.
+    """
+    return _fetched(arch)[0]
 
 
 def unreachable(url: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ class Block:
     endings: tuple[str, ...] | None = None
     #: Whether it lies in the picture of the input: it is drawn onto it, and moves with it.
     in_picture: bool = False
+    #: Whether target and prediction are drawn into one picture, or side by side.
+    overlays: bool = False
     #: What to do where items of a batch differ in shape, for messages.
     shape_hint: str = ""
     #: Of a target, after `setup`: how many numbers a model has to give for one item.
@@ -115,6 +118,15 @@ class Block:
         """
         return self.decode(value)
 
+    def write(self, label: Any, path: Path) -> Path | None:
+        """Write what `decode` gives to a file, and return its path; None if a line of text has it.
+
+        Args:
+            label: of one item.
+            path: where; its ending is replaced by that of the format.
+        """
+        return None
+
     def draw(self, axes: Any, value: Any, color: str | None = None) -> None:
         """Draw a value, encoded or decoded, onto matplotlib axes."""
         shown = self.decode(value) if isinstance(value, Tensor) else value
@@ -154,6 +166,19 @@ class Block:
                 f"{of} gives {given} outputs (shape {tuple(output.shape)}), but the target, "
                 f"{type(self).__name__}, needs {self.needs()}"
             )
+
+    def together(self, others: Sequence[Block]) -> Block:
+        """The one target that this is with the targets behind it: by default the last of them."""
+        return others[-1] if others else self
+
+    def legend(self, values: Sequence[Any]) -> list[tuple[str, Any]]:
+        """What colours mean in drawn values, as (text, colour); nothing where they mean nothing."""
+        return []
+
+    def draw_both(self, axes: Any, target: Any, given: Any) -> None:
+        """Draw a target in green, and what is predicted in red, into one picture."""
+        self.draw(axes, target, "tab:green")
+        self.draw(axes, given, "tab:red")
 
     def fitted(self, target: Any, inputs: Sequence[Any]) -> Any:
         """The targets of a batch for the loss and the metrics, where they depend on its inputs."""

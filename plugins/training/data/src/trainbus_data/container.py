@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trainbus.errors import nearest
+from trainbus_data.balance import Balance, class_counts, item_weights
 from trainbus_data.blocks import Block
 from trainbus_data.errors import DataError
 from trainbus_data.loaders import (
@@ -20,6 +21,7 @@ from trainbus_data.loaders import (
     Tensors,
     default_workers,
     encode_item,
+    usual_batch_size,
 )
 from trainbus_data.plugin import apply_batch_transforms
 from trainbus_data.reading import unreadable_in
@@ -41,9 +43,10 @@ class Container:
     Args:
         recipe: blocks that are set up, and transforms of items.
         train: the items of training.
-        valid: the items of validation.
+        valid: the items of validation; None if all are for training.
         test: the items of the test, if there are any.
-        batch_size: samples in a batch.
+        batch_size: samples in a batch; by default 64, or so many fewer, down to 8, that an epoch
+            has 20 steps.
         batch_transforms: functions of (parts of a placed batch, kinds) that give parts, for every
             stage; the plugin `data` applies them.
         num_workers: processes that read items; by default as many as cores, at most 8, and none
@@ -52,22 +55,30 @@ class Container:
         drop_last: leave out a last batch of training that is not full; by default only where it
             would be a single sample, with which batch normalization cannot train.
         name: what they are called, in the names of runs.
+        sampling: "balanced" draws the items of training with replacement, so that all labels occur
+            equally often; {label: weight} draws those of a label so many times as often. An epoch
+            has as many items as without it.
     """
 
     def __init__(
         self,
         recipe: Recipe,
         train: Store,
-        valid: Store,
+        valid: Store | None,
         test: Store | None = None,
         *,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         batch_transforms: Sequence[BatchTransform] = (),
         num_workers: int | None = None,
         seed: int = 0,
         drop_last: bool | None = None,
         name: str = "",
+        sampling: Balance | None = None,
     ) -> None:
+        #: Whether the batch size follows from the number of items.
+        self.batch_size_by_rule = batch_size is None
+        if batch_size is None:
+            batch_size = usual_batch_size(len(train))
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size}: at least 1")
         self.recipe = recipe
@@ -78,8 +89,9 @@ class Container:
         self._num_workers = num_workers
         self._seed = seed
         self._drop_last = drop_last
+        self._sampling = sampling
         for stage, items in (("train", train), ("valid", valid)):
-            if not len(items):
+            if items is not None and not len(items):
                 raise DataError(f"the {stage} part is empty: check the split and the source")
         if drop_last is None:
             drop_last = 1 < batch_size < len(train) and len(train) % batch_size == 1
@@ -88,15 +100,22 @@ class Container:
                 f"batch_size={batch_size} with drop_last leaves no batch: train has {len(train)} "
                 "items"
             )
-        self.train: AnyLoader = self._loader(train, "train", drop_last)
-        self.valid: AnyLoader = self._loader(valid, "valid")
+        weights = None if sampling is None else item_weights(train, self.target, sampling)
+        self.train: AnyLoader = self._loader(train, "train", drop_last, weights)
+        self.valid: AnyLoader | None = None if valid is None else self._loader(valid, "valid")
         self.test: AnyLoader | None = None if test is None else self._loader(test, "test")
         #: What of the targets does not count; None where everything does.
         self.survey = surveyed(recipe, train)
         if any(type(block).see is not Block.see for block in recipe.blocks):
             self._show_batch()
 
-    def _loader(self, store: Store, stage: str, drop_last: bool = False) -> AnyLoader:
+    def _loader(
+        self,
+        store: Store,
+        stage: str,
+        drop_last: bool = False,
+        weights: Tensor | None = None,
+    ) -> AnyLoader:
         training = stage == "train"
         if isinstance(store, Tensors):
             return MemoryLoader(
@@ -108,6 +127,7 @@ class Container:
                 seed=self._seed,
                 batch_transforms=self.batch_transforms,
                 blocks=self.blocks,
+                weights=weights,
             )
         workers = self._num_workers
         if workers is None:
@@ -118,6 +138,7 @@ class Container:
             training,
             stage,
             self.batch_transforms,
+            weights,
             batch_size=self.batch_size,
             drop_last=drop_last,
             seed=self._seed,
@@ -128,15 +149,14 @@ class Container:
 
     def _show_batch(self) -> None:
         """Let blocks that learn from a batch see one, as validation has it."""
-        store = self.valid_items
-        parts = store[0] if isinstance(store, Tensors) else self._encoded_valid(0)
-        batch = apply_batch_transforms(self.recipe.collate([parts]), self.valid)
+        store = self.train_items if self.valid_items is None else self.valid_items
+        if isinstance(store, Tensors):
+            parts = store[0]
+        else:
+            parts = encode_item(store, 0, self.recipe, False, "valid")
+        batch = apply_batch_transforms(self.recipe.collate([parts]), self.train)
         for block in self.blocks:
             block.see(batch, self.kinds)
-
-    def _encoded_valid(self, index: int) -> Parts:
-        assert isinstance(self.valid_items, Items)
-        return encode_item(self.valid_items, index, self.recipe, False, "valid")
 
     # --- what it is ----------------------------------------------------------------------------
 
@@ -172,7 +192,7 @@ class Container:
             raise DataError(f"there is no stage {stage!r}{nearest(stage, stores)}")
         store = stores[stage]
         if store is None:
-            raise DataError("there is no test part")
+            raise DataError(f"there is no {stage} part")
         return store
 
     def describe(self, stage: str, index: int) -> str:
@@ -203,7 +223,7 @@ class Container:
         It is read in this process, and leaves the loader where it is.
         """
         self.items(stage)  # an error for a stage that is none
-        loader: AnyLoader = getattr(self, stage)
+        loader: Any = getattr(self, stage)
         batch: tuple[Tensor, ...] = apply_batch_transforms(loader.first(), loader)
         return batch
 
@@ -218,20 +238,41 @@ class Container:
         parts = [part[picked.to(part.device)] for part in store.parts]
         return self._loader(Tensors(parts), "predict")
 
+    def class_counts(self, stage: str = "train") -> dict[Any, int]:
+        """How many items have each label; of masks, how many pixels (those in files are read)."""
+        counts = class_counts(self.items(stage), self.target)
+        words = (self.vocab or [])[: len(counts)]
+        return {word: int(count) for word, count in zip(words, counts, strict=True)}
+
+    def all_for_training(self) -> Self:
+        """The same data without a validation part: its items are trained on, too.
+
+        For the last run, when there is nothing left to choose. The test part stays what it is.
+        """
+        if self.valid_items is None:
+            return self
+        both: Any = self.train_items
+        return self._again(train=both.joined(self.valid_items), valid=None)
+
     def with_batch_size(self, batch_size: int) -> Self:
         """The same items and recipe in batches of another size."""
-        return type(self)(
-            self.recipe,
-            self.train_items,
-            self.valid_items,
-            self.test_items,
-            batch_size=batch_size,
-            batch_transforms=self.batch_transforms,
-            num_workers=self._num_workers,
-            seed=self._seed,
-            drop_last=self._drop_last,
-            name=self.name,
-        )
+        return self._again(batch_size=batch_size)
+
+    def _again(self, **changed: Any) -> Self:
+        """The same data, with some arguments changed."""
+        given: dict[str, Any] = {
+            "train": self.train_items,
+            "valid": self.valid_items,
+            "test": self.test_items,
+            "batch_size": None if self.batch_size_by_rule else self.batch_size,
+            "batch_transforms": self.batch_transforms,
+            "num_workers": self._num_workers,
+            "seed": self._seed,
+            "drop_last": self._drop_last,
+            "sampling": self._sampling,
+            "name": self.name,
+        }
+        return type(self)(self.recipe, **{**given, **changed})
 
     def summary(self) -> str:
         """What happens to one sample of training, step by step, as text."""
@@ -250,9 +291,8 @@ class Container:
         return found
 
     def __repr__(self) -> str:
-        sizes = [f"train {len(self.train_items)}", f"valid {len(self.valid_items)}"]
-        if self.test_items is not None:
-            sizes.append(f"test {len(self.test_items)}")
+        stores = {"train": self.train_items, "valid": self.valid_items, "test": self.test_items}
+        sizes = [f"{stage} {len(store)}" for stage, store in stores.items() if store is not None]
         said = f"{', '.join(sizes)}, batch_size={self.batch_size}, {self.recipe!r}"
         return f"{type(self).__name__}({said})"
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trainbus_data import splits
+from trainbus_data.balance import Balance
 from trainbus_data.blocks import Block
 from trainbus_data.columns import Flags, usual_target
 from trainbus_data.container import BatchTransform, Container
@@ -51,11 +52,12 @@ class Data(Container):
         inputs: int = 1,
         split: splits.Split | None = None,
         item_transforms: Sequence[Any] = (),
-        batch_size: int = 64,
+        batch_size: int | None = None,
         batch_transforms: Sequence[BatchTransform] = (),
         seed: int = 0,
         drop_last: bool | None = None,
         name: str = "",
+        sampling: Balance | None = None,
     ) -> Self:
         """Data that are in memory: a batch is one indexing operation.
 
@@ -70,11 +72,12 @@ class Data(Container):
             split: how train is split where there is no valid: `splits.random(0.2)` by default.
             item_transforms: what raw items that are to be predicted go through (`Resize` to the
                 size of the images); the tensors are left as they are.
-            batch_size: samples in a batch.
+            batch_size: samples in a batch; by default 64, or fewer for few items; see `Container`.
             batch_transforms: see `Container`.
             seed: of the order of training.
             drop_last: see `Container`.
             name: see `Container`.
+            sampling: see `Container`.
         """
         given = {"train": train, "valid": valid, "test": test}
         parts = {stage: _checked(each, stage) for stage, each in given.items() if each is not None}
@@ -91,7 +94,13 @@ class Data(Container):
         if valid is None:
             whole = parts["train"]
             chosen = (split or splits.random())(range(len(whole[-1])), whole[-1].__getitem__)
+            if not chosen[1]:
+                splits.say_all_are_trained_on(split, len(whole[-1]))
             for stage, indices in zip(("train", "valid", "test"), chosen, strict=False):
+                if stage == "valid" and not indices:
+                    continue
+                if not indices:
+                    raise DataError(f"the {stage} part is empty: the split puts no item into it")
                 parts[stage] = [_take(part, indices) for part in whole]
         for block, part in zip(recipe.blocks, parts["train"], strict=True):
             block.setup(_uniques(part))
@@ -99,13 +108,14 @@ class Data(Container):
         return cls(
             recipe,
             stores["train"],
-            stores["valid"],
+            stores.get("valid"),
             stores.get("test"),
             batch_size=batch_size,
             batch_transforms=batch_transforms,
             seed=seed,
             drop_last=drop_last,
             name=name,
+            sampling=sampling,
         )
 
     @classmethod

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from trainbus.errors import nearest
 from trainbus_data import splits
+from trainbus_data.balance import Balance
 from trainbus_data.blocks import Block
+from trainbus_data.cleaning import cleaned
 from trainbus_data.container import BatchTransform, Store
 from trainbus_data.errors import DataError, message
 from trainbus_data.loaders import Items, where
@@ -72,19 +74,21 @@ class DataBlock:
         self,
         source: Any,
         *,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         num_workers: int | None = None,
         seed: int = 0,
         drop_last: bool | None = None,
         memory: bool = False,
         unreadable: str = "refuse",
         name: str | None = None,
+        sampling: Balance | None = None,
+        clean: Any = None,
     ) -> Data:
         """Find, split and check the items of a source, and set up the blocks.
 
         Args:
             source: a folder, a table, a list: what `items` takes.
-            batch_size: samples in a batch.
+            batch_size: samples in a batch; by default 64, or fewer for few items; see `Data`.
             num_workers: see `Data`.
             seed: of the order of training.
             drop_last: see `Data`.
@@ -93,6 +97,8 @@ class DataBlock:
                 is reached. "skip": all are read once, now, and those left out that cannot be,
                 with a warning. "list": all are read once, now, and an error lists those.
             name: of the data, in the names of runs; by default that of a folder or file.
+            sampling: see `Data`.
+            clean: a table of files to drop or to relabel: see `trainbus_data.cleaning.cleaned`.
         """
         if unreadable not in _UNREADABLE:
             raise DataError(
@@ -104,6 +110,8 @@ class DataBlock:
         recipe = copy.copy(self.recipe)
         recipe.blocks = copy.deepcopy(self.recipe.blocks)
         parts = self.find(source)
+        if clean is not None:
+            parts = cleaned(parts, clean)
         if unreadable != "refuse":
             parts = _readable(parts, recipe, skip=unreadable == "skip")
         parts = {stage: items.portable() for stage, items in parts.items()}
@@ -114,7 +122,7 @@ class DataBlock:
         return Data(
             recipe,
             stores["train"],
-            stores["valid"],
+            stores.get("valid"),
             stores.get("test"),
             batch_size=batch_size,
             batch_transforms=self.batch_transforms,
@@ -122,6 +130,7 @@ class DataBlock:
             seed=seed,
             drop_last=drop_last,
             name=name if name is not None else _name(source),
+            sampling=sampling,
         )
 
     def find(self, source: Any) -> dict[str, Items]:
@@ -135,7 +144,10 @@ class DataBlock:
         root = Path(source) if isinstance(source, (str, Path)) else None
         found = {}
         for stage, indices in zip(_STAGES, parts, strict=False):
-            if not indices and stage != "test":
+            if not indices and stage == "valid":
+                splits.say_all_are_trained_on(self.split, len(things))
+                continue
+            if not indices and stage == "train":
                 raise DataError(
                     f"the {stage} part is empty: the split puts none of the {len(things)} items "
                     "into it"
@@ -173,9 +185,7 @@ def _readable(parts: dict[str, Items], recipe: Recipe, skip: bool) -> dict[str, 
     logger.warning("%d items cannot be read and are left out:\n%s", len(problems), listing)
     kept = {}
     for stage, items in parts.items():
-        gone = {index for index, _ in found[stage]}
-        things = [items.things[index] for index in range(len(items)) if index not in gone]
-        kept[stage] = Items(things, items.getters, items.root)
+        kept[stage] = items.without({index for index, _ in found[stage]})
     return kept
 
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,9 @@ from trainbus_data.workers import (
 
 #: An array of more numbers is no label: it is not kept.
 _FEW = 1000
+
+#: What a batch size that nobody named is between, and how many steps an epoch is to have.
+SMALLEST_BATCH, LARGEST_BATCH, STEPS_OF_EPOCH = 8, 64, 20
 
 
 class Items:
@@ -68,10 +71,40 @@ class Items:
         Arrays and images are not: those would all be in memory.
         """
         items = Items(self.things, self.getters, self.root)
+        items.taken = dict(self.taken)
         for number, getter in enumerate(self.getters):
             if not is_portable(getter) and _is_plain(next(self.part(number), None)):
                 items.taken[number] = list(self.part(number))
                 items.getters = (*items.getters[:number], _taken, *items.getters[number + 1 :])
+        return items
+
+    def relabelled(self, labels: Mapping[int, Any]) -> Items:
+        """The same items, some of them with another target."""
+        if not labels:
+            return self
+        last = len(self.getters) - 1
+        items = Items(self.things, (*self.getters[:last], _taken), self.root)
+        items.taken = {**self.taken, last: list(self.part(last))}
+        for index, label in labels.items():
+            items.taken[last][index] = label
+        return items
+
+    def without(self, indices: Collection[int]) -> Items:
+        """The items but these."""
+        if not indices:
+            return self
+        kept = [index for index in range(len(self)) if index not in indices]
+        items = Items([self.things[index] for index in kept], self.getters, self.root)
+        items.taken = {
+            number: [those[index] for index in kept] for number, those in self.taken.items()
+        }
+        return items
+
+    def joined(self, other: Items) -> Items:
+        """These items, and then those of another part of the same source."""
+        items = Items([*self.things, *other.things], self.getters, self.root)
+        for number in {*self.taken, *other.taken}:
+            items.taken[number] = [*self.part(number), *other.part(number)]
         return items
 
     def raw(self, index: int, number: int) -> Any:
@@ -132,6 +165,14 @@ class Tensors:
     def __getitem__(self, index: int) -> Parts:
         return tuple(part[index] for part in self.parts)
 
+    def joined(self, other: Tensors) -> Tensors:
+        """These items, and then the others."""
+        parts = [torch.cat(both) for both in zip(self.parts, other.parts, strict=True)]
+        names = None
+        if self.names is not None and other.names is not None:
+            names = self.names.joined(other.names)
+        return Tensors(parts, names)
+
     def describe(self, index: int) -> str:
         """The file that an item came from, or `item 17`."""
         return f"item {index}" if self.names is None else self.names.describe(index)
@@ -151,6 +192,8 @@ class MemoryLoader:
         shuffle: a new order for each epoch.
         drop_last: leave out a last batch that is not full.
         seed: of the order.
+        weights: how often each item is drawn in an epoch, in proportion to the others; by default
+            each is, once.
         batch_transforms: applied to placed batches by the plugin `data`.
         blocks: what the parts are, for whoever asks; none if only the kinds are known.
     """
@@ -165,8 +208,10 @@ class MemoryLoader:
         seed: int = 0,
         batch_transforms: Sequence[Any] = (),
         blocks: Sequence[Block] = (),
+        weights: Tensor | None = None,
     ) -> None:
         self.dataset = Tensors(parts)
+        self.weights = weights
         self.kinds = kinds
         self.blocks = tuple(blocks)
         self.batch_size = batch_size
@@ -216,10 +261,7 @@ class MemoryLoader:
                 # A copy: a step that writes into its batch must not write into the data.
                 yield tuple([part[start : start + size].clone() for part in parts])
             return
-        seed = struct.pack("<qq", self.seed, self.epoch)
-        number = int.from_bytes(hashlib.blake2b(seed, digest_size=8).digest(), "little") >> 1
-        generator = torch.Generator().manual_seed(number)
-        order = torch.randperm(len(self.dataset), generator=generator)[skip:]
+        order = _order(len(self.dataset), self.seed, self.epoch, self.weights)[skip:]
         # On the device of each part, once for the epoch.
         orders = [torch.split(order.to(part.device), size) for part in parts]
         for batch in range(count):
@@ -237,6 +279,8 @@ class ItemLoader(Loader):
         recipe: how they become tensors.
         training: with the random transforms, in a new order for each epoch; or in order.
         stage: what messages call it.
+        weights: how often each item is drawn in an epoch of training, in proportion to the others;
+            by default each is, once.
         options: of `trainbus.Loader`.
     """
 
@@ -247,6 +291,7 @@ class ItemLoader(Loader):
         training: bool = False,
         stage: str = "train",
         batch_transforms: Sequence[Any] = (),
+        weights: Tensor | None = None,
         **options: Any,
     ) -> None:
         self._encoded = _Encoded(items, recipe, training, stage, options.get("num_workers", 0))
@@ -257,6 +302,9 @@ class ItemLoader(Loader):
             collate_fn=_Collate(items, recipe, stage),
             **options,
         )
+        if weights is not None:
+            self.order: Any = _Drawn(weights, self.order.seed)
+            self.batch_sampler.sampler = self.order  # type: ignore[union-attr]
         self.items = items
         self.recipe = recipe
         self.blocks = recipe.blocks[: len(items.getters)]
@@ -297,6 +345,43 @@ class ItemLoader(Loader):
         self.order.skip = skip
         batch: tuple[Tensor, ...] = self.collate_fn([self.dataset[key] for key in keys])
         return batch
+
+
+class _Drawn:
+    """The indices of an epoch, drawn with replacement, each with its epoch: see `trainbus.Loader`.
+
+    Args:
+        weights: of the items.
+        seed: of the draw.
+    """
+
+    shuffle = True
+
+    def __init__(self, weights: Tensor, seed: int) -> None:
+        self.weights = weights
+        self.size = len(weights)
+        self.seed = seed
+        self.epoch = 0
+        self.skip = 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        indices = _order(self.size, self.seed, self.epoch, self.weights).tolist()
+        skip, self.skip = self.skip, 0
+        return ((self.epoch, index) for index in indices[skip:])
+
+
+def _order(count: int, seed: int, epoch: int, weights: Tensor | None) -> Tensor:
+    """The items of an epoch: a permutation, or drawn with replacement, each by its weight."""
+    data = hashlib.blake2b(struct.pack("<qq", seed, epoch), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(data, "little") >> 1)
+    if weights is None:
+        return torch.randperm(count, generator=generator)
+    ends = weights.cumsum(0)
+    points = torch.rand(count, dtype=torch.float64, generator=generator) * ends[-1]
+    return torch.searchsorted(ends, points, right=True).clamp(max=count - 1)
 
 
 class _Encoded(Dataset[Any]):
@@ -374,4 +459,16 @@ def where(items: Items | Tensors, index: int, stage: str) -> str:
 def default_workers(items: int, batch_size: int) -> int:
     """Worker processes for items that are read: one for each core, at most 8, none for few."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, 8, items // max(1, batch_size))
+    return min(cores or 1, 8, items // max(batch_size, LARGEST_BATCH))
+
+
+def usual_batch_size(items: int) -> int:
+    """A power of two, from 8 to 64, with which an epoch has 20 steps, if it can have them.
+
+    Smaller batches would be too few for batch normalization, and larger ones are no faster on most
+    devices.
+    """
+    size = LARGEST_BATCH
+    while size > SMALLEST_BATCH and items < STEPS_OF_EPOCH * size:
+        size //= 2
+    return size

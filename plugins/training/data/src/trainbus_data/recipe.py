@@ -75,8 +75,9 @@ class Recipe:
 
     @property
     def target(self) -> Block:
-        """The last block."""
-        return self.blocks[-1]
+        """The last block; or what the targets are together."""
+        first, *others = self.blocks[self.inputs :]
+        return first.together(others)
 
     def prepare(self) -> None:
         """Import what reading needs, once, before worker processes would do so each."""

@@ -7,6 +7,7 @@ items and seed give the same parts, in the order of the items.
 
 from __future__ import annotations
 
+import logging
 import random as _random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 from trainbus.errors import nearest
 from trainbus_data.errors import DataError
 
+logger = logging.getLogger("trainbus")
 Indices = list[int]
 Label = Callable[[Any], Any]
 Split = Callable[[Sequence[Any], Label], tuple[Indices, ...]]
@@ -33,6 +35,30 @@ STAGES = {
 }
 
 
+def everything() -> Split:
+    """All items are for training, none for validation: for the last run, with nothing to choose."""
+
+    def split(items: Sequence[Any], label: Label) -> tuple[Indices, ...]:
+        return list(range(len(items))), []
+
+    return _known(split, 0.0)
+
+
+def _known(split: Split, valid: float) -> Split:
+    """The split, which says of itself if it leaves nothing for validation."""
+    split.trains_on_all = not valid  # type: ignore[attr-defined]
+    return split
+
+
+def say_all_are_trained_on(split: Split | None, count: int) -> None:
+    """Say it once if a split has no part for validation, unless it is one that says so itself."""
+    if not getattr(split, "trains_on_all", False):
+        logger.warning(
+            "no item is for validation: all %d are trained on, and nothing is measured "
+            "(split=splits.everything() says so)", count,
+        )  # fmt: skip
+
+
 def random(valid: float = 0.2, test: float = 0.0, seed: int = 42) -> Split:
     """Parts drawn at random."""
     _check_fractions(valid, test)
@@ -42,7 +68,7 @@ def random(valid: float = 0.2, test: float = 0.0, seed: int = 42) -> Split:
         _random.Random(seed).shuffle(order)
         return _cut([order], valid, test)
 
-    return split
+    return _known(split, valid)
 
 
 def stratified(valid: float = 0.2, test: float = 0.0, seed: int = 42) -> Split:
@@ -59,7 +85,7 @@ def stratified(valid: float = 0.2, test: float = 0.0, seed: int = 42) -> Split:
             draw.shuffle(order)
         return _cut(orders, valid, test)
 
-    return split
+    return _known(split, valid)
 
 
 def by_group(
@@ -201,7 +227,7 @@ def _getter(key: Callable[[Any], Any] | str) -> Callable[[Any], Any]:
 
 
 def _check_fractions(valid: float, test: float) -> None:
-    if not (0 < valid < 1 and 0 <= test < 1 and valid + test < 1):
+    if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
         raise DataError(
             f"valid={valid}, test={test}: fractions between 0 and 1, which leave some for training"
         )

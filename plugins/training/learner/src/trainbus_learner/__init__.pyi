@@ -6,3 +6,4 @@ from trainbus_learner.loading import load as load
 from trainbus_learner.lr_finder import LearningRates as LearningRates
 from trainbus_learner.plugin import LearnerPlugin as LearnerPlugin
 from trainbus_learner.predictor import Prediction as Prediction, Predictor as Predictor
+from trainbus_learner.weights import Taken as Taken

@@ -1,13 +1,15 @@
-"""What `trainbus predict` prints."""
+"""What `trainbus predict` prints, and writes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from trainbus import UsageError
 from trainbus_learner.loading import load
-from trainbus_learner.predictor import Prediction
+from trainbus_learner.predictor import Prediction, Predictor
 
 
 def lines(
@@ -17,22 +19,32 @@ def lines(
     top: int | None,
     batch_size: int,
     device: str,
+    out: str = "predictions",
 ) -> Iterator[str]:
     """A line for each item: the item, its label and the probability, with tabs between them.
 
+    A mask is written as PNG, and the line has the path of that.
+
     Args:
         exported: the directory of an export.
-        items: files, or what else the model's input is read from.
+        items: files, folders of files, or what else the model's input is read from.
         as_json: lines of JSON instead.
         top: how many labels for each item, the most probable first.
         batch_size: items that the model is asked about together.
         device: as torch names it.
+        out: the folder for masks.
     """
     predictor = load(exported, device=device)
-    predictions = predictor.predictions(items, batch_size=min(batch_size, len(items)))
-    for item, prediction in zip(items, predictions, strict=True):
+    places = _expanded(predictor, items, Path(out))
+    predictions = predictor.predictions([item for item, _ in places], min(batch_size, len(places)))
+    for (item, place), prediction in zip(places, predictions, strict=True):
+        file = None
+        if predictor.target.kind == "mask":
+            file = str(predictor.write(prediction, place))
         if as_json:
-            yield json.dumps(_as_json(item, prediction, top), ensure_ascii=False)
+            yield json.dumps(_as_json(item, prediction, top, file), ensure_ascii=False)
+        elif file is not None:
+            yield f"{item}\t{file}"
         elif top and (best := prediction.top(top)):
             shown = "\t".join(f"{label}\t{probability:.4f}" for label, probability in best)
             yield f"{item}\t{shown}"
@@ -41,16 +53,52 @@ def lines(
             yield f"{item}\t{_text(prediction.label)}{sure}"
 
 
-def _as_json(item: str, prediction: Prediction, top: int | None) -> dict[str, Any]:
-    label = prediction.label
-    line = {
-        "item": item,
-        "label": label.tolist() if hasattr(label, "tolist") else label,
-        "probability": prediction.probability,
-    }
+def _expanded(predictor: Predictor, items: Sequence[str], out: Path) -> list[tuple[str, Path]]:
+    """Each item, and where its file goes; of a folder all files that the model reads.
+
+    Raises:
+        UsageError: two of them would be written to one place.
+    """
+    block = None if predictor.recipe is None else predictor.recipe.input
+    found: list[tuple[str, Path]] = []
+    for item in items:
+        if block is not None and block.is_file and Path(item).is_dir():
+            from trainbus_data import find_files
+
+            files = find_files(item, block.endings)
+            found += [(str(file), out / file.relative_to(item)) for file in files]
+        else:
+            found.append((item, out / Path(item).name))
+    if predictor.target.kind == "mask":
+        first: dict[Path, str] = {}
+        for item, place in found:
+            other = first.setdefault(place.with_suffix(""), item)
+            if other != item:
+                raise UsageError(
+                    f"predict: {other} and {item} would both be written to "
+                    f"{place.with_suffix('')}; predict them apart, with another --out"
+                )
+    return found
+
+
+def _as_json(
+    item: str, prediction: Prediction, top: int | None, file: str | None
+) -> dict[str, Any]:
+    line: dict[str, Any] = {"item": item}
+    if file is None:
+        line |= {"label": _plain(prediction.label), "probability": prediction.probability}
+    else:
+        line["file"] = file
     if top:
         line["top"] = [{"label": word, "probability": p} for word, p in prediction.top(top)]
     return line
+
+
+def _plain(label: Any) -> Any:
+    """What JSON has for a label; of boxes their fields by name."""
+    if isinstance(label, list):
+        return [each._asdict() if hasattr(each, "_asdict") else each for each in label]
+    return label.tolist() if hasattr(label, "tolist") else label
 
 
 def _text(label: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from trainbus.storage.untrusted import (
     whole,
 )
 from trainbus_learner.errors import ExportError
-from trainbus_learner.export import DESCRIPTION, FILES, FORMAT, sha256
 
+FORMAT = 1
+DESCRIPTION = "description.json"
+FILES = {"weights": "weights.safetensors", "torch.export": "model.pt2", "onnx": "model.onnx"}
 _OPTION: Shape = mapping(key=text(200, r"[^\W\d]\w*"))
 _DESCRIPTION = fields(
     {
@@ -91,3 +94,17 @@ def _check(about: dict[str, Any]) -> None:
         raise Unfit(f"it names no file for its kind {shown(about['kind'])}")
     if about["recipe"] is None and about["target"] is None:
         raise Unfit("it tells neither of a recipe nor of a target")
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def labels_of(target: Any) -> list[Any] | None:
+    """The classes of a target in the order of a model's outputs, as JSON has them, if any."""
+    words = getattr(target, "vocab", None) or getattr(target, "codes", None)
+    if not words:
+        return None
+    return [each if isinstance(each, (str, int, float, bool)) else str(each) for each in words]

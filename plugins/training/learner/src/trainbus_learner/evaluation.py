@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trainbus import Run
 
 #: A loader, or the name of a part of the data.
-Part = Iterable[Any] | Literal["valid", "test"] | None
+Part = Iterable[Any] | Literal["train", "valid", "test"] | None
 Augmenter = Callable[[Sequence[Any], Sequence[str], torch.Generator | None], Sequence[Any]]
 
 
@@ -47,8 +47,10 @@ def validation_of(learner: Fitter, loader: Part, verb: str) -> Iterable[Any]:
         )
     if not isinstance(loader, str):
         return loader
-    if loader not in ("valid", "test"):
-        raise UsageError(f"{verb}({loader!r}): give 'valid', 'test', or a loader")
+    if loader not in ("train", "valid", "test"):
+        raise UsageError(f"{verb}({loader!r}): give 'valid', 'test', 'train', or a loader")
+    if loader == "train":
+        return _in_order(learner, verb)
     found: Iterable[Any] | None = getattr(learner.source, loader)
     if found is None and loader == "test":
         raise UsageError(f"{verb}('test'): these data have no test part")
@@ -58,6 +60,15 @@ def validation_of(learner: Fitter, loader: Part, verb: str) -> Iterable[Any]:
             "(training loader, validation loader) to the learner"
         )
     return found
+
+
+def _in_order(learner: Fitter, verb: str) -> Iterable[Any]:
+    """The items of training, each once, in their order and without random transforms."""
+    data = learner.data
+    if data is None:
+        raise UsageError(f"{verb}('train'): give the training loader, in an order that stays")
+    loader: Iterable[Any] = data.part("train", range(len(data.train_items)))
+    return loader
 
 
 def forward(learner: Fitter, *inputs: Any) -> Any:

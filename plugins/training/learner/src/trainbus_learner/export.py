@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import inspect
 import json
 from collections.abc import Callable
@@ -18,14 +17,11 @@ from torch import Tensor, nn
 from trainbus import CheckpointError, save_weights
 from trainbus.errors import nearest
 from trainbus.storage.files import make_directory, replacing
+from trainbus_learner.description import DESCRIPTION, FILES, FORMAT, labels_of, sha256
 from trainbus_learner.errors import ExportError
 from trainbus_learner.fitter import Fitter
 from trainbus_learner.snapshots import evaluating, kept
 from trainbus_learner.task import BytesToFloats, name_of, scales_bytes
-
-FORMAT = 1
-DESCRIPTION = "description.json"
-FILES = {"weights": "weights.safetensors", "torch.export": "model.pt2", "onnx": "model.onnx"}
 
 
 def write(learner: Fitter, path: Path, format: str, overwrite: bool) -> Path:
@@ -71,12 +67,6 @@ def write(learner: Fitter, path: Path, format: str, overwrite: bool) -> Path:
         reason = error.__cause__ or error
         raise ExportError(f"export: cannot write {str(path)!r}: {reason}") from error
     return path
-
-
-def sha256(path: Path) -> str:
-    """The checksum of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _example(learner: Fitter) -> tuple[Tensor, ...]:
@@ -131,7 +121,7 @@ def _describe(learner: Fitter, format: str, inputs: tuple[Tensor, ...]) -> dict[
             }
             for kind, each in zip(_kinds(source.input_kinds, len(inputs)), inputs, strict=True)
         ],
-        "classes": _classes(source.target),
+        "classes": labels_of(source.target),
         "activation": _activation(source.target.kind),
         "loss": name_of(learner.loss),
         "recipe": recipe,
@@ -149,13 +139,6 @@ def _needs(format: str) -> str:
 
 def _kinds(kinds: tuple[str, ...], count: int) -> list[str]:
     return [*kinds, *["tensor"] * count][:count]
-
-
-def _classes(target: Any) -> list[Any] | None:
-    words = getattr(target, "vocab", None) or getattr(target, "codes", None)
-    if not words:
-        return None
-    return [each if isinstance(each, (str, int, float, bool)) else str(each) for each in words]
 
 
 def _activation(kind: str) -> str:

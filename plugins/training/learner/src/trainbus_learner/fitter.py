@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,33 +15,45 @@ from torch.optim import Optimizer
 from trainbus import Trainer, UsageError
 from trainbus.builtin.schedule import Schedule
 from trainbus.plugins.selection import name_of as name_of_plugin
+from trainbus_data.balance import Balance
 from trainbus_data.words import names_checked
-from trainbus_learner import defaults
+from trainbus_learner import defaults, losses, weights as own_weights
 from trainbus_learner.attributes import Attributes
+from trainbus_learner.description import labels_of
 from trainbus_learner.fine_tuning import Cycle, Cycles, Plan
 from trainbus_learner.groups import Groups, ParameterGroups, Rates, default_optimizer
 from trainbus_learner.learning_data import Loss, Source
 from trainbus_learner.metrics import Metrics, chosen
 from trainbus_learner.task import LearnerTask, name_of
+from trainbus_learner.weights import Taken
 
 if TYPE_CHECKING:
     from trainbus import Run
 
+logger = logging.getLogger("trainbus")
+#: Fewer steps from scratch than these do not get a network of so many parameters far.
+_FEW_STEPS, _MANY_PARAMETERS = 100, 1_000_000
+
 
 class Fitter(Attributes):
     """What a learner is made of, and the verbs that train. See `Learner`."""
+
+    #: What computes a step.
+    _task_class: type[LearnerTask] = LearnerTask
 
     def __init__(
         self,
         data: Any,
         model: nn.Module,
         *,
-        loss: Loss | None = None,
+        loss: Loss | str | None = None,
+        class_weights: Balance | None = None,
         metrics: Metrics | None = None,
         optimizer: Callable[..., Optimizer] | None = None,
         lr: Rates | None = None,
         groups: Groups | None = None,
         pretrained: bool = False,
+        weights: str | Path | None = None,
         model_description: Mapping[str, Any] | None = None,
         plugins: Sequence[str | object] = (),
         seed: int | None = None,
@@ -55,6 +68,7 @@ class Fitter(Attributes):
             raise UsageError(f"Learner(plugins={plugins!r}): give a list, [{plugins!r}]")
         defaults.check_options(trainer, inspect.signature(Fitter).parameters)
         self.source = Source(data, loss)
+        self._class_weights = class_weights
         self.model = model
         self._given_loss, self._given_metrics = loss, metrics
         self.groups = ParameterGroups(model, groups)
@@ -70,7 +84,7 @@ class Fitter(Attributes):
             "seed": seed, "precision": precision, "accelerator": accelerator, "run_dir": run_dir,
             **trainer,
         }  # fmt: skip
-        self.task = LearnerTask(model, self.source, self._make_optimizer)
+        self.task = self._task_class(model, self.source, self._make_optimizer)
         self._rates = self.groups.rates(self.lr)
         #: The newest run.
         self.run: Run | None = None
@@ -83,6 +97,8 @@ class Fitter(Attributes):
             **self._about_batches(),
         }
         self.task.run_name = defaults.title(type(model).__name__, self.source.data)
+        if weights is not None:
+            self.load_weights(weights)
         self._is_made = True
 
     def _choose_measures(self) -> None:
@@ -90,8 +106,9 @@ class Fitter(Attributes):
         target, given = self.source.target, self._given_loss
         # A loss that was given may want other outputs than the block of the target does.
         check = given is None or self.source.data is None
-        why = "given" if given is not None else f"usual for {type(target).__name__}"
-        loss = target.loss() if given is None else given
+        made, why = losses.chosen(given, self._class_weights, target, self.source.data)
+        loss = target.loss() if made is None else made
+        why = why or f"usual for {type(target).__name__}"
         metrics, metrics_why = chosen(self._given_metrics, target, loss)
         self.task.measure(loss, metrics, check)
         self.choices["loss"] = f"{name_of(loss)} ({why})"
@@ -114,9 +131,12 @@ class Fitter(Attributes):
         return self.task.loss
 
     @loss.setter
-    def loss(self, loss: Loss) -> None:
-        if not callable(loss):
-            raise UsageError(f"learner.loss = {loss!r:.60}: give a function of (output, target)")
+    def loss(self, loss: Loss | str) -> None:
+        if not callable(loss) and not isinstance(loss, str):
+            raise UsageError(
+                f"learner.loss = {loss!r:.60}: give a function of (output, target), or a name"
+            )
+        losses.chosen(loss, self._class_weights, self.source.target, self.source.data)
         self._given_loss = loss
         self._choose_measures()
 
@@ -146,6 +166,11 @@ class Fitter(Attributes):
                 "learner.data = ...: a Data takes the place of a Data; with loaders make a new "
                 "learner on learner.model"
             )
+        if source.kinds != self.source.kinds:
+            raise UsageError(
+                f"learner.data = ...: an item is {', '.join(source.kinds)}, but the model was made "
+                f"for {', '.join(self.source.kinds)}"
+            )
         for new, old in zip(source.recipe.blocks, self.source.recipe.blocks, strict=False):
             if (given := new.state() | {"size": None}) != (had := old.state() | {"size": None}):
                 wrong = next(name for name in given if given[name] != had.get(name))
@@ -156,13 +181,54 @@ class Fitter(Attributes):
         self.source = source
         self.task.learn_from(source)
         self._choose_measures()
-        self.choices |= self._about_batches()
+        self.choices |= self._about_batches() | self._about_data()
+
+    def _about_data(self) -> dict[str, str]:
+        """What is said of other data that were set."""
+        return {}
 
     @property
     def device(self) -> torch.device:
         """Where the model is: after the first fit, on the device of the trainer."""
         first = next(self.model.parameters(), None)
         return torch.device("cpu") if first is None else first.device
+
+    # --- weights -------------------------------------------------------------------------------
+
+    def load_weights(self, path: str | Path) -> Taken:
+        """Go on from weights of an earlier training: the body has to fit, the head may be new.
+
+        The head is the last group of parameters, or the last layer where there is one group. Of
+        weights that know other classes (an export says which) the last layer is new. Nothing that
+        the file holds is executed, and the optimizer begins anew.
+
+        Args:
+            path: a directory of `export`; a file of `save`, of `torch.save(model.state_dict())` or
+                safetensors; a checkpoint, or the directory of a run that kept some.
+
+        Returns:
+            What was taken and what is new, to be printed.
+
+        Raises:
+            UsageError: they are of another architecture, or no weights; the model is as it was.
+        """
+        taken = self._taken_from(own_weights.read(path))
+        self._begin_from(taken)
+        return taken
+
+    def _taken_from(self, found: own_weights.Found) -> Taken:
+        return own_weights.take(
+            self.model,
+            found,
+            own_weights.body_of(self.model, self.groups.groups),
+            own_weights.last_layer(self.model),
+            labels_of(self.source.target),
+        )
+
+    def _begin_from(self, taken: Taken) -> None:
+        """The model knows something now."""
+        self.pretrained = True
+        self.choices["weights"] = str(taken)
 
     # --- training ------------------------------------------------------------------------------
 
@@ -304,6 +370,7 @@ class Fitter(Attributes):
         usual: list[str | object] = ["progress"] if defaults.installed("progress") else []
         if resume is not None:
             usual.append("checkpoint")
+        self._say_if_few_steps(epochs)
         plan = plan or Plan(self._header(said))
         trainer = Trainer(
             epochs=epochs,
@@ -321,8 +388,10 @@ class Fitter(Attributes):
         """The header of a run, in few lines; `summary` has all that was chosen."""
         optimizer = name_of(self.optimizer_factory) if self.optimizer_factory else defaults.NAME
         metrics = ", ".join(self.metrics) or "none"
+        by_rule = getattr(self.data, "batch_size_by_rule", False)
         return {
             "loss": f"{self.choices['loss']}; metrics: {metrics}",
+            **({"batch size": self.choices["batch size"]} if by_rule else {}),
             "schedule": f"{optimizer}, {schedule}",
         }
 
@@ -363,4 +432,22 @@ class Fitter(Attributes):
         size = getattr(self.source.train, "batch_size", None)
         if self.data is not None:
             size = getattr(self.data, "batch_size", size)
-        return {} if size is None else {"batch size": f"{size} (from the data)"}
+        if size is None:
+            return {}
+        if not getattr(self.data, "batch_size_by_rule", False):
+            return {"batch size": f"{size} (from the data)"}
+        count = len(self.data.train_items)
+        why = f"for {count:,} items: {len(self.source.train):,} steps an epoch"
+        return {"batch size": f"{size} ({why})"}
+
+    def _say_if_few_steps(self, epochs: int) -> None:
+        """Say it if the training is too short for so large a network."""
+        parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        each = len(self.source.train) if hasattr(self.source.train, "__len__") else _FEW_STEPS
+        if self.pretrained or parameters < _MANY_PARAMETERS or epochs * each >= _FEW_STEPS:
+            return
+        logger.warning(
+            "%d steps are few for %.3g million parameters from scratch: more epochs, smaller "
+            "batches or a smaller network learn more, or weights to begin with (weights=)",
+            epochs * each, parameters / 1e6,
+        )  # fmt: skip

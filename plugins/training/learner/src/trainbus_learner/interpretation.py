@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from trainbus import UsageError
 from trainbus_learner import show
@@ -92,8 +95,8 @@ class Interpretation:
     def finish(self) -> Interpretation:
         """Put the batches together; used by `Learner.interpret`."""
         self.losses = torch.cat(self._losses)
-        self.targets = torch.cat(self._targets)
-        self.predictions = torch.cat(self._predictions)
+        self.targets = _joined(self._targets)
+        self.predictions = _joined(self._predictions)
         self.probabilities = torch.cat(self._probabilities)
         return self
 
@@ -117,10 +120,17 @@ class Interpretation:
     def confusion_matrix(self) -> Tensor:
         """Counts C x C int64: a row for each true class, a column for each predicted one.
 
+        Of several labels a matrix for each of them, C x 2 x 2: not there or there, predicted not
+        there or there.
+
         Raises:
-            UsageError: the target is not one of several classes.
+            UsageError: the target is neither one of several classes, nor several labels.
         """
-        self._need("confusion_matrix", ("category", "mask"))
+        self._need("confusion_matrix", ("category", "categories", "mask"))
+        if self._source.target.kind == "categories":
+            true, given = self.targets > 0.5, self.predictions > 0.5
+            cells = torch.stack([~true & ~given, ~true & given, true & ~given, true & given])
+            return cells.sum(dim=1).T.reshape(-1, 2, 2)
         classes = len(self.vocab)
         true, given = self.targets.flatten().long(), self.predictions.flatten().long()
         there = (true >= 0) & (true < classes)  # others are codes that do not count
@@ -131,6 +141,7 @@ class Interpretation:
 
     def most_confused(self, at_least: int = 1) -> list[tuple[Any, Any, int]]:
         """(true, predicted, how often), the most frequent first."""
+        self._need("most_confused", ("category", "mask"))
         matrix = self.confusion_matrix().fill_diagonal_(0)
         words = self.vocab
         pairs = (matrix >= at_least).nonzero().tolist()
@@ -140,9 +151,14 @@ class Interpretation:
     def per_class(self) -> dict[Any, dict[str, float]]:
         """For each class `precision`, `recall`, `f1`, `count`; NaN where nothing is to divide.
 
-        Of masks the intersection over union, too: `iou`. What is ignored is in none of them.
+        Of masks the intersection over union, too: `iou`. What is ignored is in none of them. Of
+        boxes `ap`, `ap_50`, and `precision` and `recall` of those that are shown.
         """
-        self._need("per_class", ("category", "categories", "mask"))
+        self._need("per_class", ("category", "categories", "mask", "boxes"))
+        if self._source.target.kind == "boxes":
+            rows: dict[Any, dict[str, float]]
+            rows = self._source.target.per_class(self.predictions, self.targets)
+            return rows
         if self._source.target.kind == "categories":
             true, given = self.targets > 0.5, self.predictions > 0.5
             right = (true & given).sum(0)
@@ -181,22 +197,62 @@ class Interpretation:
             found.append(Worst(index, name, loss, block.decode(target), block.decode(given), sure))
         return found
 
+    def worst_inputs(self, count: int = 9) -> list[tuple[Tensor, ...]]:
+        """What the model saw of them, in the same order, on the CPU."""
+        return [kept[2] for kept in self._worst[:count]]
+
     # --- drawing -------------------------------------------------------------------------------
 
     def plot_confusion_matrix(self, normalize: bool = False, axes: Any = None) -> Figure:
-        """The confusion matrix as a picture; `normalize` gives each row the sum 1."""
+        """The confusion matrix as a picture; `normalize` gives each row the sum 1.
+
+        Of several labels a small matrix for each, on a figure of their own.
+        """
+        if self._source.target.kind == "categories":
+            return show.confusion_of_labels(self.confusion_matrix(), self.vocab)
         return show.confusion(self.confusion_matrix(), self.vocab, normalize, axes)
 
     def plot_worst(self, count: int = 9) -> Figure:
-        """The worst items as pictures, with target, prediction and loss."""
+        """The worst items as pictures, with target, prediction, its probability and the loss."""
         items = zip(self._worst, self.worst(count), strict=False)
         return show.grid(
-            self._source,
-            [
-                (kept[2], kept[3], kept[4], f"loss {each.loss:.2f}\n{_end(each.name)}")
-                for kept, each in items
-            ],
+            self._source, [(kept[2], kept[3], kept[4], _note(each)) for kept, each in items]
         )
+
+    # --- cleaning ------------------------------------------------------------------------------
+
+    def to_clean(self, path: str | Path | None = None, count: int = 100) -> list[dict[str, Any]]:
+        """A table of the worst items, to be looked through: which files to drop or to relabel.
+
+        Fill the column `action` with "drop" or "relabel", and `label` with the new one; data take
+        it as `clean=`: `image_folder("photos", clean="clean.csv")`. To look through what was
+        trained on: `interpret("train", worst=100)`.
+
+        Args:
+            path: a CSV file to write it to, for a spreadsheet.
+            count: rows at most, as many as `interpret(worst=...)` kept.
+
+        Returns:
+            Rows with `file`, `action`, `label`, `target`, `predicted`, `probability` and `loss`.
+        """
+        rows = [
+            {
+                "file": each.name,
+                "action": "",
+                "label": "",
+                "target": _cell(each.target),
+                "predicted": _cell(each.predicted),
+                "probability": None if each.probability is None else round(each.probability, 4),
+                "loss": round(each.loss, 4),
+            }
+            for each in self.worst(count)
+        ]
+        if path is not None:
+            with Path(path).open("w", encoding="utf-8", newline="") as file:
+                table = csv.DictWriter(file, list(rows[0]) if rows else ["file", "action", "label"])
+                table.writeheader()
+                table.writerows(rows)
+        return rows
 
     def _need(self, verb: str, kinds: tuple[str, ...]) -> None:
         kind = self._source.target.kind
@@ -218,6 +274,29 @@ def interpret(learner: Fitter, loader: Part, worst: int) -> Interpretation:
         losses = each_loss(learner.loss, output, target)
         gathered.add(inputs, target, learner.source.target.activation(output), losses)
     return gathered.finish()
+
+
+def _joined(batches: list[Tensor]) -> Tensor:
+    """Batches one after the other; NaN fills where items have not equally many things."""
+    if len({each.shape[1:] for each in batches}) > 1:
+        most = max(each.shape[1] for each in batches)
+        batches = [
+            functional.pad(each, (0, 0, 0, most - each.shape[1]), value=torch.nan)
+            for each in batches
+        ]
+    return torch.cat(batches)
+
+
+def _note(item: Worst) -> str:
+    sure = "" if item.probability is None else f"{item.probability:.0%}, "
+    return f"{sure}loss {item.loss:.2f}\n{_end(item.name)}"
+
+
+def _cell(value: Any) -> Any:
+    """A label as a table has it; of a mask, points or boxes nothing."""
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return ", ".join(value)
+    return value if isinstance(value, (str, int, float)) else ""
 
 
 def _end(name: str, most: int = 22) -> str:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from trainbus import save_weights
 from trainbus_data.words import names_checked
 from trainbus_learner import (
     defaults,
@@ -39,7 +40,10 @@ class Learner(Fitter):
         data: a `Data` of trainbus_data; or (training loader, validation loader), with `loss`.
         model: called with the inputs of a batch. Inputs in uint8 come as floats in [0, 1], unless
             a module in it does that itself.
-        loss: a function of (output, target); by default the block of the target has one.
+        loss: a function of (output, target), or for classes a name, "focal" or "cross_entropy"; by
+            default the block of the target has one.
+        class_weights: what an error counts, by the class of the target: {label: weight}, or
+            "balanced" for the inverse of how often classes occur in training.
         metrics: names, or functions by name; by default the block of the target has some.
         optimizer: makes an optimizer of groups of parameters:
             `functools.partial(torch.optim.SGD, momentum=0.9)`. AdamW by default.
@@ -47,6 +51,7 @@ class Learner(Fitter):
             is spread over the groups, or a list with one for each.
         groups: gives lists of parameters or modules for the model, the body first, the head last.
         pretrained: whether the body knows something that `fine_tune` is to keep.
+        weights: of an earlier training, to begin with: see `load_weights`.
         model_description: how an export says which model it is: {"builder": "module:function",
             "options": {...}}; the builder is one that an installed distribution offers in the
             entry point group `trainbus.models`.
@@ -101,7 +106,7 @@ class Learner(Fitter):
         """The loss and the metrics on the validation data: {"loss": ...}. Nothing is recorded.
 
         Args:
-            loader: another one, of (input, target) batches; or "test" for that part of the data.
+            loader: another one, of (input, target) batches; or "test" or "train" for that part.
         """
         return evaluation.validate(self, loader)
 
@@ -158,7 +163,7 @@ class Learner(Fitter):
         """What the model gets wrong in the validation data.
 
         Args:
-            loader: another one, of (input, target) batches; or "test" for that part of the data.
+            loader: another one, of (input, target) batches; or "test" or "train" for that part.
             worst: how many items with the greatest losses are kept with their inputs.
         """
         return interpretation.interpret(self, loader, worst)
@@ -185,6 +190,23 @@ class Learner(Fitter):
         return f"{type(self).__name__}({self.task.run_name}, {count}, {wanted}{parts})"
 
     # --- to keep -------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Write the weights of the model to one file, which `load_weights` and `weights=` take.
+
+        What predicts without the data is written by `export`; what goes on where a run was, by
+        `fit(..., resume=)`.
+
+        Args:
+            path: `*.safetensors` for that format, any other name for one of torch. What is there
+                is replaced, whole or not at all.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        path = Path(path)
+        save_weights(self.model, path)
+        return path
 
     def export(
         self,

@@ -24,7 +24,7 @@ class Source:
         UsageError: it is neither, or a pair without a loss.
     """
 
-    def __init__(self, data: Any, loss: Loss | None) -> None:
+    def __init__(self, data: Any, loss: Loss | str | None) -> None:
         #: The `Data`, or None.
         self.data = data if hasattr(data, "recipe") else None
         if self.data is not None:
@@ -36,6 +36,8 @@ class Source:
             self.kinds: tuple[str, ...] = tuple(recipe.kinds)
             self.input_blocks: list[Any] = list(recipe.blocks[: recipe.inputs])
             self.target: Any = recipe.target
+            #: Makes one target of several that belong together.
+            self._pack: Callable[[Sequence[Any]], Any] | None = getattr(self.target, "pack", None)
             self.batch_transforms: Sequence[Any] = tuple(getattr(data, "batch_transforms", ()))
             return
         pair = data if isinstance(data, (tuple, list)) and _are_loaders(data) else (data, None)
@@ -58,6 +60,7 @@ class Source:
         self.input_blocks = [PlainInput()]
         self.target = PlainTarget.of_loss(loss)
         self.batch_transforms = ()
+        self._pack = None
 
     @property
     def input_kinds(self) -> tuple[str, ...]:
@@ -80,6 +83,8 @@ class Source:
                 "(input, target), or (input, input, ..., target)"
             )
         targets = batch[count:]
+        if self._pack is not None:
+            return tuple(batch[:count]), self._pack(targets)
         return tuple(batch[:count]), targets[0] if len(targets) == 1 else tuple(targets)
 
     def encode(self, item: Any) -> tuple[torch.Tensor, ...]:

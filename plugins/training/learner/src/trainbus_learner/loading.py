@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from trainbus import CheckpointError, load_weights
 from trainbus.storage.files import present
 from trainbus_learner import archives, description
+from trainbus_learner.description import FILES
 from trainbus_learner.errors import ExportError
-from trainbus_learner.export import FILES
 from trainbus_learner.plain import PlainTarget
 from trainbus_learner.predictor import Predictor
 from trainbus_learner.task import BytesToFloats

@@ -56,8 +56,10 @@ class PlainTarget:
         return f"PlainTarget({self.kind!r})"
 
     @classmethod
-    def of_loss(cls, loss: Callable[..., Any]) -> PlainTarget:
+    def of_loss(cls, loss: Callable[..., Any] | str) -> PlainTarget:
         """The target that a loss is for: cross-entropy, binary cross-entropy, or any other."""
+        if isinstance(loss, str):  # those that have a name are for one class of several
+            return cls("category")
         while isinstance(loss, partial):
             loss = loss.func
         if loss is functional.cross_entropy or isinstance(loss, nn.CrossEntropyLoss):

@@ -27,6 +27,9 @@ class LearnerPlugin:
         @click.option("--top", type=click.IntRange(1), help="How many labels for each item.")
         @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
         @click.option("--device", default="cpu", show_default=True, help="As torch names it.")
+        @click.option(
+            "--out", default="predictions", show_default=True, help="The folder for masks, as PNG."
+        )
         def predict(
             exported: str,
             items: tuple[str, ...],
@@ -34,13 +37,14 @@ class LearnerPlugin:
             top: int | None,
             batch_size: int,
             device: str,
+            out: str,
         ) -> None:
             """Predict with an exported model: a line for each ITEM, with label and probability.
 
-            EXPORTED is what `learner.export` wrote. An ITEM is a file, or what else the model's
-            input is read from.
+            EXPORTED is what `learner.export` wrote. An ITEM is a file, a folder of files, or what
+            else the model's input is read from. A mask is written to a PNG, whose path is printed.
             """
             from trainbus_learner.command import lines
 
-            for line in lines(exported, items, as_json, top, batch_size, device):
+            for line in lines(exported, items, as_json, top, batch_size, device, out):
                 click.echo(line)

@@ -92,7 +92,32 @@ class Predictor:
     @property
     def vocab(self) -> Sequence[Any]:
         """The labels in the order of the outputs, or none."""
-        return tuple(getattr(self.target, "vocab", None) or ())
+        words = getattr(self.target, "vocab", None) if self.target.kind != "boxes" else ()
+        return tuple(words or ())
+
+    @property
+    def recipe(self) -> Any:
+        """How items are read; None with plain loaders."""
+        return self._recipe
+
+    def write(self, prediction: Prediction, path: str | Path) -> Path:
+        """Write a prediction to a file: a mask as PNG, in the size of the photo.
+
+        Args:
+            prediction: of this predictor.
+            path: where; its ending is replaced by that of the format.
+
+        Raises:
+            UsageError: it is no picture, but a line of text.
+        """
+        written = getattr(self.target, "write", lambda label, path: None)
+        place: Path | None = written(prediction.label, Path(path))
+        if place is None:
+            raise UsageError(
+                f"write: a prediction of the kind {self.target.kind!r} is a line of text, and no "
+                "file: print it"
+            )
+        return place
 
     def predict(self, item: Any) -> Prediction:
         """Predict one item: a file, an image, or what else the data were made of.

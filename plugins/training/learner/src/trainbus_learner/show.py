@@ -71,14 +71,16 @@ def _spread(source: Source, count: int) -> Any:
 def grid(source: Source, items: Sequence[Item]) -> Figure:
     """Items side by side, each with its target, and below it what was predicted.
 
-    A prediction is green where it is the target, and red where it is not; of masks and points,
-    which are drawn onto the image, the target stands left and the prediction right.
+    A prediction is green where it is the target, and red where it is not. Points and boxes are
+    drawn onto the image, the target green and the prediction red; of masks the target stands left
+    and the prediction right. What their colours mean is below all.
     """
     from matplotlib.figure import Figure
 
     block = source.target
-    drawn = getattr(block, "in_picture", False)
-    twice = drawn and any(given is not None for _, _, given, _ in items)
+    predicted = any(given is not None for _, _, given, _ in items)
+    drawn, overlays = (getattr(block, name, False) for name in ("in_picture", "overlays"))
+    twice = drawn and predicted and not overlays
     columns = max(1, min(len(items), math.ceil(math.sqrt(len(items)))))
     rows = math.ceil(len(items) / columns)
     wide = columns * (2 if twice else 1)
@@ -86,23 +88,55 @@ def grid(source: Source, items: Sequence[Item]) -> Figure:
     places = figure.subplots(rows, wide, squeeze=False).flatten().tolist()
     for axes in places:
         axes.set_axis_off()
-    for number, (inputs, target, given, note) in enumerate(items):
-        axes = places[number * 2 if twice else number]
-        _draw_inputs(source, axes, inputs)
-        _draw_target(block, axes, target)
-        if given is not None and twice:
-            right = places[number * 2 + 1]
-            _draw_inputs(source, right, inputs)
-            block.draw(right, given)
-            right.set_title("predicted", fontsize=9)
-            axes.set_title("target", fontsize=9)
-        elif given is not None:
-            block.draw(axes, given, color=_color(block, target, given))
-        if note:
-            axes.set_title(f"{axes.get_title()}\n{note}" if axes.get_title() else note, fontsize=8)
-    if not twice and any(given is not None for _, _, given, _ in items):
-        figure.supxlabel("target above, prediction below", fontsize=8)
+    for number, item in enumerate(items):
+        if twice:
+            _side_by_side(source, places[2 * number], places[2 * number + 1], item)
+        else:
+            _in_one(source, places[number], item, overlays)
+    if drawn and hasattr(block, "legend"):
+        _legend(figure, block.legend([each for item in items for each in item[1:3]]))
+    if predicted and not twice:
+        said = "target green, prediction red" if overlays else "target above, prediction below"
+        figure.supxlabel(said, fontsize=8)
     return figure
+
+
+def _side_by_side(source: Source, left: Any, right: Any, item: Item) -> None:
+    inputs, target, given, note = item
+    for axes, value, title in ((left, target, "target"), (right, given, "predicted")):
+        _draw_inputs(source, axes, inputs)
+        source.target.draw(axes, value)
+        axes.set_title(title, fontsize=9)
+    _add_note(left, note)
+
+
+def _in_one(source: Source, axes: Any, item: Item, overlays: bool) -> None:
+    inputs, target, given, note = item
+    block = source.target
+    _draw_inputs(source, axes, inputs)
+    if overlays and given is not None:
+        block.draw_both(axes, target, given)
+    else:
+        _draw_target(block, axes, target)
+        if given is not None:
+            block.draw(axes, given, color=_color(block, target, given))
+    _add_note(axes, note)
+
+
+def _add_note(axes: Any, note: str) -> None:
+    if note:
+        axes.set_title(f"{axes.get_title()}\n{note}" if axes.get_title() else note, fontsize=8)
+
+
+def _legend(figure: Figure, entries: Sequence[tuple[str, Any]]) -> None:
+    """What colours mean, below the pictures."""
+    from matplotlib.patches import Patch
+
+    if entries:
+        handles = [Patch(color=color, label=text) for text, color in entries]
+        width = float(figure.get_size_inches()[0])
+        columns = max(1, min(len(handles), int(width / 1.1)))
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8)
 
 
 def _draw_inputs(source: Source, axes: Any, inputs: Sequence[Tensor]) -> None:
@@ -119,7 +153,7 @@ def _draw_target(block: Any, axes: Any, target: Any) -> None:
         pairs = zip(indices, values.tolist(), strict=True)
         axes.set_title("\n".join(f"{block.decode(i)} {v:.0%}" for i, v in pairs if v), fontsize=9)
     else:
-        block.draw(axes, target, color="black")
+        block.draw(axes, target, color=None if getattr(block, "in_picture", False) else "black")
 
 
 def _color(block: Any, target: Any, given: Any) -> str:
@@ -156,6 +190,26 @@ def confusion(matrix: Tensor, words: Sequence[Any], normalize: bool, axes: Any) 
                     axes.text(j, i, text, ha="center", va="center", color=color, fontsize=8)
     made: Figure = figure
     return made
+
+
+def confusion_of_labels(matrices: Tensor, words: Sequence[Any]) -> Figure:
+    """A matrix of two by two for each of several labels: there or not, predicted or not."""
+    from matplotlib.figure import Figure
+
+    columns = max(1, min(len(words), math.ceil(math.sqrt(len(words)))))
+    rows = math.ceil(len(words) / columns)
+    figure = Figure(figsize=(1.9 * columns + 0.6, 2.1 * rows + 0.4), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+    for axes, matrix, word in zip(places, matrices, words, strict=False):
+        confusion(matrix, ("no", "yes"), False, axes)
+        axes.set_title(str(word), fontsize=9)
+        axes.set_xlabel("")
+        axes.set_ylabel("")
+    for axes in places[len(words) :]:
+        axes.set_axis_off()
+    figure.supxlabel("predicted", fontsize=9)
+    figure.supylabel("true", fontsize=9)
+    return figure
 
 
 def _row(target: Any, index: int) -> Any:

@@ -74,7 +74,7 @@ class LearnerTask(Supervised):
 
     def learn_from(self, source: Source) -> None:
         """Take other data, whose batches are as those were."""
-        self._source = source
+        self.source = source
         #: What the batches are; None with plain loaders.
         self.recipe = source.recipe
         self._sizes: dict[str, tuple[int, ...]] = {}
@@ -83,6 +83,11 @@ class LearnerTask(Supervised):
         self._fitted: Callable[[Any, tuple[Any, ...]], Any] | None = (
             block.fitted if getattr(block, "in_picture", False) else None
         )
+
+    def in_models_type(self, value: Any) -> Any:
+        """An input as `forward` hands it to the model: see `as_model_takes`."""
+        like = self._like[0]
+        return as_model_takes(value, torch.float32 if like is None else like.dtype, self._scale)
 
     def forward(self, *inputs: Any) -> Any:
         """The model's output."""
@@ -110,7 +115,7 @@ class LearnerTask(Supervised):
 
     def training_step(self, batch: Any, run: Run) -> Tensor:
         """The loss, logged as `loss`."""
-        inputs, target = self._source.split(batch)
+        inputs, target = self.source.split(batch)
         if "train" not in self._sizes:
             self._see("train", batch)
         if self._fitted is not None:
@@ -121,7 +126,7 @@ class LearnerTask(Supervised):
 
     def validation_step(self, batch: Any, run: Run) -> Any:
         """The model's output; the loss and the metrics are logged."""
-        inputs, target = self._source.split(batch)
+        inputs, target = self.source.split(batch)
         if "valid" not in self._sizes:
             self._see("valid", batch)
         if self._fitted is not None:
@@ -157,7 +162,7 @@ class LearnerTask(Supervised):
         """The model's output for the inputs of a batch, with or without a target in it."""
         if not isinstance(batch, (tuple, list)):
             return self(batch)
-        count = self._source.inputs or max(1, len(batch) - 1)
+        count = self.source.inputs or max(1, len(batch) - 1)
         return self(*batch[:count])
 
     def _loss(self, output: Any, target: Any) -> Tensor:
@@ -179,7 +184,7 @@ class LearnerTask(Supervised):
         Raises:
             UsageError: there are too many or too few.
         """
-        block, model = self._source.target, type(self.model).__name__
+        block, model = self.source.target, type(self.model).__name__
         if not isinstance(output, Tensor):
             return
         if hasattr(block, "check_output"):
