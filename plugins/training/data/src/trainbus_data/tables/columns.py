@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -59,6 +59,24 @@ class Wording:
         return "; ".join(parts) + (f" ({self.guessed})" if self.guessed else "")
 
 
+class Reading(NamedTuple):
+    """How a column was read, so that others are read in the same way."""
+
+    kind: Kind
+    wording: Wording = Wording()
+
+    def state(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"kind": self.kind, **asdict(self.wording), "missing": list(self.wording.missing)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Reading:
+        """The reading that `state` described."""
+        given = dict(state)
+        kind = given.pop("kind")
+        return cls(kind, Wording(**{**given, "missing": tuple(given.get("missing", ()))}))
+
+
 @dataclass(frozen=True, eq=False)
 class Column:
     """The values of a column, of one kind.
@@ -72,6 +90,7 @@ class Column:
         wording: how texts said what the values are.
         zone: of dates: whether they have a zone.
         problem: why they cannot be used, for whoever wants to use them.
+        strange: texts that do not say what they were to say, by row; they are missing.
     """
 
     kind: Kind
@@ -80,6 +99,12 @@ class Column:
     wording: Wording = field(default_factory=Wording)
     zone: bool = False
     problem: str = ""
+    strange: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def reading(self) -> Reading:
+        """How it was read."""
+        return Reading(self.kind, self.wording)
 
     def __len__(self) -> int:
         return len(self.values)

@@ -10,7 +10,7 @@ import codecs
 import csv
 import gzip
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,22 +18,22 @@ from typing import Any, TextIO
 import numpy as np
 
 from trainbus_data.errors import DataError
-from trainbus_data.tables.columns import Column, Table
+from trainbus_data.tables.columns import Column, Reading, Table
 from trainbus_data.tables.fast_delimited import fast_codes, is_packed
 from trainbus_data.tables.values import Coder
-from trainbus_data.tables.wording import read_as, understood, wording_of
+from trainbus_data.tables.wording import understood, wording_of
 
 _SIGNS = (",", ";", "\t", "|")
 _LINES = 2_000
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
-def read_delimited(path: Path, as_kinds: dict[str, Column] | None = None) -> Table:
+def read_delimited(path: Path, like: Mapping[str, Reading] | None = None) -> Table:
     """The table of a text file with a delimiter, also packed by gzip.
 
     Args:
         path: the file.
-        as_kinds: columns that were read before, whose kinds and wordings hold here, too.
+        like: how columns are read, by name; the others as they look.
 
     Raises:
         DataError: a line has another number of cells, there are two heads, or a name twice.
@@ -47,10 +47,7 @@ def read_delimited(path: Path, as_kinds: dict[str, Column] | None = None) -> Tab
             coded = _codes(file, sign, len(head), first, path)
     columns: dict[str, Column] = {}
     for name, (codes, words) in zip(head, coded, strict=True):
-        known = (as_kinds or {}).get(name)
-        columns[name] = understood(codes, words) if known is None else read_as(
-            codes, words, known, known.kind
-        )  # fmt: skip
+        columns[name] = understood(codes, words, (like or {}).get(name))
     _refuse_second_head(columns, [words for _, words in coded], path)
     return Table(columns, path.name, notes)
 

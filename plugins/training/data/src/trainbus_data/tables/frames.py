@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from trainbus_data.errors import DataError
-from trainbus_data.tables.columns import Column
+from trainbus_data.tables.columns import Column, Reading
 from trainbus_data.tables.fast_delimited import coded
 from trainbus_data.tables.values import column_of, dates, numbers, texts
 from trainbus_data.tables.wording import understood
@@ -16,8 +17,10 @@ from trainbus_data.tables.wording import understood
 _NESTED = ("List", "Array", "Struct", "Binary")
 
 
-def columns_of(frame: Any, name: str = "the table") -> dict[str, Column]:
-    """The columns of a frame by name.
+def columns_of(
+    frame: Any, name: str = "the table", like: Mapping[str, Reading] | None = None
+) -> dict[str, Column]:
+    """The columns of a frame by name; texts are read as `like` says.
 
     Raises:
         DataError: narwhals is not there, or the frame is none that is known, or it has nested
@@ -49,7 +52,11 @@ def columns_of(frame: Any, name: str = "the table") -> dict[str, Column]:
             f"{name} has nested columns: {', '.join(nested[:6])}; a cell is one value: take them "
             "apart, or leave them out"
         )
-    return {str(column): _column(wide[column], str(column)) for column in wide.columns}
+    known = like or {}
+    return {
+        str(column): _column(wide[column], str(column), known.get(str(column)))
+        for column in wide.columns
+    }
 
 
 def _plain_names(frame: Any, name: str) -> Any:
@@ -72,7 +79,7 @@ def _plain_names(frame: Any, name: str) -> Any:
     return frame
 
 
-def _column(series: Any, name: str) -> Column:
+def _column(series: Any, name: str, like: Reading | None) -> Column:
     import narwhals as nw
 
     kind = series.dtype
@@ -89,10 +96,10 @@ def _column(series: Any, name: str) -> Column:
     if kind == nw.Duration:
         return Column("number", _floats(series.dt.total_microseconds()) / 1e6)
     if kind in (nw.String, nw.Categorical, nw.Enum):
-        return _texts(series)
+        return _texts(series, like)
     if str(kind) == "Unknown" and series.null_count() == len(series):
         return Column("number", np.full(len(series), np.nan))
-    return column_of(series.to_list(), name)
+    return column_of(series.to_list(), name, like)
 
 
 def _floats(series: Any) -> np.ndarray[Any, Any]:
@@ -121,26 +128,26 @@ def _dates(series: Any, zone: bool) -> Column:
     return dates(np.asarray(series.to_numpy()), zone)
 
 
-def _texts(series: Any) -> Column:
+def _texts(series: Any, like: Reading | None) -> Column:
     """Codes and words by the way that is fast in the library of the frame."""
     import narwhals as nw
 
     native = series.to_native()
     if series.implementation.is_pyarrow():
-        return _arrow_texts(native)
+        return _arrow_texts(native, like)
     if series.implementation.is_pandas():
         if series.dtype != nw.String:
             native = native.astype(object)
         codes, words = native.factorize()
-        return understood(np.asarray(codes, dtype=np.int64), [str(word) for word in words])
+        return understood(np.asarray(codes, dtype=np.int64), [str(word) for word in words], like)
     if series.implementation.is_polars():
         import polars
 
-        return understood(*coded(native.cast(polars.String)))
-    return column_of(series.to_list(), series.name)
+        return understood(*coded(native.cast(polars.String)), like)
+    return column_of(series.to_list(), series.name, like)
 
 
-def _arrow_texts(native: Any) -> Column:
+def _arrow_texts(native: Any, like: Reading | None) -> Column:
     import pyarrow
 
     if pyarrow.types.is_dictionary(native.type):
@@ -150,6 +157,6 @@ def _arrow_texts(native: Any) -> Column:
     if isinstance(whole, pyarrow.ChunkedArray):  # none or several chunks are left
         whole = whole.unify_dictionaries().chunk(0) if whole.num_chunks else None
     if whole is None:
-        return texts([])
+        return texts([], like)
     codes = whole.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return understood(codes, [str(word) for word in whole.dictionary.to_pylist()])
+    return understood(codes, [str(word) for word in whole.dictionary.to_pylist()], like)

@@ -11,7 +11,7 @@ import numpy as np
 
 from trainbus.errors import nearest
 from trainbus_data.errors import DataError
-from trainbus_data.tables.columns import Column, Table
+from trainbus_data.tables.columns import Column, Reading, Table
 from trainbus_data.tables.delimited import read_delimited
 from trainbus_data.tables.frames import columns_of
 from trainbus_data.tables.values import column_of
@@ -22,14 +22,14 @@ _ENDINGS = (".csv", ".tsv", ".tab", ".txt", ".data", ".test", ".dat")
 _READERS = ("polars", "pyarrow", "pandas")
 
 
-def read_table(source: Any, *, like: Mapping[str, Column] | None = None) -> Table:
+def read_table(source: Any, *, like: Mapping[str, Reading] | None = None) -> Table:
     """The table that a source holds; the same from each, to the bit.
 
     Args:
         source: the path of a CSV file (also packed by gzip) or of a Parquet file; a frame of
             pandas, polars, Arrow or what else narwhals knows; a dict of columns, or of one row; a
             list of dicts; a `Table`.
-        like: columns of a table read before: texts are read as they were there.
+        like: how texts are read, by column, as in a table read before; the others as they look.
 
     Raises:
         DataError: it is none of these, or cannot be read; with the line, row or column.
@@ -37,18 +37,18 @@ def read_table(source: Any, *, like: Mapping[str, Column] | None = None) -> Tabl
     if isinstance(source, Table):
         return source
     if isinstance(source, (str, Path)):
-        table = _read_file(Path(source), dict(like or {}))
+        table = _read_file(Path(source), like or {})
         for note in table.notes:
             logger.warning("%s", note)
         return _without_index(table)
     if isinstance(source, Mapping):
-        return _of_mapping(source)
+        return _of_mapping(source, like or {})
     if isinstance(source, Sequence):
-        return _of_rows(source)
-    return _without_index(Table(columns_of(source)))
+        return _of_rows(source, like or {})
+    return _without_index(Table(columns_of(source, like=like)))
 
 
-def _read_file(path: Path, like: dict[str, Column]) -> Table:
+def _read_file(path: Path, like: Mapping[str, Reading]) -> Table:
     if not path.is_file():
         inside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
         what = "is a folder, not a table" if path.is_dir() else "there is no table"
@@ -56,7 +56,7 @@ def _read_file(path: Path, like: dict[str, Column]) -> Table:
             f"{path} {what}" if path.is_dir() else f"{what} {path}{nearest(path.name, inside)}"
         )
     if _starts_with(path, b"PAR1"):
-        return Table(columns_of(_parquet(path), path.name), path.name)
+        return Table(columns_of(_parquet(path), path.name, like), path.name)
     name = path.name.lower().removesuffix(".gz")
     if not name.endswith(_ENDINGS):
         raise DataError(
@@ -93,12 +93,12 @@ def _parquet(path: Path) -> Any:
     raise DataError(f"{path}: polars, pyarrow or pandas reads Parquet, and none is installed")
 
 
-def _of_mapping(source: Mapping[Any, Any]) -> Table:
+def _of_mapping(source: Mapping[Any, Any], like: Mapping[str, Reading]) -> Table:
     """Of columns, or of one row where all values are single ones."""
     values = list(source.values())
     names = [str(name) for name in source]
     if values and not any(map(_is_column, values)):
-        return Table({n: column_of([v], n) for n, v in zip(names, values, strict=True)})
+        return Table({n: column_of([v], n, like.get(n)) for n, v in zip(names, values, strict=True)})
     for name, value in zip(names, values, strict=True):
         if not _is_column(value):
             raise DataError(
@@ -110,9 +110,9 @@ def _of_mapping(source: Mapping[Any, Any]) -> Table:
         if isinstance(value, Column):
             columns[name] = value
         elif hasattr(value, "to_list") and hasattr(value, "dtype"):  # a series of pandas or polars
-            columns[name] = _of_series(value, name)
+            columns[name] = _of_series(value, name, like)
         else:
-            columns[name] = column_of(value, name)
+            columns[name] = column_of(value, name, like.get(name))
     return Table(columns)
 
 
@@ -122,19 +122,23 @@ def _is_column(value: Any) -> bool:
     return getattr(value, "ndim", 1) > 0
 
 
-def _of_series(series: Any, name: str) -> Column:
-    frame = series.to_frame()
-    return next(iter(columns_of(frame, f"the column {name!r}").values()))
+def _of_series(series: Any, name: str, like: Mapping[str, Reading]) -> Column:
+    frame = series.to_frame(name)
+    return columns_of(frame, f"the column {name!r}", like)[name]
 
 
-def _of_rows(rows: Sequence[Any]) -> Table:
+def _of_rows(rows: Sequence[Any], like: Mapping[str, Reading]) -> Table:
     """Of dicts; a name that a row lacks is missing there."""
     names: dict[str, None] = {}
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise DataError(f"row {number} is a {type(row).__name__}; a list of rows is one of dicts")
         names.update(dict.fromkeys(row))
-    return Table({str(name): column_of([row.get(name) for row in rows], name) for name in names})
+    columns = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        columns[str(name)] = column_of(values, name, like.get(str(name)))
+    return Table(columns)
 
 
 def _without_index(table: Table) -> Table:

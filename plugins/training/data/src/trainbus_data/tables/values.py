@@ -11,7 +11,7 @@ import numpy as np
 
 from trainbus_data.cells import unboxed
 from trainbus_data.errors import DataError
-from trainbus_data.tables.columns import NO_DATE, NO_TEXT, Column
+from trainbus_data.tables.columns import NO_DATE, NO_TEXT, Column, Reading
 from trainbus_data.tables.wording import understood
 
 _NUMBERS = {int, float}
@@ -30,8 +30,8 @@ class Coder(dict[str, int]):
         return np.array(list(map(self.__getitem__, words)), dtype=np.int64)
 
 
-def column_of(values: Any, name: Any = "") -> Column:
-    """The column of a list, an array or a tensor.
+def column_of(values: Any, name: Any = "", like: Reading | None = None) -> Column:
+    """The column of a list, an array or a tensor; texts are read as `like` says.
 
     Raises:
         DataError: it has several dimensions, or holds what is no cell.
@@ -46,7 +46,7 @@ def column_of(values: Any, name: Any = "") -> Column:
         if values.dtype.kind == "M":
             return dates(values)
         values = values.tolist()
-    return _of_list(list(values), name)
+    return _of_list(list(values), name, like)
 
 
 def numbers(values: np.ndarray[Any, Any]) -> Column:
@@ -65,17 +65,17 @@ def dates(values: np.ndarray[Any, Any], zone: bool = False) -> Column:
     return Column("date", stamps, zone=zone)
 
 
-def texts(values: Sequence[str | None]) -> Column:
+def texts(values: Sequence[str | None], like: Reading | None = None) -> Column:
     """Of texts, which may say numbers or dates."""
     coder = Coder()
     if None in values:
         codes = np.array([NO_TEXT if v is None else coder[v] for v in values], dtype=np.int64)
     else:
         codes = coder.codes(values)  # type: ignore[arg-type]
-    return understood(codes, list(coder))
+    return understood(codes, list(coder), like)
 
 
-def _of_list(values: list[Any], name: Any) -> Column:
+def _of_list(values: list[Any], name: Any, like: Reading | None) -> Column:
     kinds = set(map(type, values))
     if not kinds <= {bool, int, float, str, _NOTHING}:
         values = [_plain(value, name, row) for row, value in enumerate(values)]
@@ -85,17 +85,17 @@ def _of_list(values: list[Any], name: Any) -> Column:
         made = np.array(values, dtype=np.float64)
         large = int in kinds and len(made) and np.nanmax(np.abs(made), initial=0) >= 2**53
         if large and any(type(v) is int and abs(v) > 2**53 for v in values):
-            return texts([None if v is None or v != v else str(v) for v in values])
+            return texts([None if v is None or v != v else str(v) for v in values], like)
         return Column("number", made)
     if kinds == {bool}:
         return Column("boolean", np.array(values, dtype=np.float64))
     if kinds == {str}:
-        return texts(values)
+        return texts(values, like)
     if kinds <= {str, float} and all(v != v for v in values if type(v) is float):
-        return texts([v if type(v) is str else None for v in values])
+        return texts([v if type(v) is str else None for v in values], like)
     if kinds <= {datetime, float} and all(v != v for v in values if type(v) is float):
         return _moments(values)
-    return texts([None if v is None or v != v else _written(v) for v in values])
+    return texts([None if v is None or v != v else _written(v) for v in values], like)
 
 
 def _written(value: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from trainbus_data.tables.columns import NO_DATE, NO_TEXT, Column, Wording
+from trainbus_data.tables.columns import NO_DATE, NO_TEXT, Column, Reading, Wording
 
 #: Words that stand for nothing in any column.
 ALWAYS_MISSING = frozenset(
@@ -42,13 +42,21 @@ _BOOLEANS = {"true": 1.0, "false": 0.0}
 _FIRST = 50
 
 
-def understood(codes: np.ndarray[Any, Any], words: Sequence[str]) -> Column:
+def understood(
+    codes: np.ndarray[Any, Any], words: Sequence[str], like: Reading | None = None
+) -> Column:
     """The column that these texts are.
 
     Args:
         codes: N, the index of a word; -1 where there is none.
         words: each once, not stripped.
+        like: how they are to be read; by default as they look.
     """
+    if like is not None:
+        return read_as(codes, words, like)
+    plain = _plain_numbers(codes, words)
+    if plain is not None:
+        return plain
     codes, stripped = _stripped(codes, words)
     always = [word for word in stripped if word.lower() in ALWAYS_MISSING]
     others = [word for word in stripped if word.lower() not in ALWAYS_MISSING]
@@ -68,20 +76,32 @@ def understood(codes: np.ndarray[Any, Any], words: Sequence[str]) -> Column:
     return _as_texts(codes, stripped, Wording(missing=named))
 
 
-def read_as(codes: np.ndarray[Any, Any], words: Sequence[str], like: Column | Wording, kind: str) -> Column:
-    """Texts as a column of this kind in this wording; what does not fit is missing.
+def _plain_numbers(codes: np.ndarray[Any, Any], words: Sequence[str]) -> Column | None:
+    """The column where all words are plain numbers or empty, which is quickly seen."""
+    joined = "\n".join(words)
+    if not set(joined) <= _DIGITS | {" "} or _NAMES.search(joined.replace(" ", "")):
+        return None
+    values = np.full(len(words) + 1, np.nan)
+    try:
+        values[:-1] = [float(word) if word and not word.isspace() else np.nan for word in words]
+    except ValueError:
+        return None
+    if np.isnan(values).all() or not _all_plain([word.strip() for word in words if len(word) > 15]):
+        return None
+    return Column("number", values[codes])
 
-    Args:
-        codes: N, the index of a word.
-        words: each once.
-        like: how the column of training said it.
-        kind: what it was.
-    """
-    wording = like if isinstance(like, Wording) else like.wording
+
+def read_as(codes: np.ndarray[Any, Any], words: Sequence[str], like: Reading) -> Column:
+    """Texts as a column of this kind in this wording; what does not fit is missing, and strange."""
     codes, stripped = _stripped(codes, words)
-    if kind == "text":
-        return _as_texts(codes, stripped, wording)
-    return _spread(codes, stripped, wording, kind)
+    if like.kind == "text":
+        return _as_texts(codes, stripped, like.wording)
+    column = _spread(codes, stripped, like.wording, like.kind)
+    gone = {word.lower() for word in like.wording.missing} | ALWAYS_MISSING
+    odd = np.flatnonzero(column.missing & (codes >= 0))
+    strange = {int(row): stripped[codes[row]] for row in odd}
+    strange = {row: word for row, word in strange.items() if word.lower() not in gone}
+    return replace(column, strange=strange) if strange else column
 
 
 def wording_of(words: Sequence[str]) -> tuple[Wording, bool] | None:
@@ -104,6 +124,8 @@ def wording_of(words: Sequence[str]) -> tuple[Wording, bool] | None:
 
 def _all_plain(words: Sequence[str]) -> bool:
     """Whether all are numbers whose digits a float keeps."""
+    if not words:
+        return True
     joined = "\n".join(words)
     if set(joined) <= _DIGITS and not _NAMES.search(joined):
         try:
@@ -226,6 +248,8 @@ def _stripped(
 def _as_texts(codes: np.ndarray[Any, Any], words: Sequence[str], wording: Wording) -> Column:
     """Words in the order in which rows have them, without those that are missing or unused."""
     gone = [n for n, word in enumerate(words) if word.lower() in ALWAYS_MISSING]
+    if len(gone) == len(words):
+        return Column("number", np.full(len(codes), np.nan), wording=wording)
     counts = np.bincount(codes[codes >= 0], minlength=len(words))
     if not gone and len(counts) and counts.min() > 0:
         return Column("text", codes.astype(np.int64), tuple(words), wording)
