@@ -1,0 +1,2 @@
+from trainbus_tabular.bins import quantile_bins as quantile_bins, target_bins as target_bins
+from trainbus_tabular.model import ARCHS as ARCHS, TableModel as TableModel
