@@ -1,15 +1,11 @@
-"""Each test works in an empty directory, on one thread."""
+"""Each test in an empty directory."""
 
-import matplotlib
 import pytest
 import torch
-
-matplotlib.use("Agg")
 
 
 @pytest.fixture(autouse=True)
 def own_directory(tmp_path, monkeypatch):
-    """An empty directory, and the same random numbers."""
+    """Each test works in an empty directory."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    torch.set_num_threads(1)

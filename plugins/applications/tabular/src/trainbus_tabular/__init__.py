@@ -1,4 +1,4 @@
-"""Tables for trainbus: from a frame or a file to a model that is shown beside the classical answer.
+"""Tables for trainbus: what a row is, or how much, learned from columns of any kind.
 
 Importing it imports neither torch nor any other third party: names are looked up when they are
 first used.

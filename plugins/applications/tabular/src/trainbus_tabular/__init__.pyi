@@ -1,2 +1,4 @@
 from trainbus_tabular.bins import quantile_bins as quantile_bins, target_bins as target_bins
+from trainbus_tabular.layout import TableLayout as TableLayout
 from trainbus_tabular.model import ARCHS as ARCHS, TableModel as TableModel
+from trainbus_tabular.plugin import TabularPlugin as TabularPlugin
