@@ -1,0 +1,157 @@
+"""TabularLearner: a learner whose network is made for the columns and the target of its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainbus import UsageError
+from trainbus_learner import Learner, defaults
+from trainbus_learner.ensembles import Ensemble
+from trainbus_tabular.bins import counts, quantile_bins, target_bins
+from trainbus_tabular.embeddings import PiecewiseLinear
+from trainbus_tabular.model import ARCHS, NUMBERS, TableModel, usual_embedding
+
+#: The highest rate of a cycle, by the network; and why, for `summary`.
+_RATES = {
+    "mlp": 3e-3, "linear": 1e-2, "resnet": 1e-3, "tabm": 2e-3, "transformer": 3e-4,
+}  # fmt: skip
+_HOW = {
+    "target": "as {} ramps at most, with edges of a tree on the target",
+    "quantile": "as {} ramps at most, with edges at quantiles",
+    "periodic": "as cosines and sines of learned frequencies",
+    "plain": "as they are, scaled",
+}
+
+
+class TabularLearner(Learner):
+    """Learns a column of a table, or several, from the others.
+
+    The target of the data says what: a class, several labels, numbers, a count, classes in an
+    order. `summary()` says what was chosen, and why; `baselines()` puts the classical answers beside
+    it.
+
+    Args:
+        data: what `table(...)` made.
+        arch: "mlp", "linear", "resnet", "tabm", "transformer", "realmlp"; or a module that is
+            called with (numbers, codes).
+        ensemble: so many networks, as one: their predictions are averaged.
+        embed: how numbers come in: "target" or "quantile" for ramps with edges of either,
+            "periodic", or "plain"; by default what suits the network.
+        network: options of the network: {"width": 256, "blocks": 2, "dropout": 0.1}, ...
+        lr: the learning rate; by default one for each network.
+        options: of `Learner`: loss, class_weights, metrics, optimizer, seed, plugins, ...
+
+    Raises:
+        UsageError: something of it cannot work; says what would.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        arch: str | nn.Module = "mlp",
+        *,
+        ensemble: int = 1,
+        embed: str | None = None,
+        network: Mapping[str, Any] | None = None,
+        lr: Any = None,
+        **options: Any,
+    ) -> None:
+        if not hasattr(data, "layout"):
+            raise UsageError(
+                f"TabularLearner(data={type(data).__name__}): give what table(...) makes, which "
+                "knows its columns: table('file.csv', target='column')"
+            )
+        if not isinstance(ensemble, int) or ensemble < 1:
+            raise UsageError(f"ensemble={ensemble!r}: give a whole number of members, at least 1")
+        self._arch = arch if isinstance(arch, str) else type(arch).__name__
+        description: dict[str, Any] | None = None
+        about = {"network": f"{self._arch} (given)"}
+        if isinstance(arch, nn.Module):
+            if ensemble > 1 or network or embed:
+                raise UsageError(
+                    "ensemble=, network= and embed= are for a network by name; of modules of your "
+                    "own make an ensemble: trainbus_learner.Ensemble([...])"
+                )
+            model: nn.Module = arch
+        else:
+            model, description, about = _made(
+                data, arch, ensemble, embed, dict(network or {}), options.get("seed")
+            )
+        rate = _rate(self._arch, data.target.kind) if lr is None else lr
+        super().__init__(
+            data,
+            model,
+            lr=rate,
+            model_description=None
+            if description is None
+            else {"builder": "trainbus_tabular.model:rebuild", "options": description},
+            **options,
+        )
+        self.task.run_name = defaults.title(self._arch, data)
+        self.choices = {**about, **self.choices}
+        if lr is None and rate is not None:
+            self.choices["learning rate"] = f"{rate:g} (the highest of a cycle, for {self._arch})"
+
+    @property
+    def arch(self) -> str:
+        """The name of the network."""
+        return self._arch
+
+    def _header(self, schedule: str) -> dict[str, str]:
+        """As of any learner, and the network; `summary` has the reasons."""
+        return {"network": self.choices["network"], **super()._header(schedule)}
+
+
+def training_tensors(data: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers, codes and target of the training part."""
+    parts = data.train_items.parts
+    return parts[0], parts[1], parts[2]
+
+
+def _rate(arch: str, kind: str) -> float | None:
+    if arch == "realmlp":  # its authors' rates, for its parametrization
+        return 0.2 if kind == "number" else 0.04
+    return _RATES.get(arch)
+
+
+def _made(
+    data: Any, arch: str, ensemble: int, embed: str | None, network: dict[str, Any], seed: Any
+) -> tuple[nn.Module, dict[str, Any], dict[str, str]]:
+    """The network, its description, and what is said of it."""
+    layout = data.layout
+    embed = usual_embedding(arch) if embed is None else embed
+    bins = _bins(data, embed, arch)
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        members = [
+            TableModel(
+                len(layout.numbers), layout.cardinalities, data.target.outputs, layout.target,
+                arch, embed, counts(bins), **network,
+            )
+            for _ in range(ensemble)
+        ]  # fmt: skip
+    for each in members:
+        if isinstance(each.embed, PiecewiseLinear):
+            each.embed.take(bins)
+    model = members[0] if ensemble == 1 else Ensemble(members, members[0].mean)
+    many = f"{ensemble} of them, averaged" if ensemble > 1 else ""
+    about = {"network": ", ".join(filter(None, (ARCHS[arch], many)))}
+    if layout.numbers and arch not in ("transformer", "realmlp"):
+        most = max(counts(bins), default=0)
+        about["numbers"] = f"{len(layout.numbers)} columns, {_HOW[embed].format(most)}"
+    if layout.categories:
+        about["categories"] = f"{len(layout.categories)} columns, of {max(layout.cardinalities)} codes at most"
+    return model, {**members[0].description, "ensemble": ensemble}, about
+
+
+def _bins(data: Any, embed: str, arch: str) -> list[Tensor]:
+    """The edges of the numbers, where the network has pieces of them."""
+    if embed not in NUMBERS[:2] or not data.layout.numbers or arch in ("transformer", "realmlp"):
+        return []
+    numbers, _, target = training_tensors(data)
+    return quantile_bins(numbers) if embed == "quantile" else target_bins(numbers, target)
