@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,9 +12,12 @@ from torch import Tensor, nn
 from trainbus import UsageError
 from trainbus_learner import Learner, defaults
 from trainbus_learner.ensembles import Ensemble
+from trainbus_learner.evaluation import forward
 from trainbus_tabular.bins import counts, quantile_bins, target_bins
+from trainbus_tabular.calibration import Calibration, calibrate
 from trainbus_tabular.embeddings import PiecewiseLinear
 from trainbus_tabular.model import ARCHS, NUMBERS, TableModel, usual_embedding
+from trainbus_tabular.predictor import BATCH, Predicted, RowPrediction, TablePredictor
 
 #: The highest rate of a cycle, by the network; and why, for `summary`.
 _RATES = {
@@ -100,6 +104,39 @@ class TabularLearner(Learner):
     def arch(self) -> str:
         """The name of the network."""
         return self._arch
+
+    # --- predicting ------------------------------------------------------------------------------
+
+    def predictor(self) -> TablePredictor:
+        """What `predict` asks; it goes on with the present weights."""
+        return TablePredictor(partial(forward, self), self.source.recipe, self.source.target)
+
+    def predict(self, item: Any) -> RowPrediction:
+        """Predict one row: a mapping of columns to values; the target need not be in it."""
+        return self.predictor().predict(item)
+
+    def predictions(self, items: Any, batch_size: int = BATCH) -> Predicted:  # type: ignore[override]
+        """A table of what is predicted for many rows, in their order.
+
+        Args:
+            items: a frame, a path, a dict of columns, a list of dicts.
+            batch_size: rows that the model is asked about together.
+        """
+        return self.predictor().predictions(items, batch_size)
+
+    def calibrate(self, coverage: float | None = 0.9, loader: Any = "valid") -> Calibration:
+        """Make probabilities honest, and give predictions intervals; on rows that are held back.
+
+        Probabilities of classes get a temperature (Guo et al., 2017). With a coverage, an interval
+        around each number holds the right one that often, and a set of classes the right one
+        (split conformal prediction, Vovk et al., 2005; Lei et al., 2018), for rows as those. It
+        is asked for again after a further fit, and goes with `export`.
+
+        Args:
+            coverage: how often an interval or a set is to hold what is right; None for none.
+            loader: the rows, as in `validate`.
+        """
+        return calibrate(self, coverage, loader)
 
     def _header(self, schedule: str) -> dict[str, str]:
         """As of any learner, and the network; `summary` has the reasons."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +33,8 @@ class TableTarget(Block):
         centre, scale: of each number; 0 and 1 by default.
         log: for each number, whether its logarithm is learned.
         temperature: by which logits are divided to make probabilities of them: see `calibrate`.
+        margin: of each number, how far below and above an interval goes, in what is learned; of
+            classes the least probability of one that is in a set.
     """
 
     kind = "number"
@@ -47,6 +49,7 @@ class TableTarget(Block):
         scale: Sequence[float] = (),
         log: Sequence[bool] = (),
         temperature: float = 1.0,
+        margin: Sequence[float] | None = None,
     ) -> None:
         if target not in _KINDS:
             raise DataError(f"target={target!r}: one of {', '.join(_KINDS)}")
@@ -59,6 +62,7 @@ class TableTarget(Block):
         self.scale = torch.tensor(list(scale) or [1.0] * outputs, dtype=torch.float64)
         self.log = torch.tensor(list(log) or [False] * outputs)
         self.temperature = temperature
+        self.margin = None if margin is None else list(margin)
 
     # --- what outputs mean -----------------------------------------------------------------------
 
@@ -96,6 +100,21 @@ class TableTarget(Block):
             return values[0]
         return dict(zip(self.names or map(str, range(len(values))), values, strict=True))
 
+    def bounds(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The ends of the intervals around numbers of the target (N x outputs), in units."""
+        margin = torch.tensor(self.margin, dtype=torch.float64)
+        if self.target == "count":  # in units of the root, whose spread is even
+            root = values.double().sqrt()
+            return (root - margin).clamp(min=0).square(), (root + margin).square()
+        return self.in_units(values.double() - margin), self.in_units(values.double() + margin)
+
+    def decoded_set(self, probabilities: Tensor) -> list[Any]:
+        """The classes that may be it, the most probable first; the first one always."""
+        least = (self.margin or [1.0])[0]
+        order = probabilities.argsort(descending=True).tolist()
+        kept = [place for place in order if probabilities[place] >= least] or order[:1]
+        return [place if self.vocab is None else self.vocab[place] for place in kept]
+
     def output_of(self, values: Tensor) -> Tensor:
         """What a model would give for numbers as the target has them."""
         return values.clamp(min=1e-3).log() if self.target == "count" else values
@@ -124,7 +143,21 @@ class TableTarget(Block):
             }  # fmt: skip
         if self.temperature != 1:
             made["temperature"] = self.temperature
+        if self.margin is not None:
+            made["margin"] = self.margin
         return made
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> TableTarget:
+        """What `options` described.
+
+        Raises:
+            DataError: they describe none.
+        """
+        try:
+            return cls(**options)
+        except TypeError as error:
+            raise DataError(f"this is no target of a table: {error}") from None
 
 
 class TableLoss:
