@@ -1,0 +1,1 @@
+"""Tables: columns of one kind each, read from any frame, file, dict or list in the same way."""
