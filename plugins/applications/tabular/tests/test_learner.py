@@ -10,6 +10,7 @@ from trainbus_data import Block
 from trainbus_data.container import Container
 from trainbus_data.loaders import Tensors
 from trainbus_data.recipe import Recipe
+from trainbus_data.tables.columns import Table
 from trainbus_tabular import TableLayout, TableTarget, TabularLearner
 
 QUIET = ["-progress", "-journal", "-manifest"]
@@ -26,9 +27,12 @@ class Rows(Recipe):
     """Rows as dicts or columns of x, y and colour."""
 
     def encode(self, source):
-        columns = source if isinstance(source, dict) else {
-            name: [row[name] for row in source] for name in source[0]
-        }  # fmt: skip
+        if isinstance(source, Table):
+            columns = {name: [source.row(i)[name] for i in range(source.rows)] for name in source}
+        elif isinstance(source, dict):
+            columns = source
+        else:
+            columns = {name: [row[name] for row in source] for name in source[0]}
         listed = {k: v if isinstance(v, list) else [v] for k, v in columns.items()}
         numbers = torch.tensor([listed["x"], listed["y"]]).T.float()
         codes = torch.tensor([[COLOURS.get(each, 0)] for each in listed["colour"]])
@@ -243,3 +247,53 @@ def test_what_cannot_work_is_said(options, said):
 def test_other_data_than_a_table_are_refused_with_what_would_be_right():
     with pytest.raises(UsageError, match=r"table\('file.csv'"):
         TabularLearner([1, 2])
+
+
+# --- explaining ----------------------------------------------------------------------------------
+
+
+def test_what_the_target_follows_from_is_important_and_what_not_is_not():
+    found = fitted("number").importance()
+    assert set(found.columns[:2]) == {"x", "colour"}
+    assert found.columns[2] == "y"
+    assert found.losses[1] > 10 * abs(found.losses[2])
+    assert found.table()[0]["column"] == found.columns[0]
+    assert found.plot().axes[0].get_yticklabels()[0].get_text() == found.columns[0]
+
+
+def test_partial_dependence_follows_the_target():
+    learner = fitted("number")
+    rows = {"x": [0.0, 0.1, 0.2] * 5, "y": [0.0] * 15, "colour": ["red"] * 15}
+    found = learner.partial_dependence("x", rows, [-0.8, 0.8])
+    low, high = found.predicted["price"]
+    assert low < 100 + 20 * 0.5 < high
+    assert found.table()[0] == {"x": -0.8, "price": low}
+    assert found.plot().axes
+    with pytest.raises(UsageError, match="did you mean 'colour'"):
+        learner.partial_dependence("color", rows)
+
+
+def test_a_sure_model_that_is_right_has_a_curve_on_the_diagonal():
+    learner = fitted("class")
+    curve = learner.calibration_curve(bins=5)
+    assert sum(curve.count) == len(learner.data.valid_items)
+    assert curve.error < 0.1
+    assert curve.plot().axes
+    with pytest.raises(UsageError, match="no probabilities"):
+        TabularLearner(table_of("number"), plugins=QUIET).calibration_curve()
+
+
+def test_residuals_are_in_units_and_say_where_errors_depend_on_a_column():
+    learner = fitted("number", 3)
+    (found,) = learner.residuals()
+    rmse = (found.actual - found.predicted).square().mean().sqrt()
+    torch.testing.assert_close(float(rmse), learner.validate()["rmse"], rtol=1e-4, atol=1e-4)
+    assert set(found.by_column) == {"x", "y"}
+    assert found.plot().axes
+
+
+def test_interpret_has_what_is_confused():
+    found = fitted("class").interpret()
+    assert found.confusion_matrix().sum() == 300
+    assert "yes" in found.report()
+    assert found.worst(1)[0].loss >= found.worst(2)[1].loss

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,9 +13,16 @@ from trainbus import UsageError
 from trainbus_learner import Learner, defaults
 from trainbus_learner.ensembles import Ensemble
 from trainbus_learner.evaluation import forward
+from trainbus_tabular import explaining
 from trainbus_tabular.bins import counts, quantile_bins, target_bins
 from trainbus_tabular.calibration import Calibration, calibrate
 from trainbus_tabular.embeddings import PiecewiseLinear
+from trainbus_tabular.explaining import (
+    CalibrationCurve,
+    Importance,
+    PartialDependence,
+    Residuals,
+)
 from trainbus_tabular.model import ARCHS, NUMBERS, TableModel, usual_embedding
 from trainbus_tabular.predictor import BATCH, Predicted, RowPrediction, TablePredictor
 
@@ -137,6 +144,44 @@ class TabularLearner(Learner):
             loader: the rows, as in `validate`.
         """
         return calibrate(self, coverage, loader)
+
+    # --- explaining ------------------------------------------------------------------------------
+
+    def importance(
+        self, loader: Any = "valid", *, repeats: int = 3, rows: int = 20_000
+    ) -> Importance:
+        """How much the loss grows where a column is shuffled (Breiman, 2001; Fisher et al., 2019).
+
+        Of columns that say the same, each seems to matter little: the others stand in for it.
+
+        Args:
+            loader: the rows, as in `validate`: those that were not trained on.
+            repeats: how often each column is shuffled.
+            rows: at most so many are asked about.
+        """
+        return explaining.importance(self, loader, repeats, rows)
+
+    def partial_dependence(
+        self, column: str, source: Any, values: Sequence[Any] | None = None, *, rows: int = 1000
+    ) -> PartialDependence:
+        """What is predicted on average where a column has each of some values, all else as it is.
+
+        Args:
+            column: of the source.
+            source: rows of any kind that `table` takes.
+            values: that the column is given; quantiles of numbers, or the most frequent words, by
+                default.
+            rows: so many of the source, from its beginning.
+        """
+        return explaining.partial_dependence(self, column, source, values, rows)
+
+    def calibration_curve(self, loader: Any = "valid", bins: int = 10) -> CalibrationCurve:
+        """How often predictions are right, against their probabilities."""
+        return explaining.calibration_curve(self, loader, bins)
+
+    def residuals(self, loader: Any = "valid") -> list[Residuals]:
+        """What is less what is predicted, for each number that is learned, in its units."""
+        return explaining.residuals(self, loader)
 
     def _header(self, schedule: str) -> dict[str, str]:
         """As of any learner, and the network; `summary` has the reasons."""
