@@ -82,7 +82,7 @@ class Ensemble(nn.Module):
         unsaved = set(dict(members[0].named_buffers())) - set(members[0].state_dict())
         names = []
         for name, first in members[0].named_parameters():
-            own = self._stacked[name] = name.replace(".", "/")
+            own = self._stacked[name] = name.replace(".", "__")
             values = torch.stack([each.get_parameter(name).detach() for each in members])
             self.register_parameter(own, nn.Parameter(values, first.requires_grad))
             if id(first) in plain or first.ndim < 2:
@@ -91,7 +91,7 @@ class Ensemble(nn.Module):
         for name, buffer in members[0].named_buffers():
             if not all(torch.equal(each.get_buffer(name), buffer) for each in members):
                 raise UsageError(f"Ensemble: the buffer {name} differs between the members")
-            own = self._shared[name] = name.replace(".", "/")
+            own = self._shared[name] = name.replace(".", "__")
             self.register_buffer(own, buffer.detach().clone(), persistent=name not in unsaved)
 
     def forward(self, *inputs: Any) -> Tensor:
@@ -118,6 +118,9 @@ class Ensemble(nn.Module):
             return functional_call(model, {**weights, **shared}, inputs)
 
         weights = {name: getattr(self, own) for name, own in self._stacked.items()}
+        if torch.compiler.is_exporting():  # which would take the size of the batch for a constant
+            single = ({name: each[i] for name, each in weights.items()} for i in range(self.count))
+            return torch.stack([one(each) for each in single], 1)
         made: Tensor = vmap(one, out_dims=1, randomness="different")(weights)
         return made
 
