@@ -1,4 +1,10 @@
+from trainbus_learner.baselines import (
+    Comparison as Comparison,
+    Problem as Problem,
+    Unsuited as Unsuited,
+)
 from trainbus_learner.batch_size import BatchSizes as BatchSizes
+from trainbus_learner.ensembles import Ensemble as Ensemble
 from trainbus_learner.errors import ExportError as ExportError
 from trainbus_learner.interpretation import Interpretation as Interpretation
 from trainbus_learner.learner import Learner as Learner

@@ -10,6 +10,7 @@ from trainbus.storage.untrusted import (
     Shape,
     Unfit,
     choice,
+    either,
     fields,
     listed,
     mapping,
@@ -26,7 +27,13 @@ from trainbus_learner.errors import ExportError
 FORMAT = 1
 DESCRIPTION = "description.json"
 FILES = {"weights": "weights.safetensors", "torch.export": "model.pt2", "onnx": "model.onnx"}
+#: The tensors that reading needs, of a recipe that has some.
+TENSORS = "recipe.safetensors"
 _OPTION: Shape = mapping(key=text(200, r"[^\W\d]\w*"))
+#: How items are read: by what a distribution offers in the entry point group `trainbus.readers`,
+#: which looks at its state itself; or block by block.
+_BY_READER = fields({"reader": text(100), "state": mapping(), "target": _OPTION})
+_OF_BLOCKS = fields({"inputs": whole(1), "blocks": listed(_OPTION), "transforms": listed(_OPTION)})
 _DESCRIPTION = fields(
     {
         "kind": choice(*FILES),
@@ -35,9 +42,7 @@ _DESCRIPTION = fields(
             {"class": text(), "scales_bytes": one_of(bool)},
             {"build": fields({"builder": text(1000), "options": _OPTION})},
         ),
-        "recipe": maybe(
-            fields({"inputs": whole(1), "blocks": listed(_OPTION), "transforms": listed(_OPTION)})
-        ),
+        "recipe": maybe(either(_BY_READER, _OF_BLOCKS)),
         "target": maybe(fields({"plain": choice("category", "categories", "number")})),
     },
     {

@@ -30,8 +30,8 @@ def validate(learner: Fitter, loader: Part) -> dict[str, float]:
     loader = validation_of(learner, loader, "validate")
     with silence():
         trainer = rehearsing(learner.all_plugins(), learner.options)
-        measured = trainer.validate(learner.task, loader)
-    return {name.removeprefix("valid/"): value for name, value in measured.items()}
+        found = trainer.validate(learner.task, loader)
+    return {name.removeprefix("valid/"): value for name, value in found.items()}
 
 
 def validation_of(learner: Fitter, loader: Part, verb: str) -> Iterable[Any]:
@@ -209,7 +209,7 @@ def tta(
         return _improbable(kind, torch.lerp(mean, _probable(kind, unchanged), weight))
 
     if isinstance(items, str):
-        return _measured(learner, look)
+        return measured(learner, validation_of(learner, "valid", "tta"), look)
 
     def answer(*inputs: Any) -> Any:
         with evaluating(learner.task):
@@ -220,13 +220,14 @@ def tta(
     return list(predictor.predictions(items))
 
 
-def _measured(learner: Fitter, look: Callable[[tuple[Any, ...]], Any]) -> dict[str, float]:
-    """Loss and metrics of the validation data, where `look` gives the outputs."""
-    loader = validation_of(learner, "valid", "tta")
+def measured(
+    learner: Fitter, loader: Iterable[Any], look: Callable[[tuple[Any, ...]], Any]
+) -> dict[str, float]:
+    """Loss and metrics of a loader's items, where `look` gives the outputs for inputs."""
     with silence(), learner.task.answering(look):
         trainer = rehearsing(learner.all_plugins(), learner.options)
-        measured = trainer.validate(learner.task, loader)
-    return {name.removeprefix("valid/"): value for name, value in measured.items()}
+        found = trainer.validate(learner.task, loader)
+    return {name.removeprefix("valid/"): value for name, value in found.items()}
 
 
 def _probable(kind: str, output: Tensor) -> Tensor:

@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from trainbus import CheckpointError, save_weights
 from trainbus.errors import nearest
 from trainbus.storage.files import make_directory, replacing
-from trainbus_learner.description import DESCRIPTION, FILES, FORMAT, labels_of, sha256
+from trainbus_learner.description import (
+    DESCRIPTION,
+    FILES,
+    FORMAT,
+    TENSORS,
+    labels_of,
+    sha256,
+)
 from trainbus_learner.errors import ExportError
 from trainbus_learner.fitter import Fitter
 from trainbus_learner.snapshots import evaluating, kept
@@ -60,6 +67,10 @@ def write(learner: Fitter, path: Path, format: str, overwrite: bool) -> Path:
                     names, write_to = _with_dynamic_sizes(convert, exported, inputs)
                     description["dynamic"] = names
                     write_to(file)
+            if tensors := getattr(learner.source.recipe, "tensors", dict)():
+                from safetensors.torch import save
+
+                (beside / TENSORS).write_bytes(save(tensors))
             description["files"] = {each.name: sha256(each) for each in sorted(beside.iterdir())}
             text = json.dumps(description, indent=2, ensure_ascii=False)
             (beside / DESCRIPTION).write_text(text, "utf-8")
@@ -93,6 +104,8 @@ def _describe(learner: Fitter, format: str, inputs: tuple[Tensor, ...]) -> dict[
     source, model = learner.source, learner.model
     try:
         recipe = None if source.recipe is None else source.recipe.state()
+        if (reader := getattr(source.recipe, "reader", None)) is not None:
+            recipe = {"reader": reader, "state": recipe, "target": source.target.options()}
         json.dumps(recipe)
     except (TypeError, ValueError) as error:
         raise ExportError(f"export: the recipe of the data cannot be kept: {error}") from error

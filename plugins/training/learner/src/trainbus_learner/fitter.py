@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,7 @@ class Fitter(Attributes):
         self._rates = self.groups.rates(self.lr)
         #: The newest run.
         self.run: Run | None = None
+        self._seconds = 0.0
         #: What was chosen, and why, by topic.
         self.choices: dict[str, str] = {}
         self._choose_measures()
@@ -186,6 +188,11 @@ class Fitter(Attributes):
     def _about_data(self) -> dict[str, str]:
         """What is said of other data that were set."""
         return {}
+
+    @property
+    def seconds(self) -> float:
+        """How long all fits of this learner took together."""
+        return self._seconds
 
     @property
     def device(self) -> torch.device:
@@ -381,7 +388,9 @@ class Fitter(Attributes):
         # The learning rate that was chosen is for fits that are given none: the schedule has it.
         chosen = {topic: text for topic, text in self.choices.items() if topic != "learning rate"}
         self.task.hparams = {**chosen, "epochs": epochs, "lr": rates, "schedule": said}
+        begun = time.perf_counter()
         self.run = trainer.fit(self.task, self.source.train, self.source.valid, resume=resume)
+        self._seconds += time.perf_counter() - begun
         return self.run
 
     def _header(self, schedule: str) -> dict[str, str]:

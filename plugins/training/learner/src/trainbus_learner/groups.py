@@ -44,6 +44,7 @@ class ParameterGroups:
         #: What the user froze: it stays so.
         self._frozen_by_user = {id(p) for p in model.parameters() if not p.requires_grad}
         self._norms = {id(p) for norm in _norms(model) for p in norm.parameters(recurse=False)}
+        self._undecayed = undecayed(model)
         #: Groups before this one are frozen.
         self.frozen_to = 0
 
@@ -128,7 +129,8 @@ class ParameterGroups:
         """What an optimizer is made of: each group in two parts, with and without weight decay.
 
         Biases, norms and whatever else has at most one dimension get no decay: pulling them to
-        zero does not regularize (He et al., "Bag of tricks", 2018, section 3.1).
+        zero does not regularize (He et al., "Bag of tricks", 2018, section 3.1). Neither does what
+        a module names in `without_decay`.
         """
         made = []
         # Equal rates are one, with one name: one column in a table.
@@ -145,7 +147,7 @@ class ParameterGroups:
     def _halves(self) -> Iterator[tuple[int, bool, list[nn.Parameter]]]:
         """The group, whether it gets weight decay, and the parameters; without empty ones."""
         for place, group in enumerate(self.groups):
-            decayed = [p for p in group if p.ndim > 1 and id(p) not in self._norms]
+            decayed = [p for p in group if p.ndim > 1 and id(p) not in self._undecayed]
             kept = {id(p) for p in decayed}
             plain = [p for p in group if id(p) not in kept]
             if decayed:
@@ -163,6 +165,18 @@ def default_optimizer(parameters: Iterable[nn.Parameter]) -> Callable[..., Optim
         torch.optim.AdamW, betas=BETAS, eps=EPSILON, weight_decay=WEIGHT_DECAY,
         fused=fused or None, foreach=None if fused else True,
     )  # fmt: skip
+
+
+def undecayed(model: nn.Module) -> set[int]:
+    """The ids of parameters without weight decay, whatever their dimensions are.
+
+    Those of norms, and those that a module names among its own: `without_decay = ("bias",)`.
+    """
+    found = {id(p) for norm in _norms(model) for p in norm.parameters(recurse=False)}
+    for module in model.modules():
+        for name in getattr(module, "without_decay", ()):
+            found.add(id(module.get_parameter(name)))
+    return found
 
 
 def _norms(model: nn.Module) -> list[nn.Module]:

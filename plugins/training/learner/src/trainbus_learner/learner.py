@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trainbus import save_weights
 from trainbus_data.words import names_checked
 from trainbus_learner import (
+    baselines,
     defaults,
     evaluation,
     export as exporting,
@@ -17,6 +18,7 @@ from trainbus_learner import (
     searching,
     show,
 )
+from trainbus_learner.baselines import Comparison
 from trainbus_learner.fitter import Fitter
 from trainbus_learner.predictor import Prediction, Predictor
 
@@ -109,6 +111,27 @@ class Learner(Fitter):
             loader: another one, of (input, target) batches; or "test" or "train" for that part.
         """
         return evaluation.validate(self, loader)
+
+    def baselines(
+        self,
+        loader: evaluation.Part = "valid",
+        *,
+        names: Sequence[str] | None = None,
+        rows: int = 200_000,
+    ) -> Comparison:
+        """The classical answers beside this one: same split, same loss and metrics, with times.
+
+        The mean or how often classes occur ("constant"), a linear model ("linear"), boosted trees
+        for columns ("trees", with scikit-learn), and what installed distributions offer in the
+        entry point group `trainbus.baselines`: functions of a `Problem`. They are fitted on the
+        training part alone.
+
+        Args:
+            loader: what is measured, as in `validate`.
+            names: of the baselines; by default all that suit the data.
+            rows: at most so many of training are given to them.
+        """
+        return baselines.compare(self, loader, names, rows, lambda: self.validate(loader))
 
     def predict(self, item: Any) -> Prediction:
         """Predict one item: a file, an image, or whatever the data were made of.

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from trainbus import CheckpointError, load_weights
 from trainbus.storage.files import present
 from trainbus_learner import archives, description
-from trainbus_learner.description import FILES
+from trainbus_learner.description import FILES, TENSORS
 from trainbus_learner.errors import ExportError
 from trainbus_learner.plain import PlainTarget
 from trainbus_learner.predictor import Predictor
 from trainbus_learner.task import BytesToFloats
 
-#: Where installed distributions name the functions that build their models.
-BUILDERS = "trainbus.models"
+#: Where installed distributions name the functions that build their models, and those that make a
+#: predictor of items that are not read block by block: (run, state, tensors, target, about).
+BUILDERS, READERS = "trainbus.models", "trainbus.readers"
 
 
 def load(
@@ -57,6 +58,8 @@ def load(
         run = _onnx(file)
     if about["recipe"] is None:
         encode, target, recipe = _tensors, PlainTarget.from_state(about["target"]), None
+    elif "reader" in about["recipe"]:
+        return _by_reader(path, about, run)
     else:
         recipe = _recipe(path, about["recipe"])
         encode, target = partial(_encoded, recipe), recipe.target
@@ -145,6 +148,33 @@ def _onnx(file: Path) -> Callable[..., Tensor]:
         return torch.from_numpy(session.run(None, given)[0])
 
     return run
+
+
+def _by_reader(path: Path, about: dict[str, Any], run: Callable[..., Any]) -> Predictor:
+    """The predictor of an application that reads items in its own way."""
+    name = about["recipe"]["reader"]
+    found = list(entry_points(group=READERS, name=name))
+    if not found:
+        known = ", ".join(each.name for each in entry_points(group=READERS)) or "none"
+        raise ExportError(
+            f"{path}: its items are read by {name!r}, which no installed distribution offers in "
+            f"the entry point group {READERS!r} (offered: {known}): install what provides it"
+        )
+    try:
+        tensors = safetensors_in(path / TENSORS) if TENSORS in about["files"] else {}
+        made: Predictor = found[0].load()(
+            run, about["recipe"]["state"], tensors, about["recipe"]["target"], about
+        )
+    except Exception as error:
+        raise ExportError(f"{path}: how its items are read is not known: {_short(error)}") from error
+    return made
+
+
+def safetensors_in(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file, by name."""
+    from safetensors.torch import load as loaded
+
+    return loaded(file.read_bytes())
 
 
 def _recipe(path: Path, state: dict[str, Any]) -> Any:

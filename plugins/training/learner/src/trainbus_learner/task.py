@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from trainbus import Accelerator, UsageError
 from trainbus.engine.task import Supervised
 from trainbus_data.metrics import CountedMean
+from trainbus_learner.ensembles import spread_over_members
 from trainbus_learner.ignoring import ignored
 from trainbus_learner.learning_data import Loss, Source
 
@@ -43,6 +44,8 @@ class LearnerTask(Supervised):
         self.learn_from(source)
         self._title = type(model).__name__
         self._scale = not scales_bytes(model)
+        #: Whether the output has a dimension of members behind that of the batch in training.
+        self._members = bool(getattr(model, "gives_members", False))
         #: A parameter, in a tuple for it is no further one of the task: inputs come in its type,
         #: which a plugin may change.
         self._like = (next((p for p in model.parameters() if p.is_floating_point()), None),)
@@ -120,7 +123,10 @@ class LearnerTask(Supervised):
             self._see("train", batch)
         if self._fitted is not None:
             target = self._fitted(target, inputs)
-        loss = self._loss(self.forward(*inputs), target)
+        output = self.forward(*inputs)
+        if self._members:  # the mean of their losses, and never the loss of their mean
+            output, target = spread_over_members(output, target)
+        loss = self._loss(output, target)
         run.log(loss=loss)
         return loss
 
