@@ -30,7 +30,9 @@ def said(caplog, source, target="y", **options):
 
 
 def test_a_target_that_is_no_column():
-    with pytest.raises(DataError, match=r"no column 'lable' in the table; columns are x, .*'label'\?"):
+    with pytest.raises(
+        DataError, match=r"no column 'lable' in the table; columns are x, .*'label'\?"
+    ):
         table({"x": [1, 2], "label": ["a", "b"]}, "lable")
 
 
@@ -56,7 +58,9 @@ def test_a_class_of_one_row(caplog):
 def test_rows_without_a_target_are_left_out(caplog):
     source = base()
     source["y"][3] = source["y"][88] = None
-    assert "2 rows of the table have no target (rows 3, 88): they are left out" in said(caplog, source)
+    assert "2 rows of the table have no target (rows 3, 88): they are left out" in said(
+        caplog, source
+    )
 
 
 def test_infinite_and_huge_numbers(caplog):
@@ -147,7 +151,10 @@ def test_an_argument_that_cannot_be(options, message):
         ({"x": [], "y": []}, "has no rows"),
         ({"x": [1], "y": ["a"]}, "the training part has 1 row"),
         ({"y": ["a", "b"] * 20}, "has no column but the target"),
-        ({f"c{n}": [1.0, 2.0] for n in range(50_001)} | {"y": [1, 2]}, "50,002 columns: embeddings"),
+        (
+            {f"c{n}": [1.0, 2.0] for n in range(50_001)} | {"y": [1, 2]},
+            "50,002 columns: embeddings",
+        ),
     ],
 )
 def test_too_few_rows_and_too_many_columns(source, message):
@@ -156,7 +163,11 @@ def test_too_few_rows_and_too_many_columns(source, message):
 
 
 def test_two_rows_and_ten_thousand_columns_are_data():
-    data = table({"x": [1.0, 2.0], "z": [3.0, 1.0], "y": ["a", "b"]}, "y", split=lambda r, l: ([0, 1], []))
+    data = table(
+        {"x": [1.0, 2.0], "z": [3.0, 1.0], "y": ["a", "b"]},
+        "y",
+        split=lambda items, label: ([0, 1], []),
+    )
     assert data.one_batch()[0].shape[0] == 2
     wide = {f"c{n}": [1.0, 2.5, 3.0, n] for n in range(10_000)} | {"y": ["a", "b", "a", "b"]}
     assert len(table(wide, "y").layout.numbers) > 9_000
@@ -181,9 +192,13 @@ ROW = {"x": 0.5, "word": "tea", "zip": "02001", "n": 7}
 
 
 def test_a_missing_column(data):
-    with pytest.raises(DataError, match=r"the row lacks 'word', which 25% of the inputs .* or None"):
+    with pytest.raises(
+        DataError, match=r"the row lacks 'word', which 25% of the inputs .* or None"
+    ):
         data.encode({k: v for k, v in ROW.items() if k != "word"})
-    assert data.odd({**ROW, "word": None}) == [["word: it is missing, which it never was in training"]]
+    assert data.odd({**ROW, "word": None}) == [
+        ["word: it is missing, which it never was in training"]
+    ]
 
 
 def test_an_extra_column_is_said_once(data, caplog):
@@ -212,7 +227,9 @@ def test_numbers_that_arrive_as_text(data, caplog):
 
 
 def test_a_category_that_arrives_as_a_number(data):
-    with pytest.raises(DataError, match=r"'zip' was text in training \('02000' .* would lose the leading"):
+    with pytest.raises(
+        DataError, match=r"'zip' was text in training \('02000' .* would lose the leading"
+    ):
         data.encode({**ROW, "zip": 2001.0})
     assert data.odd({**ROW, "word": 5}) == [["word: '5' is new (3 known), and taken as unknown"]]
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,7 +77,9 @@ def test_weights_are_a_fourth_part():
     source = {**without("price"), "w": [1.0, 2.0] * 100}
     batch = table(source, "answer", weight="w").one_batch()
     assert set(batch[3].tolist()) == {1.0, 2.0}
-    with pytest.raises(DataError, match=r"weight='w': -1 in row 0; a weight is a number, 0 or more"):
+    with pytest.raises(
+        DataError, match=r"weight='w': -1 in row 0; a weight is a number, 0 or more"
+    ):
         table({**source, "w": [-1.0] * 200}, "answer", weight="w")
 
 
@@ -202,11 +205,9 @@ save_file({"numbers": numbers, "codes": codes}, "encoded.safetensors")
 
 def test_a_recipe_is_kept_and_encodes_the_same_bits_without_libraries_of_frames():
     data, source = made(), without("price", "answer")
-    with open("state.json", "w") as file:
-        json.dump(data.recipe.state(), file)
+    Path("state.json").write_text(json.dumps(data.recipe.state()))
     save_file(data.recipe.tensors(), "state.safetensors")
-    with open("rows.json", "w") as file:
-        json.dump(source, file)
+    Path("rows.json").write_text(json.dumps(source))
     subprocess.run([sys.executable, "-c", ELSEWHERE], check=True)
     encoded = load_file("encoded.safetensors")
     numbers, codes = data.encode(source)

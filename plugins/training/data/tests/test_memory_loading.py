@@ -1,5 +1,7 @@
 """Batches of tensors in memory: by rows, groups, windows and lengths, and how they go on."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -7,7 +9,11 @@ from trainbus_data import DataError, MemoryLoader
 from trainbus_data.ranges import BucketLoader, WindowLoader
 
 ROWS = 1000
-PARTS = [torch.arange(ROWS)[:, None].float().repeat(1, 3), torch.arange(ROWS)[:, None], torch.arange(ROWS)]
+PARTS = [
+    torch.arange(ROWS)[:, None].float().repeat(1, 3),
+    torch.arange(ROWS)[:, None],
+    torch.arange(ROWS),
+]
 KINDS = ("numbers", "categories", "category")
 
 
@@ -60,7 +66,9 @@ def loaders():
         "grouped": MemoryLoader(PARTS, KINDS, 64, shuffle=True, groups=torch.arange(ROWS) // 7),
         "stretches": MemoryLoader(PARTS, KINDS, 64, shuffle=True, epoch_size=300),
         "windows": WindowLoader(PARTS, KINDS, torch.arange(900), 8, batch_size=64, shuffle=True),
-        "lengths": BucketLoader(flat, lengths, [PARTS[2]], ("t", "n", "y"), batch_size=64, shuffle=True),
+        "lengths": BucketLoader(
+            flat, lengths, [PARTS[2]], ("t", "n", "y"), batch_size=64, shuffle=True
+        ),
     }
 
 
@@ -80,7 +88,7 @@ def test_an_epoch_goes_on_inside_of_it(kind):
 def test_rows_of_a_group_come_together():
     groups = torch.arange(ROWS) % 90
     seen = [row % 90 for row in all_of(MemoryLoader(PARTS, KINDS, 64, shuffle=True, groups=groups))]
-    changes = sum(a != b for a, b in zip(seen, seen[1:], strict=False))
+    changes = sum(a != b for a, b in itertools.pairwise(seen))
     assert changes == 89
     assert seen[:1] != [0] or seen[-1:] != [89]
 
@@ -109,13 +117,20 @@ def test_sequences_of_one_length_come_together_and_are_padded():
     lengths = torch.randint(1, 50, (2000,), generator=torch.Generator().manual_seed(0))
     flat = torch.arange(int(lengths.sum())) + 1
     loader = BucketLoader(
-        flat, lengths, [torch.arange(2000)], ("tokens", "length", "label"), batch_size=32, shuffle=True
+        flat,
+        lengths,
+        [torch.arange(2000)],
+        ("tokens", "length", "label"),
+        batch_size=32,
+        shuffle=True,
     )
     ends, padded, cells, seen = lengths.cumsum(0), 0, 0, []
     for tokens, length, label in loader:
         for row in range(len(label)):
             n = int(label[row])
-            assert tokens[row, : length[row]].tolist() == flat[ends[n] - lengths[n] : ends[n]].tolist()
+            assert (
+                tokens[row, : length[row]].tolist() == flat[ends[n] - lengths[n] : ends[n]].tolist()
+            )
         padded += int((tokens == 0).sum())
         cells += tokens.numel()
         seen += label.tolist()

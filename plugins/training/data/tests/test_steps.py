@@ -101,6 +101,8 @@ def test_scaling_is_read_back():
     assert np.nanquantile(np.abs(back / values - 1), 0.95) < 0.01  # the ends are cut
 
 
-@pytest.mark.parametrize("values", [np.full((40, 1), 3.0), np.full((40, 1), np.nan), np.array([[1e300], [0.0]])])
+@pytest.mark.parametrize(
+    "values", [np.full((40, 1), 3.0), np.full((40, 1), np.nan), np.array([[1e300], [0.0]])]
+)
 def test_what_has_no_spread_is_scaled_without_a_fault(values):
     assert torch.isfinite(Scaling().fit(values, plain=[]).encode(values)).all()

@@ -39,7 +39,9 @@ def records():
 
 
 def as_csv(path, opened=open):
-    frame = polars.DataFrame(COLUMNS).with_columns(polars.col("day").dt.strftime("%Y-%m-%d %H:%M:%S"))
+    frame = polars.DataFrame(COLUMNS).with_columns(
+        polars.col("day").dt.strftime("%Y-%m-%d %H:%M:%S")
+    )
     with opened(path, "wb") as file:
         file.write(frame.write_csv().encode())
     return path
@@ -89,7 +91,17 @@ def test_each_source_gives_the_same_bits(source):
 def test_what_the_columns_are():
     table = read_table(COLUMNS)
     kinds = [column.kind for column in table.values()]
-    assert kinds == ["text", "number", "number", "number", "boolean", "date", "text", "number", "text"]
+    assert kinds == [
+        "text",
+        "number",
+        "number",
+        "number",
+        "boolean",
+        "date",
+        "text",
+        "number",
+        "text",
+    ]
     assert table.row(1) == {
         "word": "coffee", "whole": 7, "lacking": 1, "fraction": 0.1 + 1e-9, "yes": False,
         "day": "2020-01-02T01:00:00.000000", "code": "01", "empty": None, "huge": str(2**60 + 1),
@@ -120,7 +132,7 @@ def test_dicts_and_files_need_no_library_of_frames():
         "import sys\n"
         "for name in ('pandas', 'polars', 'pyarrow', 'narwhals'): sys.modules[name] = None\n"
         "from trainbus_data.tables.reader import read_table\n"
-        "print(read_table('t.csv').rows, read_table([{'a': 1}]).rows, read_table({'a': [1, 2]}).rows)"
+        "print(*(read_table(each).rows for each in ('t.csv', [{'a': 1}], {'a': [1, 2]})))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["60", "1", "2"]
@@ -148,7 +160,7 @@ def test_nothing_is_imported_that_was_not_given():
         (["3", "?", "4"], "number", [3, np.nan, 4], "'?' is missing"),
         (["3", "NA", "-"], "number", [3, np.nan, np.nan], "'NA', '-' is missing"),
         (["true", "False", ""], "boolean", [1, 0, np.nan], ""),
-        ([*map(str, range(30)), "sold out"], "number", [*range(30), np.nan], "'sold out' is missing"),
+        ([*map(str, range(30)), "sold"], "number", [*range(30), np.nan], "'sold' is missing"),
         (["1e3", "-2.5"], "number", [1000, -2.5], ""),
     ],
 )  # fmt: skip
@@ -225,7 +237,7 @@ def test_a_file_that_is_no_such_table(text, message):
 
 
 def test_an_open_quote_is_named():
-    with pytest.raises(DataError, match="row 0 has 1 cells|a quote that is not closed"):
+    with pytest.raises(DataError, match=r"row 0 has 1 cells|a quote that is not closed"):
         read('a,b\n"1,2\n3,4\n' + "5,6\n" * 50_000)
 
 
@@ -286,5 +298,7 @@ def test_a_parquet_file_with_nested_columns_is_refused():
 
 
 def test_a_missing_column_is_named_with_the_nearest():
-    with pytest.raises(DataError, match=r"no column 'lable' in t.csv; columns are label; did you mean 'label'"):
+    with pytest.raises(
+        DataError, match=r"no column 'lable' in t.csv; columns are label; did you mean 'label'"
+    ):
         read("label\n1\n2\n")["lable"]

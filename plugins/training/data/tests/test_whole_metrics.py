@@ -1,5 +1,7 @@
 """Metrics over batches of unequal size are those that scikit-learn has over all rows."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ CUTS = (7, 100, 101, 500)
 def whole(metric, output, target):
     """What a metric gives over batches of 7, 93, 1, 399 and the rest."""
     bounds = [0, *CUTS, len(output)]
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         metric.update(output[start:end], target[start:end])
     return float(metric.compute())
 

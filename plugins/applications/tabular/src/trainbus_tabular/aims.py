@@ -77,7 +77,9 @@ def kind_of(columns: Mapping[str, Column], given: Mapping[str, str]) -> str:
         if numeric and column.kind not in ("number", "boolean"):
             raise DataError(f"the target {name!r} holds {column.kind}s, and is no {kind}")
         if kind == "count" and (values.min() < 0 or (values != np.floor(values)).any()):
-            raise DataError(f"the target {name!r} is no count: {values.min():g} to {values.max():g}")
+            raise DataError(
+                f"the target {name!r} is no count: {values.min():g} to {values.max():g}"
+            )
         return kind
     if column.kind == "date":
         raise DataError(f"the target {name!r} holds dates; give a number of days, or a class")
@@ -86,8 +88,8 @@ def kind_of(columns: Mapping[str, Column], given: Mapping[str, str]) -> str:
     if len(values) <= _FEW and (values == np.floor(values)).all():
         if len(values) > 2:
             logger.warning(
-                "the target %r holds %d whole numbers, and is learned as classes; roles={%r: 'number'} "
-                "says otherwise", name, len(values), name,
+                "the target %r holds %d whole numbers, and is learned as classes; "
+                "roles={%r: 'number'} says otherwise", name, len(values), name,
             )  # fmt: skip
         return "class"
     return "number"
@@ -100,7 +102,9 @@ def _of_several(columns: Mapping[str, Column], said: set[str]) -> str:
                 f"the target {name!r} holds {column.kind}s; several targets are numbers, or labels "
                 "of 0 and 1"
             )
-    flags = all(set(np.unique(c.values[~c.missing]).tolist()) <= {0.0, 1.0} for c in columns.values())
+    flags = all(
+        set(np.unique(c.values[~c.missing]).tolist()) <= {0.0, 1.0} for c in columns.values()
+    )
     if said:
         return said.pop()
     return "labels" if flags else "numbers"
@@ -182,14 +186,16 @@ def _class_codes(target: TableTarget, column: Column, stage: str) -> np.ndarray[
         values, codes = np.unique(column.values, return_inverse=True)
         shown = Column(column.kind, values)
         words = [str(shown.shown(row)) for row in range(len(values))]
-    table = np.array([places.get(word, _almost(word, places)) for word in words] or [0], dtype=np.int64)
+    table = np.array(
+        [places.get(word, _almost(word, places)) for word in words] or [0], dtype=np.int64
+    )
     found = table[codes]
     if (found < 0).any():
         rows = np.flatnonzero(found < 0)
         word = words[codes[rows[0]]]
         raise DataError(
-            f"the target of {stage} has {word!r} (row {some(rows)}), which is not among the classes of "
-            f"training: {', '.join(map(repr, vocab[:8]))}{nearest(word, vocab)}"
+            f"the target of {stage} has {word!r} (row {some(rows)}), which is not among the "
+            f"classes of training: {', '.join(map(repr, vocab[:8]))}{nearest(word, vocab)}"
         )
     return found  # type: ignore[no-any-return]
 

@@ -25,7 +25,8 @@ def fitting(name: str, column: Column, reading: Reading, step: Step) -> Column:
         rows = sorted(column.strange)
         logger.warning(
             "%r was a %s in training; %d of %s values are not: %s (row %s): treated as missing",
-            name, reading.kind, len(rows), f"{len(column):,}", repr(column.strange[rows[0]]), some(rows),
+            name, reading.kind, len(rows), f"{len(column):,}",
+            repr(column.strange[rows[0]]), some(rows),
         )  # fmt: skip
     if column.kind == reading.kind:
         if reading.kind == "date" and column.problem:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
@@ -27,11 +26,11 @@ class TableData(Container):
 
     Args:
         recipe: how rows become tensors.
-        stores: the tensors of each stage.
+        train: the tensors of the training part.
+        valid: those of the validation part.
+        test: those of the test.
         plan: what was decided about columns and rows.
         batch_size: see `table`.
-        seed: of the order of training.
-        name: see `table`.
         options: of `Container`.
     """
 
@@ -40,24 +39,20 @@ class TableData(Container):
     def __init__(
         self,
         recipe: TableRecipe,
-        stores: Mapping[str, Sequence[Tensor]],
-        plan: Plan,
+        train: Tensors,
+        valid: Tensors | None = None,
+        test: Tensors | None = None,
         *,
+        plan: Plan,
         batch_size: int | None = None,
-        seed: int = 0,
-        name: str = "",
         **options: Any,
     ) -> None:
         self.plan = plan
-        parts = {stage: Tensors(each) for stage, each in stores.items()}
-        rows = len(parts["train"])
         by_rule = batch_size is None
         if batch_size is None:
-            batch_size = max(16, min(_BATCH, 1 << max(0, (rows // _STEPS).bit_length() - 1)))
-        super().__init__(
-            recipe, parts["train"], parts.get("valid"), parts.get("test"),
-            batch_size=batch_size, seed=seed, name=name, **options,
-        )  # fmt: skip
+            steps = len(train) // _STEPS
+            batch_size = max(16, min(_BATCH, 1 << max(0, steps.bit_length() - 1)))
+        super().__init__(recipe, train, valid, test, batch_size=batch_size, **options)
         self.batch_size_by_rule = by_rule
         self.train.about = self.summary()  # type: ignore[union-attr]
 
@@ -67,7 +62,12 @@ class TableData(Container):
         recipe, target = self.recipe, self.target
         vocab = None if target.vocab is None else tuple(target.vocab)
         return TableLayout(
-            recipe.numbers, recipe.categories, recipe.cardinalities, target.target, target.outputs, vocab
+            recipe.numbers,
+            recipe.categories,
+            recipe.cardinalities,
+            target.target,
+            target.outputs,
+            vocab,
         )
 
     @property
@@ -86,17 +86,7 @@ class TableData(Container):
 
     def _again(self, **changed: Any) -> Self:
         """The same data, with some arguments changed."""
-        stores = {
-            stage: changed.pop(stage, getattr(self, f"{stage}_items"))
-            for stage in ("train", "valid", "test")
-        }
-        given: dict[str, Any] = {
-            "batch_size": None if self.batch_size_by_rule else self.batch_size,
-            "seed": self._seed, "name": self.name, "drop_last": self._drop_last,
-            "sampling": self._sampling, "batch_transforms": self.batch_transforms,
-        }  # fmt: skip
-        tensors = {stage: store.parts for stage, store in stores.items() if store is not None}
-        return type(self)(self.recipe, tensors, self.plan, **{**given, **changed})
+        return super()._again(plan=self.plan, **changed)
 
     def summary(self) -> str:
         """What was decided about rows, columns and target, and why."""
@@ -121,10 +111,14 @@ class TableData(Container):
         target = self.target
         names = ", ".join(target.names)
         if target.vocab is not None:
-            some = ", ".join(map(repr, target.vocab[:6])) + (", ..." if len(target.vocab) > 6 else "")
+            some = ", ".join(map(repr, target.vocab[:6])) + (
+                ", ..." if len(target.vocab) > 6 else ""
+            )
             return f"{names}: {target.target}, {len(target.vocab)} of them: {some}"
         logs = [n for n, log in zip(target.names, target.log.tolist(), strict=False) if log]
-        learned = f"; of {', '.join(logs)} the logarithm is learned, for its long tail" if logs else ""
+        learned = (
+            f"; of {', '.join(logs)} the logarithm is learned, for its long tail" if logs else ""
+        )
         return f"{names}: {target.target}{learned}"
 
     def _detail(self, name: str) -> str:

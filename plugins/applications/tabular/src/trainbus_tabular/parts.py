@@ -73,8 +73,8 @@ def split_rows(
     if split is not None:
         if not callable(split):
             raise DataError(
-                f"split={split!r:.60}: a function of trainbus_data.splits, a fraction, or the name of a "
-                "column that says the part of a row"
+                f"split={split!r:.60}: a function of trainbus_data.splits, a fraction, or the "
+                "name of a column that says the part of a row"
             )
         parts = split(Rows(table), lambda row: row[target[0]])
         if not parts[1]:

@@ -22,7 +22,12 @@ from trainbus_tabular.roles import Role
 from trainbus_tabular.targets import TableTarget
 
 logger = logging.getLogger("trainbus")
-_MAKERS: dict[str, type[Step]] = {"number": Values, "category": Codes, "boolean": Codes, "date": DateParts}
+_MAKERS: dict[str, type[Step]] = {
+    "number": Values,
+    "category": Codes,
+    "boolean": Codes,
+    "date": DateParts,
+}
 
 
 class Numbers(Block):
@@ -256,7 +261,9 @@ class TableRecipe(Recipe):
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
-            raise DataError(f"this is no recipe of a table: {type(error).__name__}: {error}") from error
+            raise DataError(
+                f"this is no recipe of a table: {type(error).__name__}: {error}"
+            ) from error
 
     def __repr__(self) -> str:
         return (
@@ -280,6 +287,6 @@ def _unusual(name: str, value: str, step: Step) -> str:
     if isinstance(step, Codes):
         return f"{name}: {value!r} is new ({len(step.words)} known), and taken as unknown"
     if isinstance(step, Values):
-        return f"{name}: {value} is out of the range of training, {step.lowest:.6g} to {step.highest:.6g}"
+        extent = f"{step.lowest:.6g} to {step.highest:.6g}"
+        return f"{name}: {value} is out of the range of training, {extent}"
     return f"{name}: {value} is out of the range of training"
-

@@ -19,7 +19,9 @@ ROLES = (
     "number", "category", "boolean", "date", "several", "skip", "constant", "id", "text", "leak",
 )  # fmt: skip
 LEFT_OUT = frozenset({"skip", "constant", "id", "text", "leak"})
-_ID = re.compile(r"(?:^|[_\s.-])(?:id|ids|uuid|guid|key|index|idx|rownum|nr)$|(?<=[a-z])I[Dd]$", re.I)
+_ID = re.compile(
+    r"(?:^|[_\s.-])(?:id|ids|uuid|guid|key|index|idx|rownum|nr)$|(?<=[a-z])I[Dd]$", re.I
+)
 _CAMEL_ID = re.compile(r"(?<=[a-z])I[Dd]$")
 _DELIMITERS = ("|", ";")
 
@@ -126,7 +128,8 @@ def roles_of(
             raise DataError(f"roles: there is no column {name!r}{nearest(name, columns)}")
         if role not in ROLES:
             raise DataError(
-                f"roles={{{name!r}: {role!r}}}: one of {', '.join(ROLES)}{nearest(str(role), ROLES)}"
+                f"roles={{{name!r}: {role!r}}}: one of {', '.join(ROLES)}"
+                f"{nearest(str(role), ROLES)}"
             )
     found: dict[str, Role] = {}
     for name, column in columns.items():
@@ -146,7 +149,8 @@ def _given(name: str, column: Column, role: str) -> Role:
     if column.kind not in fits.get(role, (column.kind,)):
         example = _first(column) if len(column) else None
         raise DataError(
-            f"roles={{{name!r}: {role!r}}}: the column holds {column.kind}s, {example!r:.40} for example"
+            f"roles={{{name!r}: {role!r}}}: the column holds {column.kind}s, "
+            f"{example!r:.40} for example"
         )
     detail = ""
     if role == "several":

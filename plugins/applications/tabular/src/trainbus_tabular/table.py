@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from trainbus_data import DataError, leaks
+from trainbus_data.loaders import Tensors
 from trainbus_data.tables.columns import Column, Table
 from trainbus_data.tables.reader import read_table
 from trainbus_tabular.aims import encoded, kind_of, made_target, target_names, without_missing
@@ -64,8 +65,8 @@ def table(
     """Rows of a table, to learn one column or several from the others.
 
     Args:
-        source: the path of a CSV file (also packed by gzip) or Parquet file, a frame of any library,
-            a dict of columns, or a list of dicts.
+        source: the path of a CSV file (also packed by gzip) or Parquet file, a frame of any
+            library, a dict of columns, or a list of dicts.
         target: the column that is learned, or several: numbers, or labels of 0 and 1.
         valid: a second source, the validation part.
         split: a function of `trainbus_data.splits`, the fraction of validation, or the column that
@@ -118,9 +119,14 @@ def table(
             "no column is left to learn from: "
             + "; ".join(f"{name!r}: {role.reason}" for name, role in plan.roles.items())
         )
-    stores = {stage: _tensors(recipe, part, weight, stage) for stage, part in parts.items()}
+    stores = {
+        stage: Tensors(_tensors(recipe, part, weight, stage)) for stage, part in parts.items()
+    }
     label = name or (Path(source).name.partition(".")[0] if isinstance(source, (str, Path)) else "")
-    return TableData(recipe, stores, plan, batch_size=batch_size, seed=seed, name=label)
+    return TableData(
+        recipe, stores["train"], stores.get("valid"), stores.get("test"),
+        plan=plan, batch_size=batch_size, seed=seed, name=label,
+    )  # fmt: skip
 
 
 def _check_named(whole: Table, names: Sequence[str], time: Any, weight: Any, split: Any) -> None:
@@ -141,7 +147,8 @@ def _check_named(whole: Table, names: Sequence[str], time: Any, weight: Any, spl
         if bad.any():
             row = int(np.argmax(bad))
             raise DataError(
-                f"weight={weight!r}: {values.shown(row)!r} in row {row}; a weight is a number, 0 or more"
+                f"weight={weight!r}: {values.shown(row)!r} in row {row}; a weight is a "
+                "number, 0 or more"
             )
 
 
@@ -169,11 +176,8 @@ def _parts(
     for stage, rows in zip(("train", "valid", "test"), indices, strict=False):
         if not len(rows) and stage != "valid":
             raise DataError(f"the {stage} part is empty: the split puts no row into it")
-    parts = {
-        stage: whole.take(rows)
-        for stage, rows in zip(("train", "valid", "test"), indices, strict=False) if len(rows)
-    }  # fmt: skip
-    return parts
+    stages = zip(("train", "valid", "test"), indices, strict=False)
+    return {stage: whole.take(rows) for stage, rows in stages if len(rows)}
 
 
 def _check_classes(aimed: Mapping[str, Column], plan: Plan, parts: Mapping[str, Table]) -> None:
@@ -186,12 +190,14 @@ def _check_classes(aimed: Mapping[str, Column], plan: Plan, parts: Mapping[str, 
     once = [repr(shown.shown(n)) for n in np.flatnonzero(counts == 1)]
     if once:
         plan.say(
-            f"the class {', '.join(once[:6])} of {name!r} has one row in training: it cannot be in both "
-            "parts"
+            f"the class {', '.join(once[:6])} of {name!r} has one row in training: it cannot be "
+            "in both parts"
         )
 
 
-def _features(train: Table, names: Sequence[str], weight: str | None, split: Any) -> dict[str, Column]:
+def _features(
+    train: Table, names: Sequence[str], weight: str | None, split: Any
+) -> dict[str, Column]:
     """The columns that are neither target, nor weight, nor say the part of a row."""
     out = {*names, weight, split if isinstance(split, str) else None}
     found = {name: column for name, column in train.items() if name not in out}
@@ -206,14 +212,14 @@ def _say_what_is_not_finite(features: Mapping[str, Column], plan: Plan) -> None:
             rows = np.flatnonzero(np.isinf(column.values))
             if len(rows):
                 plan.say(
-                    f"the column {name!r} has inf in {len(rows)} rows of training ({leaks.some(rows)}): "
-                    "taken as missing; replace by None"
+                    f"the column {name!r} has inf in {len(rows)} rows of training "
+                    f"({leaks.some(rows)}): taken as missing; replace by None"
                 )
             huge = np.flatnonzero(np.isfinite(column.values) & (np.abs(column.values) > _HUGE))
             if 0 < len(huge) < 0.01 * len(column):
                 plan.say(
-                    f"the column {name!r} has {column.values[huge[0]]:g} in row {huge[0]} of training: "
-                    "is that a number, or a word for missing?"
+                    f"the column {name!r} has {column.values[huge[0]]:g} in row {huge[0]} of "
+                    "training: is that a number, or a word for missing?"
                 )
         elif column.kind == "date" and column.problem:
             raise DataError(
@@ -221,7 +227,9 @@ def _say_what_is_not_finite(features: Mapping[str, Column], plan: Plan) -> None:
             )
 
 
-def _leaks(features: Mapping[str, Column], aim: Any, train: Table, given: Mapping[str, str]) -> dict[str, str]:
+def _leaks(
+    features: Mapping[str, Column], aim: Any, train: Table, given: Mapping[str, str]
+) -> dict[str, str]:
     """The columns that tell the target, with how."""
     if aim.kind == "categories" or len(aim.names) > 1:
         return {}
@@ -242,7 +250,7 @@ def _say(
                 f"{name!r} is left out as a leak: {how}; if it is known when you predict: "
                 f"roles={{{name!r}: {_usual(features[name])!r}}}"
             )
-    left = {n: r for n, r in plan.roles.items() if r.role in ("id", "text") }
+    left = {n: r for n, r in plan.roles.items() if r.role in ("id", "text")}
     if left:
         some = "; ".join(f"{n!r}: {r.reason}" for n, r in list(left.items())[:6])
         plan.say(f"left out: {some} (roles={{...: 'category'}} keeps a column)")
@@ -272,17 +280,24 @@ def _usual(column: Column) -> str:
 def _say_groups(name: str, column: Column, parts: Mapping[str, Table], plan: Plan) -> None:
     """Say that a column called an id has groups of which rows are in both parts."""
     lowered = name.lower()
-    if not lowered.endswith(("id", "_key", "group", "patient", "subject", "user")) or "valid" not in parts:
+    if (
+        not lowered.endswith(("id", "_key", "group", "patient", "subject", "user"))
+        or "valid" not in parts
+    ):
         return
     both = np.intersect1d(column.values, parts["valid"][name].values)
-    if len(both) > 0.5 * len(np.unique(parts["valid"][name].values)) and len(column) > 2 * len(both):
+    if len(both) > 0.5 * len(np.unique(parts["valid"][name].values)) and len(column) > 2 * len(
+        both
+    ):
         plan.say(
             f"rows of the same {name!r} are in training and in validation ({len(both):,} of them): "
             f"split=splits.by_group({name!r}) keeps them apart"
         )
 
 
-def _tensors(recipe: TableRecipe, part: Table, weight: str | None, stage: str) -> list[torch.Tensor]:
+def _tensors(
+    recipe: TableRecipe, part: Table, weight: str | None, stage: str
+) -> list[torch.Tensor]:
     """What batches are made of: numbers, codes, target, and weights."""
     numbers, codes = recipe.encode_table(recipe.read(_only(part, recipe)))
     made = [numbers, codes, encoded(recipe.target, part, stage)]

@@ -19,13 +19,12 @@ from trainbus_data.loaders import (
     Items,
     MemoryLoader,
     Tensors,
-    default_workers,
     encode_item,
-    usual_batch_size,
 )
 from trainbus_data.plugin import apply_batch_transforms
 from trainbus_data.reading import unreadable_in
 from trainbus_data.recipe import Recipe
+from trainbus_data.sizes import default_workers, usual_batch_size
 from trainbus_data.summary import summary_of
 from trainbus_data.survey import surveyed
 from trainbus_data.transforms import Parts

@@ -1,4 +1,4 @@
-"""What flatters a model: columns that tell the target, rows and groups in two parts, order in time."""
+"""What flatters a model: columns that tell the target, rows and groups in two parts."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def groups_in_both(groups: Column, train: Array, valid: Array) -> list[str]:
 
 
 def orders_rows(column: Column) -> bool:
-    """Whether a column of dates stands in the order of the rows, from first to last or the reverse."""
+    """Whether dates stand in the order of the rows, from first to last or the reverse."""
     known = column.values[~column.missing]
     if len(known) < 10 or len(known) < 0.9 * len(column) or known[0] == known[-1]:
         return False
@@ -88,7 +88,9 @@ def telling(columns: Mapping[str, Column], target: Array, is_class: bool) -> dic
     for name, column in columns.items():
         share = _told(_binned(column.take(slice(None, None, step))), wanted, is_class)
         if is_class and share >= 1 - _LEFT:
-            found[name] = f"alone it tells the class of {_percent(share)} of what is not the most usual"
+            found[name] = (
+                f"alone it tells the class of {_percent(share)} of what is not the most usual"
+            )
         elif not is_class and share >= _TELLS:
             found[name] = f"alone it predicts the target with an R2 of {share:.2f}"
     if not is_class:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -35,9 +34,6 @@ _FEW = 1000
 
 #: Batches are taken together up to so many bytes.
 _AT_ONCE = 1 << 19
-
-#: What a batch size that nobody named is between, and how many steps an epoch is to have.
-SMALLEST_BATCH, LARGEST_BATCH, STEPS_OF_EPOCH = 8, 64, 20
 
 
 class Items:
@@ -273,7 +269,7 @@ class MemoryLoader:
         )
 
     def taken(self, rows: Tensor | slice) -> list[Tensor]:
-        """Each part of these items, copied: a step that writes into a batch writes not into them."""
+        """Each part of these items, copied: who writes into a batch writes not into the data."""
         if isinstance(rows, slice):
             return [part[rows].clone() for part in self.dataset.parts]
         # index_select copies whole rows; indexing goes from element to element.
@@ -474,21 +470,3 @@ def where(items: Items | Tensors, index: int, stage: str) -> str:
     name = items.describe(index)
     more = "" if name == f"item {index}" else f" ({name})"
     return f"item {index} of {stage}{more}"
-
-
-def default_workers(items: int, batch_size: int) -> int:
-    """Worker processes for items that are read: one for each core, at most 8, none for few."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, 8, items // max(batch_size, LARGEST_BATCH))
-
-
-def usual_batch_size(items: int) -> int:
-    """A power of two, from 8 to 64, with which an epoch has 20 steps, if it can have them.
-
-    Smaller batches would be too few for batch normalization, and larger ones are no faster on most
-    devices.
-    """
-    size = LARGEST_BATCH
-    while size > SMALLEST_BATCH and items < STEPS_OF_EPOCH * size:
-        size //= 2
-    return size

@@ -1,4 +1,4 @@
-"""In which order the items of an epoch come: made of a seed and the epoch alone, so it can resume."""
+"""The order of the items of an epoch: made of a seed and the epoch alone, so it can resume."""
 
 from __future__ import annotations
 

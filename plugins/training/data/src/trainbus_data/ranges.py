@@ -1,4 +1,4 @@
-"""Loaders of ranges of longer tensors: windows of series, streams of tokens, texts of all lengths."""
+"""Loaders of ranges of longer tensors: windows of series, streams of tokens, texts."""
 
 from __future__ import annotations
 
@@ -37,14 +37,18 @@ class WindowLoader(MemoryLoader):
         if len(each) != len(parts):
             raise DataError(f"{len(each)} ranges for {len(parts)} parts")
         for number, (part, (first, last)) in enumerate(zip(parts, each, strict=True)):
-            if len(starts) and (int(starts.min()) + first < 0 or int(starts.max()) + last > len(part)):
+            if len(starts) and (
+                int(starts.min()) + first < 0 or int(starts.max()) + last > len(part)
+            ):
                 raise DataError(
                     f"part {number} has {len(part)} steps; the windows go from "
                     f"{int(starts.min()) + first} to {int(starts.max()) + last}"
                 )
         super().__init__([starts], kinds, **options)
         self.series = tuple(parts)
-        self._steps = [torch.arange(*span, device=p.device) for span, p in zip(each, parts, strict=True)]
+        self._steps = [
+            torch.arange(*span, device=p.device) for span, p in zip(each, parts, strict=True)
+        ]
 
     def taken(self, rows: Tensor | slice) -> list[Tensor]:
         """Each part of these windows, N x steps x ..."""
@@ -79,7 +83,9 @@ class BucketLoader(MemoryLoader):
         **options: Any,
     ) -> None:
         if int(lengths.sum()) != len(flat):
-            raise DataError(f"the lengths add up to {int(lengths.sum())}, but there are {len(flat)} steps")
+            raise DataError(
+                f"the lengths add up to {int(lengths.sum())}, but there are {len(flat)} steps"
+            )
         super().__init__([lengths, *parts], kinds, **options)
         self.flat, self.padding = flat, padding
         self.starts = lengths.cumsum(0) - lengths

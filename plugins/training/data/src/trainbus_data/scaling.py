@@ -1,4 +1,4 @@
-"""Fitted scaling of a matrix of numbers: what is missing is filled, and flagged where it matters."""
+"""Fitted scaling of numbers: what is missing is filled, and flagged where it matters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FLAGGED = 0.001
 
 
 class Scaling:
-    """Numbers by their quantiles as a normal distribution has them, N x C to float32 N x (C + flags).
+    """Numbers as a normal distribution has them: N x C to float32 N x (C + flags).
 
     "Noisy quantiles" (Gorishniy et al. 2021): quantiles of the training part with noise of 1e-3 of
     their deviation, as many as rows / 30, from 10 to 1,000. What is missing becomes the median, 0;

@@ -66,7 +66,8 @@ def _elsewhere(state: str, column: Column) -> bytes:
     """The bytes that a process without libraries of frames encodes."""
     given: dict[str, Any] = {
         "state": json.loads(state), "kind": column.kind, "words": list(column.words),
-        "values": np.ascontiguousarray(column.values).tobytes().hex(), "dtype": column.values.dtype.str,
+        "values": np.ascontiguousarray(column.values).tobytes().hex(),
+        "dtype": column.values.dtype.str,
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", _ELSEWHERE], input=json.dumps(given), capture_output=True, text=True

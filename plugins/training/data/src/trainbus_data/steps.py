@@ -332,4 +332,3 @@ class Several(Step):
     def options(self) -> dict[str, Any]:
         """The values."""
         return {"delimiter": self.delimiter, "values": self.values, "most": self.most}
-

@@ -13,7 +13,7 @@ from trainbus_data.metrics import Counts
 
 
 class LogLoss(Counts):
-    """The mean of -log p of what is right, of logits: N x C with classes N, or labels N x C of 0, 1."""
+    """The mean of -log p of what is right, of logits N x C: of classes N, or of labels N x C."""
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Count a batch."""
@@ -127,7 +127,7 @@ class R2:
 
 
 class QuadraticKappa(Counts):
-    """Cohen's kappa with quadratic weights (Cohen, 1968), of outputs N x C of classes in an order."""
+    """Kappa with quadratic weights (Cohen, 1968), of outputs N x C of classes in an order."""
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Count the pairs of classes."""
@@ -193,7 +193,7 @@ class _Ranked:
 
 
 class AUC(_Ranked):
-    """The area under the ROC curve, ties counted half; of several classes each against the others."""
+    """The area under the ROC curve, ties counted half; of classes each against the others."""
 
     def of_one(self, scores: Tensor, wanted: Tensor) -> Tensor:
         """By the mean rank of what is right (Mann and Whitney, 1947)."""

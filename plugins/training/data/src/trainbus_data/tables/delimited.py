@@ -25,7 +25,11 @@ from trainbus_data.tables.wording import understood, wording_of
 
 _SIGNS = (",", ";", "\t", "|")
 _LINES = 2_000
-_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 def read_delimited(path: Path, like: Mapping[str, Reading] | None = None) -> Table:
@@ -89,15 +93,15 @@ def _other_encoding(
         raise DataError(f"{path} is no text: there is a zero byte in it")
     near = block[max(0, at - 12) : at + 12].decode("cp1252", "replace").strip()
     notes.append(
-        f"{path.name} is not UTF-8 at byte {seen + at:,} (0x{block[at]:02x}): read as Windows-1252, "
-        f"{near!r} for example; if that is wrong, read it yourself and give the frame"
+        f"{path.name} is not UTF-8 at byte {seen + at:,} (0x{block[at]:02x}): read as "
+        f"Windows-1252, {near!r} for example; if that is wrong, read it yourself and give the frame"
     )
     return "cp1252"
 
 
 def _head(file: TextIO, path: Path, notes: list[str]) -> tuple[list[str], str, int, list[str]]:
     """The names, the delimiter, how many lines they take, and lines that were read behind them."""
-    lines = [line for line in islice(file, 50)]
+    lines = list(islice(file, 50))
     sign = _delimiter("".join(lines), path)
     rows = [row for row in csv.reader(lines, delimiter=sign, skipinitialspace=True) if any(row)]
     while len(rows) > 2 and len(rows[0]) == 1 < len(rows[1]) == len(rows[2]):
@@ -107,7 +111,11 @@ def _head(file: TextIO, path: Path, notes: list[str]) -> tuple[list[str], str, i
     if sign != ("\t" if path.name.removesuffix(".gz").lower().endswith((".tsv", ".tab")) else ","):
         notes.append(f"{path.name}: columns are separated by {sign!r}")
     head = [name.strip() for name in rows[0]]
-    if rows[1:] and not head[-1] and all(not row[-1].strip() for row in rows if len(row) == len(head)):
+    if (
+        rows[1:]
+        and not head[-1]
+        and all(not row[-1].strip() for row in rows if len(row) == len(head))
+    ):
         head[-1] = "\0"  # each line ends with a delimiter
     named = [name for name in head if name != "\0"]
     if len(set(named)) < len(named):
@@ -135,7 +143,9 @@ def _delimiter(text: str, path: Path) -> str:
     """The sign that gives the first lines the same number of cells, and most of them."""
     best, most = ",", (0.0, 1)
     for sign in _SIGNS:
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=sign) if any(row)]
+        rows = [
+            row for row in csv.reader(io.StringIO(text, newline=""), delimiter=sign) if any(row)
+        ]
         lengths = [len(row) for row in rows]
         if not lengths:
             continue
@@ -205,6 +215,6 @@ def _refuse_second_head(
     ]  # fmt: skip
     if len(strange) > 1:
         raise DataError(
-            f"{path.name}: the second line looks like a second head ({', '.join(strange[:4])}) above "
-            "columns of numbers: leave one of the two out"
+            f"{path.name}: the second line looks like a second head ({', '.join(strange[:4])}) "
+            "above columns of numbers: leave one of the two out"
         )

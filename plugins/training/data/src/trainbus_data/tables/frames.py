@@ -40,8 +40,8 @@ def columns_of(
         wide = nw.from_native(frame)
     except TypeError:
         raise DataError(
-            f"a table of the type {type(frame).__name__}; give a frame of pandas, polars or Arrow, a "
-            "dict of columns, a list of dicts, or the path of a CSV or Parquet file"
+            f"a table of the type {type(frame).__name__}; give a frame of pandas, polars or Arrow, "
+            "a dict of columns, a list of dicts, or the path of a CSV or Parquet file"
         ) from None
     if isinstance(wide, nw.LazyFrame):
         wide = wide.collect()

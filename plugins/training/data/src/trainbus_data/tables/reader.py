@@ -60,8 +60,8 @@ def _read_file(path: Path, like: Mapping[str, Reading]) -> Table:
     name = path.name.lower().removesuffix(".gz")
     if not name.endswith(_ENDINGS):
         raise DataError(
-            f"{path}: a table is a CSV file (.csv, .tsv, .txt, also with .gz) or a Parquet file; or "
-            "read it and give the frame"
+            f"{path}: a table is a CSV file (.csv, .tsv, .txt, also with .gz) or a Parquet file; "
+            "or read it and give the frame"
         )
     return read_delimited(path, like)
 
@@ -98,7 +98,9 @@ def _of_mapping(source: Mapping[Any, Any], like: Mapping[str, Reading]) -> Table
     values = list(source.values())
     names = [str(name) for name in source]
     if values and not any(map(_is_column, values)):
-        return Table({n: column_of([v], n, like.get(n)) for n, v in zip(names, values, strict=True)})
+        return Table(
+            {n: column_of([v], n, like.get(n)) for n, v in zip(names, values, strict=True)}
+        )
     for name, value in zip(names, values, strict=True):
         if not _is_column(value):
             raise DataError(
@@ -132,7 +134,9 @@ def _of_rows(rows: Sequence[Any], like: Mapping[str, Reading]) -> Table:
     names: dict[str, None] = {}
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            raise DataError(f"row {number} is a {type(row).__name__}; a list of rows is one of dicts")
+            raise DataError(
+                f"row {number} is a {type(row).__name__}; a list of rows is one of dicts"
+            )
         names.update(dict.fromkeys(row))
     columns = {}
     for name in names:
@@ -150,7 +154,8 @@ def _without_index(table: Table) -> Table:
     if table[first].kind != "number" or not np.array_equal(values, np.arange(len(values))):
         return _named(table)
     logger.warning(
-        "%s: the first column has no name and counts the rows: it is left out as an index", table.name
+        "%s: the first column has no name and counts the rows: it is left out as an index",
+        table.name,
     )
     kept = {name: column for name, column in table.items() if name != first}
     return _named(Table(kept, table.name, table.notes))

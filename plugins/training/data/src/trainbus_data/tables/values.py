@@ -53,9 +53,9 @@ def numbers(values: np.ndarray[Any, Any]) -> Column:
     """Of an array of numbers or booleans; whole ones that a float does not keep are texts."""
     if values.dtype.kind == "b":
         return Column("boolean", values.astype(np.float64))
-    if values.dtype.kind in "iu" and values.dtype.itemsize == 8 and len(values):
-        if max(abs(int(values.max())), abs(int(values.min()))) > 2**53:
-            return texts(list(map(str, values.tolist())))
+    wide = values.dtype.kind in "iu" and values.dtype.itemsize == 8 and len(values)
+    if wide and max(abs(int(values.max())), abs(int(values.min()))) > 2**53:
+        return texts(list(map(str, values.tolist())))
     return Column("number", np.ascontiguousarray(values, dtype=np.float64))
 
 

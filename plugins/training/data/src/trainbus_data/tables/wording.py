@@ -9,7 +9,7 @@ import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,18 @@ ALWAYS_MISSING = frozenset(
     {"", "?", "n/a", "#n/a", "nan", "<na>", "nat", "null", "#null!", "#n/a n/a", "n.a.", "1.#qnan"}
 )
 #: Words that do so where all others are numbers or dates; alone they may be names (NA: Namibia).
-ELSE_MISSING = frozenset({"na", "none", "-", "--", "---", ".", "..", "...", "nil", "unknown", "missing"})
+ELSE_MISSING = frozenset(
+    {"na", "none", "-", "--", "---", ".", "..", "...", "nil", "unknown", "missing"}
+)
 #: A number that Python reads, and that is not a name: no zeros in front, no signs in front but "-".
 _PLAIN = re.compile(r"-?(?:0|[1-9]\d*|(?=\.\d))(?:\.\d*)?(?:[eE][-+]?\d+)?|-?inf(?:inity)?", re.I)
 _DIGITS = frozenset("0123456789.-+eE\n")
 #: What Python reads, but is a name: 007, +49.
 _NAMES = re.compile(r"^(?:-?0\d|\+)", re.MULTILINE)
 _CURRENCIES = "$€£¥"
-_THOUSANDS = {"'": "'", "’": "’", " ": " ", "\u00a0": " ", "\u202f": " "}
 _ISO = re.compile(
-    r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?(?: ?(?:Z|UTC|[-+]\d\d:?(?:\d\d)?))?)?"
+    r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?"
+    r"(?: ?(?:Z|UTC|[-+]\d\d:?(?:\d\d)?))?)?"
 )
 _OTHER_DATE = re.compile(
     r"(\d{1,4})([./-])(\d{1,2})\2(\d{1,4})(?:[T ,]+(\d{1,2}):(\d\d)(?::(\d\d))?)?"
@@ -152,14 +154,16 @@ def _of_numbers(words: Sequence[str]) -> Wording | None:
         bare = [word.replace(sign, "").strip() for word in bare]
     if _all_plain(bare):
         return wording
-    for thousands in ("'", "’", " ", "\u00a0", "\u202f"):
+    for thousands in ("'", "\u2019", " ", "\u00a0", "\u202f"):
         if any(thousands in word for word in bare):
             for decimal in ".,":
                 if _fits(bare, thousands, decimal):
                     return replace(wording, thousands=thousands, decimal=decimal)
     if _fits(bare, ",", "."):
-        doubt = "" if any("." in word or word.count(",") > 1 for word in bare) else (
-            "a comma before three digits is read as one between thousands"
+        doubt = (
+            ""
+            if any("." in word or word.count(",") > 1 for word in bare)
+            else ("a comma before three digits is read as one between thousands")
         )
         return replace(wording, thousands=",", guessed=doubt)
     if _fits(bare, ".", ","):
@@ -169,14 +173,16 @@ def _of_numbers(words: Sequence[str]) -> Wording | None:
 
 def _fits(words: Sequence[str], thousands: str, decimal: str) -> bool:
     t, d = re.escape(thousands), re.escape(decimal)
-    number = re.compile(rf"-?(?:[1-9]\d{{0,2}}(?:{t}\d{{3}})+|0|[1-9]\d*)(?:{d}\d+)?(?:[eE][-+]?\d+)?")
+    number = re.compile(
+        rf"-?(?:[1-9]\d{{0,2}}(?:{t}\d{{3}})+|0|[1-9]\d*)(?:{d}\d+)?(?:[eE][-+]?\d+)?"
+    )
     return all(map(number.fullmatch, words))
 
 
 def _but_for_a_few(
     codes: np.ndarray[Any, Any], words: Sequence[str], given: Sequence[str]
 ) -> tuple[tuple[Wording, bool] | None, list[str]]:
-    """The wording of all but one or two words, which stand for nothing where all else is numbers."""
+    """The wording of all but one or two words, which stand for nothing among numbers."""
     numbers = [word for word in given if word[-1:].isdigit() or word[-1:] in "%" + _CURRENCIES]
     odd = [word for word in given if not (word[-1:].isdigit() or word[-1:] in "%" + _CURRENCIES)]
     if not 1 <= len(odd) <= 2 or len(numbers) < 10 or any(map(_has_digit, odd)):
@@ -227,7 +233,7 @@ def _date(match: re.Match[str], order: str) -> int | None:
 def _microseconds(when: datetime) -> int:
     """Since 1970; in UTC where there is a zone."""
     if when.tzinfo is not None:
-        when = when.astimezone(timezone.utc).replace(tzinfo=None)
+        when = when.astimezone(UTC).replace(tzinfo=None)
     return (when - _EPOCH) // timedelta(microseconds=1)
 
 
@@ -323,7 +329,9 @@ def _dates(
 
 def _iso(word: str) -> tuple[int | None, bool]:
     try:
-        when = datetime.fromisoformat(word.replace(" UTC", "Z").replace(" +", "+").replace(" -", "-"))
+        when = datetime.fromisoformat(
+            word.replace(" UTC", "Z").replace(" +", "+").replace(" -", "-")
+        )
     except ValueError:
         return None, False
     return _microseconds(when), when.tzinfo is not None
