@@ -71,6 +71,9 @@ class TablePredictor(Predictor):
         about: what an export says of itself.
     """
 
+    #: What `trainbus predict` gives the rows of files, in blocks.
+    takes_tables = True
+
     def __init__(
         self,
         forward: Callable[..., Any],
