@@ -173,11 +173,10 @@ def from_export(
     run: Callable[..., Any],
     state: Mapping[str, Any],
     tensors: dict[str, Tensor],
-    target: Mapping[str, Any],
     about: dict[str, Any],
 ) -> TablePredictor:
     """The predictor of an export; used by `trainbus_learner.load`."""
     from trainbus_tabular.recipe import TableRecipe
 
     recipe = TableRecipe.from_state(state, tensors)
-    return TablePredictor(run, recipe, TableTarget.from_options(target), about)
+    return TablePredictor(run, recipe, recipe.target, about)

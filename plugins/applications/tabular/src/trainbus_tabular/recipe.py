@@ -55,6 +55,10 @@ class TableRecipe(Recipe):
         lacking: the columns of which some rows of training had no value.
     """
 
+    #: What an export names for `trainbus_learner.load`: see the entry point group
+    #: `trainbus.readers`.
+    reader = "table"
+
     def __init__(
         self,
         steps: Mapping[str, Step],
@@ -120,6 +124,12 @@ class TableRecipe(Recipe):
     def cardinalities(self) -> tuple[int, ...]:
         """How many codes each category has, 0 included."""
         return tuple(step.cardinality for step in self._code_steps.values())
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """For each name of a number the column of the table that it was made of."""
+        found = {n: name for name, step in self._number_steps.items() for n in step.names(name)}
+        return found | {f"{name} is missing": column for name, column in found.items()}
 
     # --- rows ------------------------------------------------------------------------------------
 
