@@ -1,9 +1,9 @@
 """Tables beside the classical answers: `python benchmarks/tabular.py --data DIR [NAME ...]`.
 
-DIR has the folders adult, california-housing, bike-sharing and dry-bean with the files of UCI as they
-are, packed by gzip. Each set is learned with the defaults, a few seeds, and once as an ensemble; the
-baselines are fitted in the same run to the same rows. Then how fast rows are prepared and predicted.
-Minutes for each set on one core.
+DIR has the folders adult, california-housing, bike-sharing and dry-bean with the files of UCI as
+they are, packed by gzip. Each set is learned with the defaults, a few seeds, and once as an
+ensemble; the baselines are fitted in the same run to the same rows. Then how fast rows are prepared
+and predicted. Minutes for each set on one core.
 """
 
 import argparse
@@ -16,11 +16,14 @@ from statistics import fmean
 
 from trainbus_tabular import TabularLearner, table
 
-ADULT = (
-    "age workclass fnlwgt education education_num marital occupation relationship race sex gain loss "
-    "hours country label"
-).split()
-HOUSES = "longitude latitude age rooms bedrooms population households income value".split()
+ADULT = [
+    "age", "workclass", "fnlwgt", "education", "education_num", "marital", "occupation",
+    "relationship", "race", "sex", "gain", "loss", "hours", "country", "label",
+]  # fmt: skip
+HOUSES = [
+    "longitude", "latitude", "age", "rooms", "bedrooms", "population", "households", "income",
+    "value",
+]  # fmt: skip
 QUIET = ["-progress", "-journal", "-manifest"]
 
 
@@ -78,7 +81,10 @@ def measured(data, epochs, seeds, ensemble, options):
         learner.fit_one_cycle(epochs)
         found.append(learner.validate())
     print(learner.baselines())
-    print(f"mean of {seeds}: ", {name: round(fmean(each[name] for each in found), 4) for name in found[0]})
+    print(
+        f"mean of {seeds}: ",
+        {name: round(fmean(each[name] for each in found), 4) for name in found[0]},
+    )
     if ensemble > 1:
         together = TabularLearner(data, seed=0, ensemble=ensemble, **options)
         together.fit_one_cycle(epochs)

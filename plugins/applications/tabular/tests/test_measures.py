@@ -30,7 +30,10 @@ def test_numbers_and_labels():
     given, wanted = torch.randn(200, 2).double(), torch.randn(200, 2).double()
     same(measures.mae(given, wanted), sk.mean_absolute_error(wanted, given))
     same(measures.r2(given, wanted), sk.r2_score(wanted, given))
-    same(measures.rmse(given[:, :1], wanted[:, :1]), sk.root_mean_squared_error(wanted[:, :1], given[:, :1]))
+    same(
+        measures.rmse(given[:, :1], wanted[:, :1]),
+        sk.root_mean_squared_error(wanted[:, :1], given[:, :1]),
+    )
     flags = (wanted > 0).double()
     same(measures.labels_auc(given.sigmoid(), flags), sk.roc_auc_score(flags, given.sigmoid()))
 

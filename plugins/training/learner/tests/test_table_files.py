@@ -81,7 +81,7 @@ def test_predictions_are_written_with_bad_rows_at_their_place(out, doubling, cap
     elif out.endswith("jsonl"):
         rows = [json.loads(line) for line in Path(out).read_text().splitlines()]
     else:
-        rows = list(csv.DictReader(Path(out).open()))
+        rows = list(csv.DictReader(Path(out).read_text().splitlines()))
     assert len(rows) == 20
     assert "none" in rows[12]["error"]
     assert float(rows[13]["twice"]) == 26

@@ -132,7 +132,9 @@ class _Attention(nn.Module):
 class _TransformerBlock(nn.Module):
     """Attention, and a network of two layers with ReGLU; norms stand before, but not the first."""
 
-    def __init__(self, width: int, heads: int, attention: float, dropout: float, first: bool):
+    def __init__(
+        self, width: int, heads: int, attention: float, dropout: float, first: bool
+    ) -> None:
         super().__init__()
         hidden = int(width * 4 / 3)
         self.before = nn.Identity() if first else nn.LayerNorm(width)

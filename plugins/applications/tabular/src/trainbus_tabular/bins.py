@@ -1,4 +1,4 @@
-"""Where the pieces of a piecewise linear embedding begin and end: quantiles, or splits of a tree."""
+"""Where the pieces of an embedding of numbers begin and end: at quantiles, or splits of a tree."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class Periodic(nn.Module):
 
 
 class PeriodicBias(nn.Module):
-    """"PBLD" of RealMLP (Holzmüller et al., 2024): cosines with phases, a line, and the number.
+    """ "PBLD" of RealMLP (Holzmüller et al., 2024): cosines with phases, a line, and the number.
 
     What is learned is kept divided by `pace`, which for Adam is a learning rate that many times as
     great: the authors' is a tenth.

@@ -44,8 +44,8 @@ class TabularLearner(Learner):
     """Learns a column of a table, or several, from the others.
 
     The target of the data says what: a class, several labels, numbers, a count, classes in an
-    order. `summary()` says what was chosen, and why; `baselines()` puts the classical answers beside
-    it.
+    order. `summary()` says what was chosen, and why; `baselines()` puts the classical answers
+    beside it.
 
     Args:
         data: what `table(...)` made.
@@ -231,7 +231,9 @@ def _made(
         most = max(counts(bins), default=0)
         about["numbers"] = f"{len(layout.numbers)} columns, {_HOW[embed].format(most)}"
     if layout.categories:
-        about["categories"] = f"{len(layout.categories)} columns, of {max(layout.cardinalities)} codes at most"
+        about["categories"] = (
+            f"{len(layout.categories)} columns, of {max(layout.cardinalities)} codes at most"
+        )
     return model, {**members[0].description, "ensemble": ensemble}, about
 
 

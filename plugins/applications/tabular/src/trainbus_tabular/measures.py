@@ -79,7 +79,9 @@ def auc(given: Tensor, wanted: Tensor) -> Tensor:
     """
     if given.shape[1] == 2:
         return area(given[:, 1], wanted == 1)
-    return torch.stack([area(each, wanted == place) for place, each in enumerate(given.T)]).nanmean()
+    return torch.stack(
+        [area(each, wanted == place) for place, each in enumerate(given.T)]
+    ).nanmean()
 
 
 def area(scores: Tensor, positive: Tensor) -> Tensor:

@@ -148,7 +148,9 @@ class TablePredictor(Predictor):
         if target.kind == "category":
             return self._classes(probabilities, values)
         if target.kind == "categories":
-            flags = {f"{name}": values[:, i].numpy().astype(bool) for i, name in enumerate(self.vocab)}
+            flags = {
+                f"{name}": values[:, i].numpy().astype(bool) for i, name in enumerate(self.vocab)
+            }
             sure = {f"p({name})": probabilities[:, i].numpy() for i, name in enumerate(self.vocab)}
             return Predicted({**flags, **sure})
         values = values.reshape(len(values), -1)

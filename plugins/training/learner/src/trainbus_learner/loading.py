@@ -164,7 +164,9 @@ def _by_reader(path: Path, about: dict[str, Any], run: Callable[..., Any]) -> Pr
         tensors = safetensors_in(path / TENSORS) if TENSORS in about["files"] else {}
         made: Predictor = found[0].load()(run, about["recipe"]["state"], tensors, about)
     except Exception as error:
-        raise ExportError(f"{path}: how its items are read is not known: {_short(error)}") from error
+        raise ExportError(
+            f"{path}: how its items are read is not known: {_short(error)}"
+        ) from error
     return made
 
 

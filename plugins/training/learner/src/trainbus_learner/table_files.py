@@ -44,7 +44,7 @@ def blocks(path: Path, size: int, done: Callable[[int], object]) -> Iterator[lis
             return
         read = _json_lines if path.name.lower().removesuffix(".gz").endswith(".jsonl") else _csv
         with path.open("rb") as file:
-            raw: Any = gzip.open(file) if path.suffix.lower() == ".gz" else file
+            raw: Any = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
             text = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
             block: list[Row] = []
             before = 0
