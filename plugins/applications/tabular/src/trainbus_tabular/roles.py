@@ -81,7 +81,7 @@ def _is_id(name: str) -> bool:
 
 def _distinct(column: Column) -> int:
     if column.kind == "text":
-        return len(np.unique(column.values[column.values >= 0]))
+        return int((np.bincount(column.values[column.values >= 0]) > 0).sum())
     return len(np.unique(column.values[~column.missing]))
 
 

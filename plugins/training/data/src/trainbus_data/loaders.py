@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-import struct
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -20,6 +18,7 @@ from torch.utils.data import Dataset, get_worker_info
 from trainbus import Loader
 from trainbus_data.blocks import Block
 from trainbus_data.errors import DataError, message
+from trainbus_data.orders import order_of
 from trainbus_data.recipe import Recipe
 from trainbus_data.transforms import Parts, transform_name
 from trainbus_data.workers import (
@@ -33,6 +32,9 @@ from trainbus_data.workers import (
 
 #: An array of more numbers is no label: it is not kept.
 _FEW = 1000
+
+#: Batches are taken together up to so many bytes.
+_AT_ONCE = 1 << 19
 
 #: What a batch size that nobody named is between, and how many steps an epoch is to have.
 SMALLEST_BATCH, LARGEST_BATCH, STEPS_OF_EPOCH = 8, 64, 20
@@ -196,6 +198,9 @@ class MemoryLoader:
             each is, once.
         batch_transforms: applied to placed batches by the plugin `data`.
         blocks: what the parts are, for whoever asks; none if only the kinds are known.
+        groups: a number for each item; in training, those of a group come together.
+        epoch_size: items of an epoch of training; the next one goes on behind it, so that all have
+            been there before one comes again.
     """
 
     def __init__(
@@ -209,9 +214,12 @@ class MemoryLoader:
         batch_transforms: Sequence[Any] = (),
         blocks: Sequence[Block] = (),
         weights: Tensor | None = None,
+        groups: Tensor | None = None,
+        epoch_size: int | None = None,
     ) -> None:
         self.dataset = Tensors(parts)
-        self.weights = weights
+        self.weights, self.groups, self.epoch_size = weights, groups, epoch_size
+        self._bytes = sum(part[:1].numel() * part.element_size() for part in parts)
         self.kinds = kinds
         self.blocks = tuple(blocks)
         self.batch_size = batch_size
@@ -235,10 +243,15 @@ class MemoryLoader:
     def start_at_sample(self, sample: int) -> int:
         """Leave out the samples before this one, once; returns the batches that are left."""
         self._skip = sample
-        return self._count(max(0, len(self.dataset) - sample))
+        return self._count(max(0, self.samples - sample))
+
+    @property
+    def samples(self) -> int:
+        """Items of an epoch."""
+        return (self.epoch_size if self.shuffle else None) or len(self.dataset)
 
     def __len__(self) -> int:
-        return self._count(len(self.dataset))
+        return self._count(self.samples)
 
     def _count(self, samples: int) -> int:
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
@@ -253,22 +266,40 @@ class MemoryLoader:
         """The first batch, whatever was to be left out."""
         return next(self._batches(0))
 
-    def _batches(self, skip: int) -> Iterator[tuple[Tensor, ...]]:
-        parts, size = self.dataset.parts, self.batch_size
-        count = self._count(len(self.dataset) - skip)
-        if not self.shuffle:
-            for start in range(skip, skip + count * size, size):
-                # A copy: a step that writes into its batch must not write into the data.
-                yield tuple([part[start : start + size].clone() for part in parts])
-            return
-        order = _order(len(self.dataset), self.seed, self.epoch, self.weights)[skip:]
-        # On the device of each part, once for the epoch.
-        orders = [torch.split(order.to(part.device), size) for part in parts]
+    def order(self) -> Tensor:
+        """The items of this epoch, in the order in which they come."""
+        return order_of(
+            len(self.dataset), self.seed, self.epoch, self.weights, self.groups, self.epoch_size
+        )
+
+    def taken(self, rows: Tensor | slice) -> list[Tensor]:
+        """Each part of these items, copied: a step that writes into a batch writes not into them."""
+        if isinstance(rows, slice):
+            return [part[rows].clone() for part in self.dataset.parts]
+        # index_select copies whole rows; indexing goes from element to element.
+        return [part.index_select(0, rows.to(part.device)) for part in self.dataset.parts]
+
+    def one_by_one(self, skip: int) -> Iterator[tuple[Tensor, ...]]:
+        """Batches, each with an indexing operation for each part."""
+        size, count = self.batch_size, self._count(self.samples - skip)
+        rows = self.order()[skip:].split(size) if self.shuffle else None
         for batch in range(count):
-            # index_select copies whole rows; indexing goes from element to element.
-            yield tuple(
-                [part.index_select(0, at[batch]) for part, at in zip(parts, orders, strict=True)]
-            )
+            start = skip + batch * size
+            yield tuple(self.taken(slice(start, start + size) if rows is None else rows[batch]))
+
+    def _batches(self, skip: int) -> Iterator[tuple[Tensor, ...]]:
+        size, count = self.batch_size, self._count(self.samples - skip)
+        together = _AT_ONCE // max(1, size * self._bytes)
+        if together < 2:
+            yield from self.one_by_one(skip)
+            return
+        # Some batches at once, of which each is a part: what a batch costs is no more than a view.
+        end = skip + count * size
+        order = self.order()[:end] if self.shuffle else None
+        for start in range(skip, end, together * size):
+            last = min(start + together * size, end)
+            rows = slice(start, last) if order is None else order[start:last]
+            yield from zip(*[part.split(size) for part in self.taken(rows)], strict=True)
 
 
 class ItemLoader(Loader):
@@ -368,20 +399,9 @@ class _Drawn:
         return self.size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        indices = _order(self.size, self.seed, self.epoch, self.weights).tolist()
+        indices = order_of(self.size, self.seed, self.epoch, self.weights).tolist()
         skip, self.skip = self.skip, 0
         return ((self.epoch, index) for index in indices[skip:])
-
-
-def _order(count: int, seed: int, epoch: int, weights: Tensor | None) -> Tensor:
-    """The items of an epoch: a permutation, or drawn with replacement, each by its weight."""
-    data = hashlib.blake2b(struct.pack("<qq", seed, epoch), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(data, "little") >> 1)
-    if weights is None:
-        return torch.randperm(count, generator=generator)
-    ends = weights.cumsum(0)
-    points = torch.rand(count, dtype=torch.float64, generator=generator) * ends[-1]
-    return torch.searchsorted(ends, points, right=True).clamp(max=count - 1)
 
 
 class _Encoded(Dataset[Any]):
