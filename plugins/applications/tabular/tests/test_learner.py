@@ -38,6 +38,9 @@ class Rows(Recipe):
         codes = torch.tensor([[COLOURS.get(each, 0)] for each in listed["colour"]])
         return numbers, codes
 
+    def encode_and_look(self, source):
+        return *self.encode(source), self.odd(source)
+
     def odd(self, source):
         rows = [source] if isinstance(source, dict) else source
         return [

@@ -201,7 +201,7 @@ class Transformer(nn.Module):
 
     def forward(self, numbers: Tensor, codes: Tensor) -> Tensor:
         """Numbers and codes -> rows x outputs."""
-        tokens = [self.row.expand(len(numbers), 1, -1)]
+        tokens = [self.row.expand(numbers.shape[0], 1, -1)]
         if self.numbers is not None:
             tokens.append(self.numbers(numbers))
         if self.table is not None:

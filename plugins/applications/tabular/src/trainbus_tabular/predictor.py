@@ -14,7 +14,7 @@ from trainbus_learner import Prediction, Predictor
 from trainbus_tabular.targets import TableTarget
 
 #: Rows that the model is asked about together.
-BATCH = 8192
+BATCH = 2048
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class TablePredictor(Predictor):
         Raises:
             UsageError: it is more than one row, or cannot be read.
         """
-        numbers, codes = self.recipe.encode(item)
+        numbers, codes, odd = self.recipe.encode_and_look(item)
         if len(numbers) != 1:
             raise UsageError(
                 f"predict: these are {len(numbers)} rows; for many there is predictions(rows)"
@@ -102,11 +102,10 @@ class TablePredictor(Predictor):
         value = self.target.read(probabilities)[0].cpu()
         each = probabilities[0].cpu()
         sure = float(each[int(value)]) if self.target.kind == "category" else None
-        odd = self.recipe.odd(item)[0]
         interval, labels = self._sets(each, value)
         vocab = self.vocab
         return RowPrediction(
-            self.target.decode(value), sure, each, value, vocab, odd, interval, labels
+            self.target.decode(value), sure, each, value, vocab, odd[0], interval, labels
         )
 
     def _sets(self, probabilities: Tensor, value: Tensor) -> tuple[Any, list[Any] | None]:

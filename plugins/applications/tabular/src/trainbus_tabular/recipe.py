@@ -204,6 +204,11 @@ class TableRecipe(Recipe):
             found[name] = step.decode(codes[:, number].numpy())
         return found
 
+    def encode_and_look(self, source: Any) -> tuple[Tensor, Tensor, list[list[str]]]:
+        """Numbers and codes, and what is odd about each row, of one reading."""
+        table = self.read(source)
+        return *self.encode_table(table), self._odd_of(table)
+
     def odd(self, source: Any) -> list[list[str]]:
         """What is odd about each row: new words, values out of range, missing ones, other types."""
         return self._odd_of(self.read(source))
