@@ -8,14 +8,16 @@ tensors (`tensors`), from which `step_from_state` makes the same step. `step_kit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from torch import Tensor
 
 from trainbus.errors import nearest
 from trainbus_data.errors import DataError
 from trainbus_data.tables.columns import Column
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = np.ndarray[Any, Any]
 _DAY = 86_400_000_000

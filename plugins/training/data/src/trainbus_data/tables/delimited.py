@@ -133,15 +133,16 @@ def looks_like_values(names: Sequence[str]) -> bool:
 
 def _delimiter(text: str, path: Path) -> str:
     """The sign that gives the first lines the same number of cells, and most of them."""
-    best, most = ",", 1
+    best, most = ",", (0.0, 1)
     for sign in _SIGNS:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=sign) if any(row)]
-        lengths = [len(row) for row in rows[1:-1] or rows]
+        lengths = [len(row) for row in rows]
         if not lengths:
             continue
         usual = max(set(lengths), key=lengths.count)
-        if usual > most and lengths.count(usual) >= 0.6 * len(lengths):
-            best, most = sign, usual
+        found = round(lengths.count(usual) / len(lengths), 1), usual
+        if usual > 1 and found > most:
+            best, most = sign, found
     return best
 
 
@@ -184,15 +185,23 @@ def _chunks(
             yield lines
 
 
+def _is_above_numbers(column: Column, words: Sequence[str]) -> bool:
+    """Whether the first word of a column is none, and all others are numbers or dates."""
+    first, others = words[0].strip(), [word.strip() for word in words[1:] if word.strip()]
+    if not first or any(map(str.isdigit, first)) or first == "?":
+        return False
+    if column.kind != "text":
+        return first in column.wording.missing
+    return wording_of(others[:_LINES]) is not None
+
+
 def _refuse_second_head(
     columns: dict[str, Column], coded: Sequence[Sequence[str]], path: Path
 ) -> None:
     """Refuse a first row of words above columns of numbers."""
     strange = [
-        words[0].strip()
-        for column, words in zip(columns.values(), coded, strict=True)
-        if column.kind in ("number", "date") and len(column) > 2 and len(words) > 2
-        and words[0].strip() in column.wording.missing and words[0].strip() != "?"
+        words[0].strip() for column, words in zip(columns.values(), coded, strict=True)
+        if len(column) > 2 and len(words) > 2 and _is_above_numbers(column, words)
     ]  # fmt: skip
     if len(strange) > 1:
         raise DataError(

@@ -33,6 +33,8 @@ def columns_of(
             f"{name} is a {type(frame).__module__.partition('.')[0]} frame, which narwhals reads: "
             "pip install narwhals; or give a dict of columns"
         ) from None
+    if type(frame).__module__.startswith("polars") and hasattr(frame, "collect"):
+        frame = frame.collect()
     frame = _plain_names(frame, name)
     try:
         wide = nw.from_native(frame)
