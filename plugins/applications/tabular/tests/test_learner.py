@@ -238,7 +238,7 @@ def test_weights_of_rows_count_in_the_loss():
     [
         ({"arch": "mpl"}, "did you mean 'mlp'"),
         ({"ensemble": 0}, "whole number of members"),
-        ({"embed": "pieces"}, "give one of target"),
+        ({"embed": "pieces"}, "give one of quantile"),
         ({"arch": torch.nn.Linear(2, 2), "ensemble": 3}, "for a network by name"),
     ],
 )

@@ -82,6 +82,7 @@ class TablePredictor(Predictor):
         about: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(forward, recipe.encode, target, recipe, about)
+        self._ask = forward
 
     def __repr__(self) -> str:
         return f"TablePredictor({self.target!r})"
@@ -97,7 +98,7 @@ class TablePredictor(Predictor):
             raise UsageError(
                 f"predict: these are {len(numbers)} rows; for many there is predictions(rows)"
             )
-        output = self._forward(numbers, codes)
+        output = self._ask(numbers, codes)
         probabilities = self.target.activation(output)
         value = self.target.read(probabilities)[0].cpu()
         each = probabilities[0].cpu()
@@ -131,7 +132,7 @@ class TablePredictor(Predictor):
             raise UsageError(f"predictions(batch_size={batch_size}): give at least 1")
         numbers, codes = self.recipe.encode(items)
         outputs = [
-            self._forward(numbers[start : start + batch_size], codes[start : start + batch_size])
+            self._ask(numbers[start : start + batch_size], codes[start : start + batch_size])
             for start in range(0, len(numbers), batch_size)
         ]
         if not outputs:
