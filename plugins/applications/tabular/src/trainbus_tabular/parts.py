@@ -25,6 +25,8 @@ class Rows(Sequence[Mapping[str, Any]]):
         return self.table.rows
 
     def __getitem__(self, index: Any) -> Any:
+        if index >= self.table.rows:
+            raise IndexError(index)  # ends an iteration
         return _Row(self.table, index)
 
 
