@@ -148,7 +148,9 @@ def test_two_averages_go_on_with_their_own():
             assert torch.equal(value, other.average[name])
 
 
-@pytest.mark.parametrize(("one", "two"), [("by loss", "by_loss"), ("a", "A"), ("a/b", "a b")])
+@pytest.mark.parametrize(
+    ("one", "two"), [("by loss", "by_loss"), ("a", "A"), ("a/b", "a b"), ("best", "best_")]
+)
 def test_two_names_that_are_one_directory_are_refused(one, two):
     plugins = [named(Checkpoint(), one), named(Checkpoint(), two)]
     with pytest.raises(UsageError, match="would both keep their states in checkpoints/"):
@@ -156,6 +158,11 @@ def test_two_names_that_are_one_directory_are_refused(one, two):
 
 
 @pytest.mark.parametrize("name", ["best", "Best", "step-00000004", "exception-00000001", ".."])
-def test_a_name_that_is_a_states_is_refused(name):
-    with pytest.raises(UsageError, match="is the name of a state"):
-        fit([named(Checkpoint(), name)])
+def test_a_plugin_that_is_called_as_a_state_is_has_a_directory_of_its_own(name):
+    run = fit(
+        [Checkpoint("valid/loss"), named(Checkpoint("valid/accuracy", "max"), name)], epochs=3
+    )
+    assert states(run) == sorted(["best", "best-00000004", f"{name}_", "step-00000006"])
+    assert states(run, f"{name}_") == ["best", "best-00000006", "step-00000006"]
+    again = fit([Checkpoint("valid/loss"), named(Checkpoint(), name)], resume="auto")
+    assert (again.dir, again.global_step) == (run.dir, 8)

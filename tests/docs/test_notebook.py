@@ -20,4 +20,4 @@ def test_the_notebook_has_the_cells_of_the_page_and_their_output():
     outputs = [output for cell in stored.cells for output in cell.get("outputs", ())]
     assert not [output for output in outputs if output.output_type == "error"]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert len(pictures) == 5
+    assert len(pictures) == 7

@@ -184,15 +184,24 @@ def profile(path, run):
     return [run.dir / name for name in names]
 
 
-def export_model(path, run):
+def make_learner(path):
     from trainbus_learner import Learner
 
     data = torch.utils.data.TensorDataset(torch.randn(8, 3), torch.zeros(8, dtype=torch.long))
     loader = torch.utils.data.DataLoader(data, 4)
-    learner = Learner(
+    return Learner(
         (loader, loader), nn.Linear(3, 2), loss=nn.functional.cross_entropy,
         run_dir=path / "runs", plugins=["-progress"],
     )  # fmt: skip
+
+
+def list_to_clean(path, run):
+    make_learner(path).interpret().to_clean(path / "clean.csv")
+    return [path / "clean.csv"]
+
+
+def export_model(path, run):
+    learner = make_learner(path)
     learner.export(path / "here" / "model", format="weights")
     learner.export(path / "here" / "model", format="torch.export", overwrite=True)
     return [path / "here" / "model"]
@@ -214,11 +223,15 @@ WRITERS = {
     "plugins/observers/profiler/src/trainbus_profiler/plugin.py: Profiler._finish": profile,
     "plugins/observers/profiler/src/trainbus_profiler/tracing.py: Trace.write": profile,
     "plugins/training/learner/src/trainbus_learner/export.py: write": export_model,
+    "plugins/training/learner/src/trainbus_learner/interpretation.py: Interpretation.to_clean": (
+        list_to_clean
+    ),
 }
 #: Those that train for long before they write; they use the same way.
 DEMOS = {
     "core/trainbus/cli/demo.py: train",
     "plugins/applications/vision/src/trainbus_vision/demo.py: train",
+    "plugins/applications/vision/src/trainbus_vision/demo_detection.py: train",
 }
 #: What writes without taking a place by itself, and why it may.
 OTHERS = {

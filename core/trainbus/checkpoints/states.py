@@ -20,12 +20,16 @@ _NAME = re.compile(FORM, re.ASCII)
 
 
 def folder(plugin: str) -> str:
-    """Where in `checkpoints` a plugin of this name keeps its states."""
-    return "" if plugin == "checkpoint" else file_name(plugin)
+    """Where in `checkpoints` a plugin of this name keeps its states: in no place of a state's."""
+    if plugin == "checkpoint":
+        return ""
+    name = file_name(plugin)
+    is_taken = name.lower() in ("best", ".", "..") or step_of(name.lower()) >= 0
+    return f"{name}_" if is_taken else name
 
 
 def check_folder(plugin: str, others: Iterable[str]) -> None:
-    """Refuse a name whose folder would be that of another plugin, or of a state.
+    """Refuse a name whose folder would be that of another plugin.
 
     Args:
         plugin: the name of a plugin that keeps states.
@@ -41,11 +45,6 @@ def check_folder(plugin: str, others: Iterable[str]) -> None:
                 f"{plugin!r} and {other!r} would both keep their states in checkpoints/{own}; "
                 "give one of them another name"
             )
-    if own in ("best", ".", "..") or step_of(own) >= 0:
-        raise UsageError(
-            f"a checkpoint plugin cannot be called {plugin!r}: in checkpoints/ that is the name "
-            "of a state; give it another one"
-        )
 
 
 def found(directory: Path | None) -> set[str]:

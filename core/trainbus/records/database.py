@@ -152,7 +152,7 @@ def _execute(connection: sqlite3.Connection, query: str) -> object:
 
 def _check_format(path: Path, connection: sqlite3.Connection) -> None:
     version = _execute(connection, "PRAGMA user_version")
-    if version and version != schema.VERSION:
+    if version and version != schema.VERSION and schema.is_a_journal(connection):
         raise UnknownFormat(
             f"{path} is a journal of format {version}, this trainbus reads format {schema.VERSION}"
         )

@@ -97,6 +97,12 @@ _BODIES: dict[str, Shape] = {
 }
 
 
+def is_a_journal(connection: sqlite3.Connection) -> bool:
+    """Whether a database has the tables that journals of all formats have."""
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    return {"about", "records"} <= names
+
+
 def check_tables(connection: sqlite3.Connection) -> None:
     """Refuse a database with views, triggers or other tables where a journal has its own.
 

@@ -38,6 +38,9 @@ class Rows(Recipe):
         codes = torch.tensor([[COLOURS.get(each, 0)] for each in listed["colour"]])
         return numbers, codes
 
+    def encode_and_look(self, source):
+        return *self.encode(source), self.odd(source)
+
     def odd(self, source):
         rows = [source] if isinstance(source, dict) else source
         return [
@@ -235,7 +238,7 @@ def test_weights_of_rows_count_in_the_loss():
     [
         ({"arch": "mpl"}, "did you mean 'mlp'"),
         ({"ensemble": 0}, "whole number of members"),
-        ({"embed": "pieces"}, "give one of target"),
+        ({"embed": "pieces"}, "give one of quantile"),
         ({"arch": torch.nn.Linear(2, 2), "ensemble": 3}, "for a network by name"),
     ],
 )

@@ -42,7 +42,7 @@ def same(given, wanted):
 def test_piecewise_linear_embeddings_are_those_of_the_authors(rows):
     authors = pytest.importorskip("rtdl_num_embeddings")
     numbers = rows[0]
-    bins = quantile_bins(numbers, 6)
+    bins = quantile_bins(numbers, 6, 0)
     theirs = authors.PiecewiseLinearEmbeddings(bins, 5, activation=False, version="B")
     with torch.no_grad():
         theirs.linear.weight.normal_()
@@ -55,7 +55,7 @@ def test_quantiles_are_those_of_the_authors():
     authors = pytest.importorskip("rtdl_num_embeddings")
     numbers = torch.randn(500, 3)
     for ours, theirs in zip(
-        quantile_bins(numbers, 12), authors.compute_bins(numbers, n_bins=12), strict=True
+        quantile_bins(numbers, 12, 0), authors.compute_bins(numbers, n_bins=12), strict=True
     ):
         same(ours, theirs)
 
@@ -139,7 +139,7 @@ def made(arch, rows, **options):
 def test_each_network_gives_an_output_for_each_row_and_learns(arch, rows):
     model = made(arch, rows)
     if isinstance(model.embed, PiecewiseLinear):
-        model.embed.take(quantile_bins(rows[0], 2))
+        model.embed.take(quantile_bins(rows[0], 2, 0))
     output = model(*rows)
     assert output.shape == ((ROWS, 8, OUTPUTS) if model.gives_members else (ROWS, OUTPUTS))
     output.square().sum().backward()
@@ -200,6 +200,12 @@ def test_the_trees_are_those_of_scikit_learn():
     wanted = sorted(t for t, f in zip(fitted.tree_.threshold, fitted.tree_.feature) if f == 0)  # noqa: B905
     given = target_bins(column[:, None], target[:, None], 12)[0]
     same(given[1:-1], torch.tensor(wanted, dtype=torch.float32))
+
+
+def test_values_that_few_rows_have_get_edges_too():
+    column = torch.cat([torch.zeros(1000), torch.arange(1.0, 21)])[:, None]  # 1,020 rows
+    assert len(quantile_bins(column, 10, 0)[0]) == 2
+    assert len(quantile_bins(column, 10, 20)[0]) > 20
 
 
 @pytest.mark.parametrize("column", [torch.zeros(5), torch.tensor([1.0])])

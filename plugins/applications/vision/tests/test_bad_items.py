@@ -90,10 +90,13 @@ def test_table_that_is_missing(tmp_path):
         image_table(tmp_path / "labels.csv")
 
 
-def test_empty_part(animals):
-    """A split that leaves nothing for a part."""
-    with pytest.raises(DataError, match="the valid part is empty: the split puts none of the 20"):
-        image_folder(animals, size=None, split=splits.by_function(lambda path: False))
+def test_empty_part(animals, caplog):
+    """A split that leaves nothing for training is refused, and one for validation is said."""
+    with pytest.raises(DataError, match="the train part is empty: the split puts none of the 20"):
+        image_folder(animals, size=None, split=splits.by_function(lambda path: True))
+    data = image_folder(animals, size=None, split=splits.by_function(lambda path: False))
+    assert data.valid is None
+    assert "no item is for validation: all 20 are trained on" in caplog.text
 
 
 def test_function_that_fails_for_an_item(animals):
@@ -150,7 +153,7 @@ def test_bytes_and_floats_in_one_batch_are_refused():
     """They would become floats of 0..255 beside floats of 0..1."""
     images = [torch.zeros(3, 4, 4, dtype=torch.uint8)] * 9 + [torch.zeros(3, 4, 4)]
     blocks = (Image(), Category())
-    data = Data.from_lists(images, list("ab" * 5), blocks, split=splits.by_index([0]))
+    data = Data.from_lists(images, list("ab" * 5), blocks, split=splits.by_index([0]), batch_size=9)
     with pytest.raises(DataError, match=r"the type (uint8|float32) in item \d of train, but"):
         data.one_batch()
 

@@ -224,7 +224,7 @@ def test_torchvisions_own_weights_are_taken_from_a_file(arch):
 @pytest.mark.parametrize("arch", ["retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn", "ssd300_vgg16"])
 def test_every_kind_of_detector_of_torchvision_trains(arch):
     learner = DetectionLearner(
-        squares(6, batch_size=2), arch, pretrained=False, augment=False, plugins=OFF
+        squares(8, batch_size=2), arch, pretrained=False, augment=False, plugins=OFF
     )
     assert learner.fit(1).status == "completed"
     assert set(learner.validate()) == {"loss", "map", "map_50"}

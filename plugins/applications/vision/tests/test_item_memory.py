@@ -188,7 +188,7 @@ def test_numbers_in_memory():
     """Targets that are numbers are N x outputs."""
     x, y = tensors()
     data = Data.from_tensors((x, y.float()), blocks=(Image(1), Number()))
-    assert data.one_batch()[1].shape == (64, 1)
+    assert data.one_batch()[1].shape == (data.batch_size, 1)
 
 
 def test_images_of_any_size_can_be_predicted():

@@ -112,7 +112,7 @@ def test_table_with_several_labels_in_a_column(table, animals):
     data = image_table(table, "file", "tags", size=None, folder=animals, delimiter=" ")
     assert isinstance(data.target, Categories)
     assert data.vocab == ["big", "furry"]
-    assert data.one_batch()[1][:, 1].tolist() == [1.0] * 16
+    assert data.one_batch()[1][:, 1].tolist() == [1.0] * 8
 
 
 def test_table_with_several_numbers(table, animals):
@@ -120,7 +120,7 @@ def test_table_with_several_numbers(table, animals):
     data = Data.from_table(
         table, "file", ["weight", "weight"], blocks=(Image(), Number(2)), folder=animals
     )
-    assert data.one_batch()[1].shape == (16, 2)
+    assert data.one_batch()[1].shape == (8, 2)
 
 
 def test_table_with_two_inputs(table, animals):
@@ -181,7 +181,7 @@ def test_a_delimiter_goes_with_the_usual_blocks(table, animals):
     """With blocks of your own it would be said twice."""
     blocks = (Image(), Categories(delimiter=" "))
     data = image_table(table, "file", "tags", size=8, folder=animals, blocks=blocks)
-    assert data.vocab == ["big", "furry"] and data.one_batch()[0].shape == (16, 3, 8, 8)
+    assert data.vocab == ["big", "furry"] and data.one_batch()[0].shape == (8, 3, 8, 8)
     with pytest.raises(UsageError, match=r"write Categories\(delimiter=\.\.\.\)"):
         image_table(table, "file", "tags", folder=animals, delimiter=" ", blocks=blocks)
 

@@ -17,7 +17,7 @@ def test_summary_follows_one_sample(animals):
         "one sample: item 0 of train (cat/00.png)",
         "read: image 3 x 16 x 20 uint8, 0 to 255; category 0 int64",
         "Resize(size=[12, 12]): image 3 x 12 x 12 uint8",
-        "a batch: image 16 x 3 x 12 x 12 uint8",
+        "a batch: image 8 x 3 x 12 x 12 uint8",
         "a model gives 2 outputs, one for each of 'cat', 'dog'",
         "loss: cross_entropy; metrics: accuracy",
     ):

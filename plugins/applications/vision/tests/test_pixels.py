@@ -178,7 +178,7 @@ def test_points_outside_of_their_image_are_refused():
     with pytest.raises(DataError, match=r"2 of 2 points are outside .* \(60 x 40\), \(20, 5"):
         keypoints(images, [[(20.0, 55.0), (10.0, 50.0)]] * 20, size=32, num_workers=0)
     some = keypoints(images, [[(20.0, 30.0), (10.0, 50.0)]] * 20, size=32, num_workers=0)
-    assert some.one_batch()[1].shape == (16, 2, 2)
+    assert some.one_batch()[1].shape == (8, 2, 2)
     stacked = torch.zeros(20, 3, 40, 60, dtype=torch.uint8)
     points = torch.tensor([[[20.0, 55.0]]]).expand(20, 1, 2)
     with pytest.raises(DataError, match=r"train, the points: 16 of 16 points are outside"):

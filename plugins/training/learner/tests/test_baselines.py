@@ -96,8 +96,10 @@ def test_a_name_that_is_none_is_refused(data, make_model):
 
 
 def test_a_baseline_of_another_distribution_is_in_the_table(data, make_model, own_distribution):
-    own_distribution("trainbus.baselines", "nearest", "import torch\ndef nearest(problem):\n"
-                     "    return torch.zeros(len(problem.asked[0]), problem.outputs)\n")  # fmt: skip
+    code = "    return torch.zeros(len(problem.asked[0]), problem.outputs)\n"
+    own_distribution(
+        "trainbus.baselines", "nearest", f"import torch\ndef nearest(problem):\n{code}"
+    )
     row = Learner(data, make_model(), plugins=QUIET).baselines()["nearest"]
     assert row.metrics["loss"] == pytest.approx(math.log(10))
 

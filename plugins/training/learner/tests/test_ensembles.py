@@ -15,7 +15,9 @@ QUIET = ["-progress", "-journal", "-manifest"]
 
 def plain(seed):
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 10))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 10)
+    )
 
 
 def steps(model, batches):
@@ -55,7 +57,9 @@ def test_what_gets_no_decay_alone_gets_none_together():
     assert groups[1]["weight_decay"] == 0
 
 
-@pytest.mark.parametrize(("of", "to"), [("softmax", torch.softmax), ("exp", None), ("sigmoid", None)])
+@pytest.mark.parametrize(
+    ("of", "to"), [("softmax", torch.softmax), ("exp", None), ("sigmoid", None)]
+)
 def test_the_mean_is_one_of_probabilities(of, to):
     outputs = 3 * torch.randn(5, 4, 3)
     read = {"softmax": lambda x: x.softmax(-1), "exp": torch.exp, "sigmoid": torch.sigmoid}[of]

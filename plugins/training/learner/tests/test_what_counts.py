@@ -95,7 +95,7 @@ def test_data_that_are_not_there_are_not_others(data, make_model):
             verb(data.test)
         with pytest.raises(UsageError, match="these data have no test part"):
             verb("test")
-        with pytest.raises(UsageError, match="give 'valid', 'test', or a loader"):
+        with pytest.raises(UsageError, match="give 'valid', 'test', 'train', or a loader"):
             verb("tset")
 
 

@@ -132,7 +132,9 @@ class _Attention(nn.Module):
 class _TransformerBlock(nn.Module):
     """Attention, and a network of two layers with ReGLU; norms stand before, but not the first."""
 
-    def __init__(self, width: int, heads: int, attention: float, dropout: float, first: bool):
+    def __init__(
+        self, width: int, heads: int, attention: float, dropout: float, first: bool
+    ) -> None:
         super().__init__()
         hidden = int(width * 4 / 3)
         self.before = nn.Identity() if first else nn.LayerNorm(width)
@@ -199,7 +201,7 @@ class Transformer(nn.Module):
 
     def forward(self, numbers: Tensor, codes: Tensor) -> Tensor:
         """Numbers and codes -> rows x outputs."""
-        tokens = [self.row.expand(len(numbers), 1, -1)]
+        tokens = [self.row.expand(numbers.shape[0], 1, -1)]
         if self.numbers is not None:
             tokens.append(self.numbers(numbers))
         if self.table is not None:

@@ -1,4 +1,4 @@
-"""Where the pieces of a piecewise linear embedding begin and end: quantiles, or splits of a tree."""
+"""Where the pieces of an embedding of numbers begin and end: at quantiles, or splits of a tree."""
 
 from __future__ import annotations
 
@@ -11,21 +11,37 @@ from torch import Tensor
 
 #: Rows from which edges are found: more do not move them.
 _ROWS = 100_000
+#: Of few rows there are fewer pieces: so many rows in each, as a rule.
+_ROWS_OF_A_PIECE = 30
 #: Of the trees: the fewest rows of a leaf, and the least that a split has to bring, of the
 #: variance of the target (Gorishniy et al., 2022).
 _LEAF, _GAIN = 64, 1e-4
 
 
-def quantile_bins(numbers: Tensor, bins: int = 48) -> list[Tensor]:
-    """The edges of pieces with equally many rows, of each column; at most `bins` pieces.
+def quantile_bins(numbers: Tensor, bins: int = 48, distinct: int = 128) -> list[Tensor]:
+    """The edges of pieces with equally many rows, and of pieces with equally many values.
+
+    Where many rows have one value (no gain at all), the quantiles of rows fall together and tell
+    little of the others: if fewer than half of the pieces are left, those of the values, each taken
+    once, are added.
 
     Args:
         numbers: rows x columns, of training.
-        bins: pieces of a column; fewer where values are equal.
+        bins: pieces of a column with equally many rows; fewer where values are equal.
+        distinct: pieces with equally many different values; 0 for none, as the authors have it.
     """
     numbers = _some(numbers)
-    steps = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
-    return [_edges(torch.quantile(each.double(), steps)) for each in numbers.T]
+    most = max(2, len(numbers) // _ROWS_OF_A_PIECE)
+    bins, distinct = min(bins, most), min(distinct, most)
+    rows = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+    steps = torch.linspace(0, 1, distinct + 1, dtype=torch.float64)
+    found = []
+    for each in numbers.T:
+        edges = torch.quantile(each.double(), rows)
+        if distinct and len(edges.unique()) - 1 < bins / 2:
+            edges = torch.cat([edges, torch.quantile(each.unique().double(), steps)])
+        found.append(_edges(edges))
+    return found
 
 
 def target_bins(numbers: Tensor, target: Tensor, bins: int = 48) -> list[Tensor]:

@@ -53,9 +53,7 @@ def calibrate(learner: TabularLearner, coverage: float | None, loader: Any) -> C
         after = float(_loss(target, given, wanted))
     if coverage is not None and target.kind != "categories":
         target.margin = _margin(target, given, wanted, coverage)
-    return Calibration(
-        target.temperature, coverage, target.margin, len(given), before, after
-    )
+    return Calibration(target.temperature, coverage, target.margin, len(given), before, after)
 
 
 def gathered(learner: TabularLearner, loader: Any) -> tuple[Tensor, Tensor]:

@@ -138,7 +138,7 @@ class Periodic(nn.Module):
 
 
 class PeriodicBias(nn.Module):
-    """"PBLD" of RealMLP (Holzmüller et al., 2024): cosines with phases, a line, and the number.
+    """ "PBLD" of RealMLP (Holzmüller et al., 2024): cosines with phases, a line, and the number.
 
     What is learned is kept divided by `pace`, which for Adam is a learning rate that many times as
     great: the authors' is a tenth.
@@ -214,7 +214,7 @@ class Categories(nn.Module):
         if self.flags:
             places = codes[:, self.ones] + self.first
             ones = torch.ones_like(places, dtype=torch.get_default_dtype())
-            made.append(ones.new_zeros(len(codes), self.flags).scatter(1, places, ones))
+            made.append(ones.new_zeros(codes.shape[0], self.flags).scatter(1, places, ones))
         if self.table is not None:
             made.append(self.table(codes[:, self.others] + self.rows).flatten(1))
         return torch.cat(made, 1)

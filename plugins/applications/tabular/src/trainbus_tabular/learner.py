@@ -28,8 +28,10 @@ from trainbus_tabular.predictor import BATCH, Predicted, RowPrediction, TablePre
 
 #: The highest rate of a cycle, by the network; and why, for `summary`.
 _RATES = {
-    "mlp": 3e-3, "linear": 1e-2, "resnet": 1e-3, "tabm": 2e-3, "transformer": 3e-4,
+    "mlp": 5e-3, "linear": 1e-2, "resnet": 1e-3, "tabm": 2e-3, "transformer": 3e-4,
 }  # fmt: skip
+#: Of fewer rows than these an MLP learns slower: so high a rate would learn them by heart.
+_FEW_ROWS = 2000
 _HOW = {
     "target": "as {} ramps at most, with edges of a tree on the target",
     "quantile": "as {} ramps at most, with edges at quantiles",
@@ -42,17 +44,17 @@ class TabularLearner(Learner):
     """Learns a column of a table, or several, from the others.
 
     The target of the data says what: a class, several labels, numbers, a count, classes in an
-    order. `summary()` says what was chosen, and why; `baselines()` puts the classical answers beside
-    it.
+    order. `summary()` says what was chosen, and why; `baselines()` puts the classical answers
+    beside it.
 
     Args:
         data: what `table(...)` made.
         arch: "mlp", "linear", "resnet", "tabm", "transformer", "realmlp"; or a module that is
             called with (numbers, codes).
         ensemble: so many networks, as one: their predictions are averaged.
-        embed: how numbers come in: "target" or "quantile" for ramps with edges of either,
+        embed: how numbers come in: "quantile" or "target" for ramps with edges of either,
             "periodic", or "plain"; by default what suits the network.
-        network: options of the network: {"width": 256, "blocks": 2, "dropout": 0.1}, ...
+        network: options of the network: {"width": 256, "blocks": 2, "dropout": 0.2}, ...
         lr: the learning rate; by default one for each network.
         options: of `Learner`: loss, class_weights, metrics, optimizer, seed, plugins, ...
 
@@ -92,7 +94,7 @@ class TabularLearner(Learner):
             model, description, about = _made(
                 data, arch, ensemble, embed, dict(network or {}), options.get("seed")
             )
-        rate = _rate(self._arch, data.target.kind) if lr is None else lr
+        rate = _rate(self._arch, data.target.kind, len(data.train_items)) if lr is None else lr
         super().__init__(
             data,
             model,
@@ -194,7 +196,9 @@ def training_tensors(data: Any) -> tuple[Tensor, Tensor, Tensor]:
     return parts[0], parts[1], parts[2]
 
 
-def _rate(arch: str, kind: str) -> float | None:
+def _rate(arch: str, kind: str, rows: int) -> float | None:
+    if arch == "mlp" and rows < _FEW_ROWS:
+        return 2e-3
     if arch == "realmlp":  # its authors' rates, for its parametrization
         return 0.2 if kind == "number" else 0.04
     return _RATES.get(arch)
@@ -227,7 +231,9 @@ def _made(
         most = max(counts(bins), default=0)
         about["numbers"] = f"{len(layout.numbers)} columns, {_HOW[embed].format(most)}"
     if layout.categories:
-        about["categories"] = f"{len(layout.categories)} columns, of {max(layout.cardinalities)} codes at most"
+        about["categories"] = (
+            f"{len(layout.categories)} columns, of {max(layout.cardinalities)} codes at most"
+        )
     return model, {**members[0].description, "ensemble": ensemble}, about
 
 

@@ -35,8 +35,8 @@ ARCHS = {
     "realmlp": "RealMLP-TD (Holzmüller et al. 2024)",
 }
 #: How numbers come to a network: pieces with edges from the target or from quantiles, ...
-NUMBERS = ("target", "quantile", "periodic", "plain")
-_USUAL_NUMBERS = {"mlp": "target", "tabm": "target", "resnet": "target"}
+NUMBERS = ("quantile", "target", "periodic", "plain")
+_USUAL_NUMBERS = {"mlp": "quantile", "tabm": "quantile", "resnet": "quantile"}
 #: What the means of the members of an ensemble are taken of, by the kind of a target.
 _MEANS = {"class": "softmax", "labels": "sigmoid", "ordinal": "sigmoid", "count": "exp"}
 
@@ -177,7 +177,7 @@ def _body(
         return MiniEnsemble(chunks, outputs, signs=embed == "plain", **options)
     if arch == "realmlp":
         return RealPerceptron(inputs, outputs, smooth, **options)
-    given = {"width": 256, "blocks": 2 if embed != "plain" else 3, "dropout": 0.1, **options}
+    given = {"width": 256, "blocks": 2 if embed != "plain" else 3, "dropout": 0.2, **options}
     layers = perceptron(inputs, **given)
     return nn.Sequential(*layers, nn.Linear(given["width"], outputs))
 

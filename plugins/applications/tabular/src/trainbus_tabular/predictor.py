@@ -14,7 +14,7 @@ from trainbus_learner import Prediction, Predictor
 from trainbus_tabular.targets import TableTarget
 
 #: Rows that the model is asked about together.
-BATCH = 8192
+BATCH = 2048
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,9 @@ class TablePredictor(Predictor):
         about: what an export says of itself.
     """
 
+    #: What `trainbus predict` gives the rows of files, in blocks.
+    takes_tables = True
+
     def __init__(
         self,
         forward: Callable[..., Any],
@@ -79,6 +82,7 @@ class TablePredictor(Predictor):
         about: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(forward, recipe.encode, target, recipe, about)
+        self._ask = forward
 
     def __repr__(self) -> str:
         return f"TablePredictor({self.target!r})"
@@ -89,21 +93,20 @@ class TablePredictor(Predictor):
         Raises:
             UsageError: it is more than one row, or cannot be read.
         """
-        numbers, codes = self.recipe.encode(item)
+        numbers, codes, odd = self.recipe.encode_and_look(item)
         if len(numbers) != 1:
             raise UsageError(
                 f"predict: these are {len(numbers)} rows; for many there is predictions(rows)"
             )
-        output = self._forward(numbers, codes)
+        output = self._ask(numbers, codes)
         probabilities = self.target.activation(output)
         value = self.target.read(probabilities)[0].cpu()
         each = probabilities[0].cpu()
         sure = float(each[int(value)]) if self.target.kind == "category" else None
-        odd = self.recipe.odd(item)[0]
         interval, labels = self._sets(each, value)
         vocab = self.vocab
         return RowPrediction(
-            self.target.decode(value), sure, each, value, vocab, odd, interval, labels
+            self.target.decode(value), sure, each, value, vocab, odd[0], interval, labels
         )
 
     def _sets(self, probabilities: Tensor, value: Tensor) -> tuple[Any, list[Any] | None]:
@@ -129,7 +132,7 @@ class TablePredictor(Predictor):
             raise UsageError(f"predictions(batch_size={batch_size}): give at least 1")
         numbers, codes = self.recipe.encode(items)
         outputs = [
-            self._forward(numbers[start : start + batch_size], codes[start : start + batch_size])
+            self._ask(numbers[start : start + batch_size], codes[start : start + batch_size])
             for start in range(0, len(numbers), batch_size)
         ]
         if not outputs:
@@ -145,7 +148,9 @@ class TablePredictor(Predictor):
         if target.kind == "category":
             return self._classes(probabilities, values)
         if target.kind == "categories":
-            flags = {f"{name}": values[:, i].numpy().astype(bool) for i, name in enumerate(self.vocab)}
+            flags = {
+                f"{name}": values[:, i].numpy().astype(bool) for i, name in enumerate(self.vocab)
+            }
             sure = {f"p({name})": probabilities[:, i].numpy() for i, name in enumerate(self.vocab)}
             return Predicted({**flags, **sure})
         values = values.reshape(len(values), -1)
@@ -170,11 +175,10 @@ def from_export(
     run: Callable[..., Any],
     state: Mapping[str, Any],
     tensors: dict[str, Tensor],
-    target: Mapping[str, Any],
     about: dict[str, Any],
 ) -> TablePredictor:
     """The predictor of an export; used by `trainbus_learner.load`."""
     from trainbus_tabular.recipe import TableRecipe
 
     recipe = TableRecipe.from_state(state, tensors)
-    return TablePredictor(run, recipe, TableTarget.from_options(target), about)
+    return TablePredictor(run, recipe, recipe.target, about)

@@ -60,6 +60,10 @@ class TableRecipe(Recipe):
         lacking: the columns of which some rows of training had no value.
     """
 
+    #: What an export names for `trainbus_learner.load`: see the entry point group
+    #: `trainbus.readers`.
+    reader = "table"
+
     def __init__(
         self,
         steps: Mapping[str, Step],
@@ -125,6 +129,12 @@ class TableRecipe(Recipe):
     def cardinalities(self) -> tuple[int, ...]:
         """How many codes each category has, 0 included."""
         return tuple(step.cardinality for step in self._code_steps.values())
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """For each name of a number the column of the table that it was made of."""
+        found = {n: name for name, step in self._number_steps.items() for n in step.names(name)}
+        return found | {f"{name} is missing": column for name, column in found.items()}
 
     # --- rows ------------------------------------------------------------------------------------
 
@@ -198,6 +208,11 @@ class TableRecipe(Recipe):
         for number, (name, step) in enumerate(self._code_steps.items()):
             found[name] = step.decode(codes[:, number].numpy())
         return found
+
+    def encode_and_look(self, source: Any) -> tuple[Tensor, Tensor, list[list[str]]]:
+        """Numbers and codes, and what is odd about each row, of one reading."""
+        table = self.read(source)
+        return *self.encode_table(table), self._odd_of(table)
 
     def odd(self, source: Any) -> list[list[str]]:
         """What is odd about each row: new words, values out of range, missing ones, other types."""

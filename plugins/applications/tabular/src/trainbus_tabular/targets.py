@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainbus_data import Block, DataError
-from trainbus_tabular.measures import OverAll, measures_of
+from trainbus_tabular.measures import measures_of
 
 #: What the parts of `trainbus` that know kinds of targets take each for.
 _KINDS = {
@@ -127,7 +127,7 @@ class TableTarget(Block):
 
     def metrics(self) -> dict[str, Any]:
         """Over all rows of a pass, numbers in the units of the table."""
-        return {name: OverAll(self, measure) for name, measure in measures_of(self.target).items()}
+        return dict(measures_of(self))
 
     def options(self) -> dict[str, Any]:
         """JSON values that make an equal one."""

@@ -94,7 +94,9 @@ class Comparison(Sequence[Row]):
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         notes = ["", *(row.note for row in self)]
         return "\n".join(
-            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:]), note]).rstrip()
+            "  ".join(
+                [line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:]), note]
+            ).rstrip()
             for line, note in zip(lines, notes, strict=True)
         )
 
@@ -208,7 +210,9 @@ def _codes(problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
     """Each column of codes, of training and of what is asked."""
     for ours, theirs in zip(problem.inputs, problem.asked, strict=True):
         if ours.dtype == torch.int64:
-            yield from zip(ours.reshape(len(ours), -1).T, theirs.reshape(len(theirs), -1).T, strict=True)
+            yield from zip(
+                ours.reshape(len(ours), -1).T, theirs.reshape(len(theirs), -1).T, strict=True
+            )
 
 
 def _features(inputs: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
@@ -249,7 +253,9 @@ def _logistic(train: Tensor, problem: Problem, asked: Tensor) -> Tensor:
         search.zero_grad()
         made = torch.addmm(bias, train, weights)
         if several:
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(made, problem.target.float())
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(
+                made, problem.target.float()
+            )
         else:
             loss = torch.nn.functional.cross_entropy(made, problem.target)
         loss = loss + weights.square().sum() / (2 * len(train))
@@ -275,11 +281,13 @@ def boosted_trees(problem: Problem) -> Tensor:
         "max_iter": 300, "categorical_features": codes, "random_state": problem.seed,
     }  # fmt: skip
     if problem.kind == "category":
-        trees = ensemble.HistGradientBoostingClassifier(**options).fit(train, problem.target.numpy())
+        trees = ensemble.HistGradientBoostingClassifier(**options).fit(
+            train, problem.target.numpy()
+        )
         found = torch.full((len(asked), problem.outputs), 1e-12)
-        found[:, torch.as_tensor(trees.classes_)] = torch.from_numpy(
-            trees.predict_proba(asked)
-        ).float().clamp(min=1e-12)
+        found[:, torch.as_tensor(trees.classes_)] = (
+            torch.from_numpy(trees.predict_proba(asked)).float().clamp(min=1e-12)
+        )
         return found.log()
     wanted = problem.target.reshape(len(train), -1).numpy()
     columns = []

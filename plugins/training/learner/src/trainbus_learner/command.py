@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainbus import UsageError
+from trainbus_learner import table_files
 from trainbus_learner.loading import load
 from trainbus_learner.predictor import Prediction, Predictor
 
@@ -23,7 +27,8 @@ def lines(
 ) -> Iterator[str]:
     """A line for each item: the item, its label and the probability, with tabs between them.
 
-    A mask is written as PNG, and the line has the path of that.
+    A mask is written as PNG, and the line has the path of that. Of a file with rows there is a line
+    for each row, or one with what was written to `out`.
 
     Args:
         exported: the directory of an export.
@@ -32,9 +37,12 @@ def lines(
         top: how many labels for each item, the most probable first.
         batch_size: items that the model is asked about together.
         device: as torch names it.
-        out: the folder for masks.
+        out: the folder for masks; or the file for rows.
     """
     predictor = load(exported, device=device)
+    if getattr(predictor, "takes_tables", False):
+        yield from _tables(predictor, items, as_json, out)
+        return
     places = _expanded(predictor, items, Path(out))
     predictions = predictor.predictions([item for item, _ in places], min(batch_size, len(places)))
     for (item, place), prediction in zip(places, predictions, strict=True):
@@ -51,6 +59,69 @@ def lines(
         else:
             sure = "" if prediction.probability is None else f"\t{prediction.probability:.4f}"
             yield f"{item}\t{_text(prediction.label)}{sure}"
+
+
+def _tables(predictor: Predictor, items: Sequence[str], as_json: bool, out: str) -> Iterator[str]:
+    """A line for each row of the files, in their order; or all rows to a file."""
+    for item in items:
+        if not table_files.is_table(item):
+            raise UsageError(
+                f"predict: {item!r} is no table; give a file that ends in "
+                f"{', '.join(table_files.ENDINGS)}, also with .gz"
+            )
+    if Path(out).suffix == "":
+        yield from _printed(predictor, items, as_json)
+        return
+    bad, rows = table_files.Bad(), 0
+    with table_files.Writer(Path(out)) as writer:
+        for block in _answers(predictor, items, bad):
+            writer.write(block)
+            rows += len(block)
+    yield f"{rows:,} rows predicted: {out}"
+
+
+def _printed(predictor: Predictor, items: Sequence[str], as_json: bool) -> Iterator[str]:
+    names: list[str] = []
+    for block in _answers(predictor, items, table_files.Bad()):
+        for line in block:
+            plain = {name: _value(value) for name, value in line.items()}
+            if as_json:
+                yield json.dumps(plain, ensure_ascii=False)
+                continue
+            if not names:
+                names = [*(name for name in line if name != "error"), "error"]
+                yield _comma_separated(names)
+            yield _comma_separated([plain.get(name) for name in names])
+
+
+def _answers(
+    predictor: Predictor, items: Sequence[str], bad: table_files.Bad
+) -> Iterator[list[dict[str, Any]]]:
+    """Blocks of predicted rows, with a bar; what was wrong is said at the end."""
+    import click
+
+    total = sum(Path(item).stat().st_size for item in items if Path(item).exists())
+    first = 1
+    shown = sys.stderr if sys.stderr.isatty() else io.StringIO()
+    with click.progressbar(length=total, label="predicting", file=shown) as bar:
+        for item in items:
+            for block in table_files.blocks(Path(item), table_files.BLOCK, bar.update):
+                yield table_files.predicted(predictor, block, first, bad)
+                first += len(block)
+    if bad:
+        click.echo(f"{len(bad)} of {first - 1} rows could not be predicted:", err=True)
+        for line in bad[:10]:
+            click.echo(f"  {line}", err=True)
+
+
+def _comma_separated(cells: Sequence[Any]) -> str:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="").writerow(cells)
+    return file.getvalue()
+
+
+def _value(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
 
 
 def _expanded(predictor: Predictor, items: Sequence[str], out: Path) -> list[tuple[str, Path]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -15,6 +16,9 @@ from trainbus import Trainer, UsageError
 from trainbus_data.words import instead
 from trainbus_learner.groups import Rates
 
+logger = logging.getLogger("trainbus")
+#: Fewer steps from scratch than these do not get a network of so many parameters far.
+_FEW_STEPS, _MANY_PARAMETERS = 100, 1_000_000
 #: The usual rate of Adam; and the first rate of fine-tuning, found by fastai on many data.
 LR, FINE_TUNE_LR = 1e-3, 2e-3
 USUAL = "usual for AdamW"
@@ -89,3 +93,16 @@ def counted(parameters: Iterable[nn.Parameter]) -> str:
     total = sum(p.numel() for p in those)
     trained = sum(p.numel() for p in those if p.requires_grad)
     return f"{total:,} parameters" + ("" if trained == total else f", {trained:,} of them trained")
+
+
+def say_if_few_steps(model: nn.Module, loader: Any, epochs: int) -> None:
+    """Say it if a training from scratch is too short for so large a network."""
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    each = len(loader) if hasattr(loader, "__len__") else _FEW_STEPS
+    if parameters < _MANY_PARAMETERS or epochs * each >= _FEW_STEPS:
+        return
+    logger.warning(
+        "%d steps are few for %.3g million parameters from scratch: more epochs, smaller batches "
+        "or a smaller network learn more, or weights to begin with (weights=)",
+        epochs * each, parameters / 1e6,
+    )  # fmt: skip

@@ -32,7 +32,7 @@ TENSORS = "recipe.safetensors"
 _OPTION: Shape = mapping(key=text(200, r"[^\W\d]\w*"))
 #: How items are read: by what a distribution offers in the entry point group `trainbus.readers`,
 #: which looks at its state itself; or block by block.
-_BY_READER = fields({"reader": text(100), "state": mapping(), "target": _OPTION})
+_BY_READER = fields({"reader": text(100), "state": mapping()})
 _OF_BLOCKS = fields({"inputs": whole(1), "blocks": listed(_OPTION), "transforms": listed(_OPTION)})
 _DESCRIPTION = fields(
     {

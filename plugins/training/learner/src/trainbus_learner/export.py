@@ -105,7 +105,7 @@ def _describe(learner: Fitter, format: str, inputs: tuple[Tensor, ...]) -> dict[
     try:
         recipe = None if source.recipe is None else source.recipe.state()
         if (reader := getattr(source.recipe, "reader", None)) is not None:
-            recipe = {"reader": reader, "state": recipe, "target": source.target.options()}
+            recipe = {"reader": reader, "state": recipe}
         json.dumps(recipe)
     except (TypeError, ValueError) as error:
         raise ExportError(f"export: the recipe of the data cannot be kept: {error}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -30,10 +29,6 @@ from trainbus_learner.weights import Taken
 
 if TYPE_CHECKING:
     from trainbus import Run
-
-logger = logging.getLogger("trainbus")
-#: Fewer steps from scratch than these do not get a network of so many parameters far.
-_FEW_STEPS, _MANY_PARAMETERS = 100, 1_000_000
 
 
 class Fitter(Attributes):
@@ -377,7 +372,8 @@ class Fitter(Attributes):
         usual: list[str | object] = ["progress"] if defaults.installed("progress") else []
         if resume is not None:
             usual.append("checkpoint")
-        self._say_if_few_steps(epochs)
+        if not self.pretrained:
+            defaults.say_if_few_steps(self.model, self.source.train, epochs)
         plan = plan or Plan(self._header(said))
         trainer = Trainer(
             epochs=epochs,
@@ -448,15 +444,3 @@ class Fitter(Attributes):
         count = len(self.data.train_items)
         why = f"for {count:,} items: {len(self.source.train):,} steps an epoch"
         return {"batch size": f"{size} ({why})"}
-
-    def _say_if_few_steps(self, epochs: int) -> None:
-        """Say it if the training is too short for so large a network."""
-        parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        each = len(self.source.train) if hasattr(self.source.train, "__len__") else _FEW_STEPS
-        if self.pretrained or parameters < _MANY_PARAMETERS or epochs * each >= _FEW_STEPS:
-            return
-        logger.warning(
-            "%d steps are few for %.3g million parameters from scratch: more epochs, smaller "
-            "batches or a smaller network learn more, or weights to begin with (weights=)",
-            epochs * each, parameters / 1e6,
-        )  # fmt: skip

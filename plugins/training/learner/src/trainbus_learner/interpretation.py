@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainbus import UsageError
+from trainbus.storage.files import replacing
 from trainbus_learner import show
 from trainbus_learner.evaluation import Part, each_loss, outputs, validation_of
 from trainbus_learner.fitter import Fitter
@@ -248,7 +249,10 @@ class Interpretation:
             for each in self.worst(count)
         ]
         if path is not None:
-            with Path(path).open("w", encoding="utf-8", newline="") as file:
+            with (
+                replacing(Path(path)) as beside,
+                beside.open("w", encoding="utf-8", newline="") as file,
+            ):
                 table = csv.DictWriter(file, list(rows[0]) if rows else ["file", "action", "label"])
                 table.writeheader()
                 table.writerows(rows)

@@ -21,7 +21,7 @@ from trainbus_learner.predictor import Predictor
 from trainbus_learner.task import BytesToFloats
 
 #: Where installed distributions name the functions that build their models, and those that make a
-#: predictor of items that are not read block by block: (run, state, tensors, target, about).
+#: predictor of items that are not read block by block: (run, state, tensors, about).
 BUILDERS, READERS = "trainbus.models", "trainbus.readers"
 
 
@@ -162,11 +162,11 @@ def _by_reader(path: Path, about: dict[str, Any], run: Callable[..., Any]) -> Pr
         )
     try:
         tensors = safetensors_in(path / TENSORS) if TENSORS in about["files"] else {}
-        made: Predictor = found[0].load()(
-            run, about["recipe"]["state"], tensors, about["recipe"]["target"], about
-        )
+        made: Predictor = found[0].load()(run, about["recipe"]["state"], tensors, about)
     except Exception as error:
-        raise ExportError(f"{path}: how its items are read is not known: {_short(error)}") from error
+        raise ExportError(
+            f"{path}: how its items are read is not known: {_short(error)}"
+        ) from error
     return made
 
 

@@ -28,7 +28,10 @@ class LearnerPlugin:
         @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
         @click.option("--device", default="cpu", show_default=True, help="As torch names it.")
         @click.option(
-            "--out", default="predictions", show_default=True, help="The folder for masks, as PNG."
+            "--out",
+            default="predictions",
+            show_default=True,
+            help="The folder for masks, as PNG; the .csv, .jsonl or .parquet file for rows.",
         )
         def predict(
             exported: str,
@@ -43,6 +46,7 @@ class LearnerPlugin:
 
             EXPORTED is what `learner.export` wrote. An ITEM is a file, a folder of files, or what
             else the model's input is read from. A mask is written to a PNG, whose path is printed.
+            Of a table (.csv, .tsv, .jsonl, .parquet) there is a line for each row.
             """
             from trainbus_learner.command import lines
 
