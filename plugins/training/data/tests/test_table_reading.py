@@ -214,6 +214,13 @@ def test_texts_are_read_as_in_training():
     assert column_of(["12"], "zip", column_of(["02134"]).reading).words == ("12",)
 
 
+@pytest.mark.parametrize("value", ["tea", " tea ", "?", "", "12", 3, 2.5, 2**60, None, True])
+def test_one_row_is_read_as_many_are(value):
+    for like in (None, Reading("text"), Reading("number")):
+        alone, among = column_of([value], "x", like), column_of([value, value], "x", like)
+        assert same(alone, among.take([0]))
+
+
 def read(text, name="t.csv", encoding="utf-8"):
     Path(name).write_bytes(text.encode(encoding))
     return read_table(name)

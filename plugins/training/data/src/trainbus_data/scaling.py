@@ -76,7 +76,7 @@ class Scaling:
             made[:, self.plain] = values[:, self.plain]
         if self.flags:
             made[:, self.columns :] = np.isnan(values[:, self.flags])
-        np.nan_to_num(made, copy=False)
+        made[np.isnan(made)] = 0
         return torch.from_numpy(made.astype(np.float32))
 
     def decode(self, numbers: Tensor) -> Array:

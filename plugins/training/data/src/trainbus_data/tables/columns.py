@@ -96,7 +96,7 @@ class Column:
     kind: Kind
     values: np.ndarray[Any, Any]
     words: tuple[str, ...] = ()
-    wording: Wording = field(default_factory=Wording)
+    wording: Wording = Wording()
     zone: bool = False
     problem: str = ""
     strange: Mapping[int, str] = field(default_factory=dict)

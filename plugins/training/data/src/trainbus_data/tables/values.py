@@ -12,7 +12,7 @@ import numpy as np
 from trainbus_data.cells import unboxed
 from trainbus_data.errors import DataError
 from trainbus_data.tables.columns import NO_DATE, NO_TEXT, Column, Reading
-from trainbus_data.tables.wording import understood
+from trainbus_data.tables.wording import ALWAYS_MISSING, understood
 
 _NUMBERS = {int, float}
 _NOTHING = type(None)
@@ -38,6 +38,10 @@ def column_of(values: Any, name: Any = "", like: Reading | None = None) -> Colum
     """
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
+    if type(values) is list and len(values) == 1:
+        column = _single(values[0], like)
+        if column is not None:
+            return column
     if isinstance(values, np.ndarray):
         if values.ndim != 1:
             raise DataError(f"the column {name!r} has the shape {values.shape}; give one for each")
@@ -47,6 +51,19 @@ def column_of(values: Any, name: Any = "", like: Reading | None = None) -> Colum
             return dates(values)
         values = values.tolist()
     return _of_list(list(values), name, like)
+
+
+def _single(value: Any, like: Reading | None) -> Column | None:
+    """What `_of_list` gives for a number, or a word where one is wanted: one row is quick."""
+    kind = type(value)
+    if kind is float or (kind is int and abs(value) <= 2**53):
+        return Column("number", np.array([value], dtype=np.float64))
+    if kind is not str or like is None or like.kind != "text":
+        return None
+    word = value.strip()
+    if word.lower() in ALWAYS_MISSING:
+        return Column("number", np.full(1, np.nan), wording=like.wording)
+    return Column("text", np.zeros(1, dtype=np.int64), (word,), like.wording)
 
 
 def numbers(values: np.ndarray[Any, Any]) -> Column:
