@@ -200,6 +200,14 @@ def list_to_clean(path, run):
     return [path / "clean.csv"]
 
 
+def write_predictions(path, run):
+    from trainbus_learner.table_files import Writer
+
+    with Writer(path / "out.jsonl") as writer:
+        writer.write([{"label": "a"}])
+    return [path / "out.jsonl"]
+
+
 def export_model(path, run):
     learner = make_learner(path)
     learner.export(path / "here" / "model", format="weights")
@@ -223,6 +231,9 @@ WRITERS = {
     "plugins/observers/profiler/src/trainbus_profiler/plugin.py: Profiler._finish": profile,
     "plugins/observers/profiler/src/trainbus_profiler/tracing.py: Trace.write": profile,
     "plugins/training/learner/src/trainbus_learner/export.py: write": export_model,
+    "plugins/training/learner/src/trainbus_learner/table_files.py: Writer.__enter__": (
+        write_predictions
+    ),
     "plugins/training/learner/src/trainbus_learner/interpretation.py: Interpretation.to_clean": (
         list_to_clean
     ),
@@ -232,6 +243,7 @@ DEMOS = {
     "core/trainbus/cli/demo.py: train",
     "plugins/applications/vision/src/trainbus_vision/demo.py: train",
     "plugins/applications/vision/src/trainbus_vision/demo_detection.py: train",
+    "plugins/applications/tabular/src/trainbus_tabular/demo.py: train",
 }
 #: What writes without taking a place by itself, and why it may.
 OTHERS = {
@@ -247,6 +259,9 @@ OTHERS = {
     "core/trainbus/runs/plot.py: _write_png": "beside its place",
     "core/trainbus/storage/files.py: _exchange": "the way itself",
     "core/trainbus/testing/odd_records.py: log_odd_things": "a test",
+    "plugins/training/learner/src/trainbus_learner/table_files.py: _json_to": "beside its place",
+    "plugins/training/learner/src/trainbus_learner/table_files.py: csv_to": "beside its place",
+    "plugins/training/learner/src/trainbus_learner/table_files.py: Writer.__exit__": "an empty file",
     "plugins/loggers/comet/src/trainbus_comet/offline.py: Written.__init__": "Comet's own files",
     "plugins/loggers/comet/src/trainbus_comet/offline.py: rescue": "Comet's own files",
     "plugins/loggers/mlflow/src/trainbus_mlflow/remote.py: Remote.artifact": "a temporary file",

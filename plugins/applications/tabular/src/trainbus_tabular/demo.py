@@ -21,7 +21,7 @@ def train(run_dir: str, seed: int, epochs: int = 15) -> None:
         raise UsageError(
             "the demo needs the data of a package: pip install 'trainbus-tabular[demo]'"
         ) from None
-    from trainbus.storage.files import shown
+    from trainbus.storage.files import replacing, shown
     from trainbus_learner import load
     from trainbus_tabular import TabularLearner, table
 
@@ -34,8 +34,13 @@ def train(run_dir: str, seed: int, epochs: int = 15) -> None:
     run = learner.run
     assert run is not None and run.dir is not None
     try:
-        learner.importance().plot().savefig(run.dir / "importance.png")
-        learner.interpret().plot_confusion_matrix().savefig(run.dir / "confusion.png")
+        figures = {
+            "importance": learner.importance().plot(),
+            "confusion": learner.interpret().plot_confusion_matrix(),
+        }
+        for name, figure in figures.items():
+            with replacing(run.dir / f"{name}.png") as beside:
+                figure.savefig(beside, format="png")
         pictures = ", importance.png, confusion.png"
     except UsageError:  # without matplotlib
         pictures = ""
