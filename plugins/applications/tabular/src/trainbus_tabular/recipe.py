@@ -22,6 +22,8 @@ from trainbus_tabular.roles import Role
 from trainbus_tabular.targets import TableTarget
 
 logger = logging.getLogger("trainbus")
+#: Rows whose numbers are scaled together.
+_ROWS = 32_768
 _MAKERS: dict[str, type[Step]] = {
     "number": Values,
     "category": Codes,
@@ -190,7 +192,11 @@ class TableRecipe(Recipe):
 
     def encode_table(self, table: Table) -> tuple[Tensor, Tensor]:
         """The same of columns that `read` gave."""
-        numbers = self.scaling.encode(_numbers(self.steps_by_column, table))
+        # Some rows at once: what is float64 on the way would be several times what is made.
+        blocks = [slice(start, start + _ROWS) for start in range(0, table.rows, _ROWS)]
+        parts = [table.take(block) for block in blocks] if len(blocks) > 1 else [table]
+        scaled = [self.scaling.encode(_numbers(self.steps_by_column, part)) for part in parts]
+        numbers = torch.cat(scaled) if len(scaled) > 1 else scaled[0]
         codes = np.zeros((table.rows, len(self._code_steps)), dtype=np.int64)
         for number, (name, step) in enumerate(self._code_steps.items()):
             codes[:, number] = step.encode(table[name])
