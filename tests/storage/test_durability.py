@@ -261,7 +261,7 @@ OTHERS = {
     "core/trainbus/testing/odd_records.py: log_odd_things": "a test",
     "plugins/training/learner/src/trainbus_learner/table_files.py: _json_to": "beside its place",
     "plugins/training/learner/src/trainbus_learner/table_files.py: csv_to": "beside its place",
-    "plugins/training/learner/src/trainbus_learner/table_files.py: Writer.__exit__": "an empty file",
+    "plugins/training/learner/src/trainbus_learner/table_files.py: Writer.__exit__": "empty",
     "plugins/loggers/comet/src/trainbus_comet/offline.py: Written.__init__": "Comet's own files",
     "plugins/loggers/comet/src/trainbus_comet/offline.py: rescue": "Comet's own files",
     "plugins/loggers/mlflow/src/trainbus_mlflow/remote.py: Remote.artifact": "a temporary file",
