@@ -57,7 +57,10 @@ def main() -> None:
             client.execute()
     for cell in made.cells:
         cell.metadata = {}  # when each cell ran is nobody's concern
-    nbformat.write(made, NOTEBOOK)
+    text = nbformat.writes(made).replace(
+        f"{folder}/", ""
+    )  # outputs name files as a reader has them
+    NOTEBOOK.write_text(text + "\n", "utf-8")
 
 
 if __name__ == "__main__":
