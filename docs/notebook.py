@@ -50,7 +50,7 @@ def _code(language: str, text: str) -> nbformat.NotebookNode:
 
 def main() -> None:
     """Run the cells, and write the notebook beside the page."""
-    made = notebook()
+    made, folder = notebook(), ""
     if "--without-output" not in sys.argv:
         with tempfile.TemporaryDirectory() as folder:
             client = NotebookClient(made, timeout=600, resources={"metadata": {"path": folder}})
