@@ -141,7 +141,11 @@ class Position:
 
     def begin_validation(self, loader: Iterable[Any]) -> None:
         """Put back the loader's own generators, if a checkpoint was loaded that has them."""
-        self._of_validations.begin(loader, [*self.of_task, *generators.of(self.loader)])
+        self._of_validations.begin(loader, self._kept_elsewhere())
+
+    def _kept_elsewhere(self) -> list[Any]:
+        """Generators that a validation loader may share, and whose states stand elsewhere."""
+        return [*self.of_task, *generators.of(self.loader)]
 
     def restore_random(self, run: Step) -> None:
         """Put back the random states of the checkpoint, the first time it is asked."""
@@ -170,9 +174,7 @@ class Position:
             "pass_start": self.pass_start,
             "loader": _loader_state(inner) if run.batches_done else None,
             "last_batch": [] if none_read else batches.fingerprint(self.read),
-            "valid_generators": self._of_validations.states(
-                [*self.of_task, *generators.of(self.loader)]
-            ),
+            "valid_generators": self._of_validations.states(self._kept_elsewhere()),
             "batch_size": (size := _batch_size(self.loader)),
             "samples": size and run.batches_done * size + self._offset,
             "length": batches.size(self.loader),
