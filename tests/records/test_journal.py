@@ -6,6 +6,7 @@ import math
 import re
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -439,11 +440,20 @@ def test_a_file_that_is_no_database(tmp_path):
             open_it(path)
 
 
-def test_a_database_of_another_format(tmp_path):
-    path = tmp_path / "journal.db"
-    with sqlite3.connect(path) as connection:
+def test_a_journal_of_another_format(journal):
+    journal.append([metrics(1, loss=1.0)])
+    journal.close()
+    with closing(sqlite3.connect(journal.path)) as connection:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(JournalError, match="a journal of format 99, this trainbus reads format 1"):
+        JournalFile.open(journal.path)
+
+
+def test_a_database_of_another_program_is_no_journal_whatever_its_version(tmp_path):
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(JournalError, match="it has no table 'about'"):
         JournalFile.open(path)
 
 

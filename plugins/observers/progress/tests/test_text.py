@@ -80,3 +80,8 @@ def test_importing_it_imports_neither_rich_nor_torch():
     code = "import sys, trainbus_progress; print({'rich', 'torch'} & set(sys.modules))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert output.stdout == "set()\n"
+
+
+def test_a_path_is_left_whole_to_be_copied():
+    path = "/data/a-long-name/another-long-name/2026-01-01_00-00-00Z_Line"
+    assert aligned({"a": path}, width=40) == [f"a  {path}"]

@@ -51,7 +51,14 @@ def aligned(
     indent = max(map(len, topics)) + 2
     lines = []
     for topic, text in topics.items():
-        parts = textwrap.wrap(text, max(20, width - indent)) if width else [text]
+        # A path is left whole, to be copied: a word that is too long is the terminal's to wrap.
+        parts = (
+            textwrap.wrap(
+                text, max(20, width - indent), break_long_words=False, break_on_hyphens=False
+            )
+            if width
+            else [text]
+        )
         lines += [
             f"{name:<{indent}}{part}".rstrip()
             for name, part in zip([topic] + [""] * len(parts), parts or [""], strict=False)
