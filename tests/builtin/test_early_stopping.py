@@ -45,7 +45,7 @@ def fit(scripted, loader):
 def test_a_run_ends_after_patience_values_that_are_no_better(fit):
     run = fit([3.0, 2.0, 2.5, 2.0, 1.0, 1.0], patience=2)
     assert (run.status, run.epoch) == ("stopped", 4)
-    assert run.stop_reason == "valid/score has not become better for 2 epochs; the best was 2"
+    assert run.stop_reason == "valid/score has not become better for 2 validations; the best was 2"
 
 
 def test_a_better_value_starts_the_wait_again(fit):
@@ -83,6 +83,11 @@ def test_a_value_that_is_good_enough_ends_the_run(fit, mode, values):
 def test_epochs_without_validation_do_not_count(fit):
     run = fit([3.0, 4.0, 5.0], trainer={"epochs": 6, "validate_every": 2}, patience=2)
     assert (run.status, run.epoch) == ("stopped", 6)
+
+
+def test_validations_inside_an_epoch_are_looked_at(fit):
+    run = fit([3.0, 4.0, 5.0, 6.0], trainer={"epochs": 1, "validate_every": "1 step"}, patience=2)
+    assert (run.status, run.global_step) == ("stopped", 3)
 
 
 def test_a_run_that_somebody_stopped_is_not_judged(fit, make_line, loader):

@@ -20,7 +20,7 @@ def fails(match):
         ({"max_time": -1}, r"max_time=-1\): max_time must be a number greater than 0"),
         ({"max_time": "1h"}, r"max_time='1h'\): max_time must be a number greater than 0"),
         ({"limit_batches": 2.5}, r"limit_batches must be a whole number, or a fraction up to 1"),
-        ({"validate_every": 1.5}, r"whole epochs, or a fraction below 1"),
+        ({"validate_every": 1.5}, r"whole epochs, a fraction of an epoch below 1, or a text"),
         ({"clip_norm": 0}, r"clip_norm=0"),
         ({"limit_batches": 0}, r"limit_batches=0"),
     ],

@@ -177,6 +177,7 @@ def ended(run, end):
         pytest.param({"accumulate": 3}, id="accumulate", marks=pytest.mark.slow),
         pytest.param({"validate_every": 0.5}, id="half epochs", marks=pytest.mark.slow),
         pytest.param({"validate_every": 2}, id="every second", marks=pytest.mark.slow),
+        pytest.param({"validate_every": "3 steps"}, id="three steps", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_was_ended_goes_on_as_one_left_alone(tmp_path, moment, act, options):
@@ -194,7 +195,7 @@ def test_a_run_that_was_ended_goes_on_as_one_left_alone(tmp_path, moment, act, o
         for step in range(1, BATCHES * EPOCHS)
     ],
 )
-@pytest.mark.parametrize("every", [1, 2, 0.5])
+@pytest.mark.parametrize("every", [1, 2, 0.5, "3 steps"])
 def test_a_run_whose_steps_were_limited_goes_on_as_one_left_alone(tmp_path, steps, every):
     alone = Run(tmp_path / "alone", validate_every=every).fit()
     twice = Run(tmp_path / "twice", validate_every=every)
@@ -203,7 +204,7 @@ def test_a_run_whose_steps_were_limited_goes_on_as_one_left_alone(tmp_path, step
     assert twice.fit() == alone
 
 
-@pytest.mark.parametrize("every", [1, 2, 3, 0.5])
+@pytest.mark.parametrize("every", [1, 2, 3, 0.5, "3 steps"])
 def test_a_run_that_gets_more_epochs_goes_on_as_one_left_alone(tmp_path, every):
     alone = Run(tmp_path / "alone", validate_every=every).fit()
     again = Run(tmp_path / "again", validate_every=every)

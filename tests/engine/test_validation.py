@@ -1,13 +1,15 @@
 """Passes without training: what they compute, and that they leave no trace."""
 
 import random
+import time
+from datetime import timedelta
 
 import numpy
 import pytest
 import torch
 from torch import nn
 
-from trainbus import Task, Trainer
+from trainbus import Task, Trainer, UsageError
 
 
 class Noisy(Task):
@@ -150,6 +152,53 @@ def test_validate_every_counts_epochs(line, loader):
     trainer.on("validation_start")(lambda run: at.append(run.epoch))
     trainer.fit(line, loader, loader)
     assert at == [1, 3, 4], "every second, and the last weights"
+
+
+def steps_of_validations(trainer, *given):
+    at = []
+    trainer.on("validation_start")(lambda run: at.append(run.global_step))
+    trainer.fit(*given)
+    return at
+
+
+@pytest.mark.parametrize(
+    ("options", "at"),
+    [
+        ({"validate_every": "2 steps"}, [2, 4, 6, 8, 10]),
+        ({"validate_every": "3 steps"}, [3, 6, 9, 10]),
+        ({"validate_every": "7 steps"}, [7, 10]),
+        ({"validate_every": "20 steps"}, [10]),
+        ({"validate_every": "2 steps", "accumulate": 2}, [2, 4, 6]),
+        ({"validate_every": "1 epoch"}, [5, 10]),
+        ({"validate_every": 2.0}, [10]),
+        ({"validate_every": "1 h"}, [10]),
+        ({"validate_every": timedelta(hours=1)}, [10]),
+    ],
+)
+def test_steps_and_time_are_counted_across_epochs(options, at, line, make_loader):
+    trainer = Trainer(epochs=2, **options)
+    assert steps_of_validations(trainer, line, make_loader(5), make_loader(1)) == at
+
+
+def test_time_is_counted_from_the_end_of_the_last_validation(line, make_loader):
+    trainer = Trainer(validate_every="0.001 s")
+    trainer.on("train_batch_start")(lambda: time.sleep(0.002))
+    at = steps_of_validations(trainer, line, make_loader(3), make_loader(1))
+    assert at == [1, 2, 3]
+
+
+def test_steps_are_counted_over_a_loader_that_tells_no_length(line, make_loader):
+    stream = (batch for batch in make_loader(5))
+    trainer = Trainer(validate_every="2 steps")
+    assert steps_of_validations(trainer, line, stream, make_loader(1)) == [2, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "every", ["", "5", "steps", "0 steps", "1.5 steps", "0 min", "-1 h", "5 x"]
+)
+def test_a_text_that_says_no_cadence_is_refused(every):
+    with pytest.raises(UsageError, match="validate_every must be whole epochs"):
+        Trainer(validate_every=every)
 
 
 def test_limit_batches_by_number_and_by_fraction(line, make_loader):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trainbus.arguments import is_whole
 from trainbus.errors import PluginError
 from trainbus.events.markers import hookimpl
 
@@ -28,11 +29,11 @@ class Accumulate:
         if not isinstance(windows, dict) or not windows:
             raise PluginError(f"windows={windows!r}: give batches by epoch, {{0: 8, 4: 1}}")
         for epoch, batches in windows.items():
-            if not (_whole(epoch) and epoch >= 0):
+            if not is_whole(epoch, 0):
                 raise PluginError(
                     f"windows={windows}: {epoch!r} is no epoch; they are counted 0, 1, 2, ..."
                 )
-            if not (_whole(batches) and batches >= 1):
+            if not is_whole(batches, 1):
                 raise PluginError(
                     f"windows={windows}: epoch {epoch} has {batches!r} batches in a step; give a "
                     "whole number of at least 1"
@@ -56,7 +57,3 @@ class Accumulate:
     def on_fit_end(self, run: Run) -> None:
         """Leave the trainer's value."""
         run.accumulate = run.trainer.accumulate
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
+from trainbus.arguments import check_number, check_whole
 from trainbus.builtin import usr1
 from trainbus.builtin.background import Background
 from trainbus.builtin.monitor import SECTION as MONITOR, Monitor
@@ -75,10 +76,10 @@ class Checkpoint:
             raise PluginError(f"on_error={on_error!r}: give 'raise' or 'warn'")
         counts = {"every_epochs": every_epochs, "keep_best": keep_best, "keep_last": keep_last}
         for name, count in {**counts, "every_steps": every_steps}.items():
-            if count is not None and count < 1:
-                raise PluginError(f"{name}={count}: give a whole number of at least 1")
-        if every_minutes is not None and every_minutes <= 0:
-            raise PluginError(f"every_minutes={every_minutes}: give a number greater than 0")
+            if count is not None:
+                check_whole(1, **{name: count})
+        if every_minutes is not None:
+            check_number(above=0, every_minutes=every_minutes)
         self.monitor = monitor
         self.mode = mode
         self.every_steps = every_steps
@@ -370,7 +371,8 @@ class Checkpoint:
         name = f"best-{run.global_step:08d}"
         best = sorted([*self.best, (value, name)], reverse=self.mode == "max", key=lambda b: b[0])
         self.best = best[: self.keep_best]
-        self._superseded = [*self._superseded, *(old for _, old in best[self.keep_best :])]
+        if not run.position.measures_last:  # else a run that goes on has these still
+            self._superseded = [*self._superseded, *(old for _, old in best[self.keep_best :])]
         self._save(run, name)
 
     def state_dict(self) -> dict[str, Any]:

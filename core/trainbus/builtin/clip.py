@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainbus.errors import PluginError
+from trainbus.arguments import check_number
 from trainbus.events.markers import hookimpl
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ class Clip:
     """
 
     def __init__(self, norm: float = 1.0) -> None:
-        if norm <= 0:
-            raise PluginError(f"norm={norm}: give a number greater than 0")
+        check_number(above=0, norm=norm)
         self.norm = norm
 
     @hookimpl

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
+from trainbus.arguments import check_number, check_whole
 from trainbus.builtin.monitor import SECTION, Monitor
 from trainbus.checkpoints import sections
-from trainbus.errors import PluginError
 from trainbus.events.markers import hookimpl
 from trainbus.storage.untrusted import fields, whole
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class EarlyStopping:
-    """Stop the run when a metric has not become better for `patience` epochs.
+    """Stop the run when a metric has not become better for `patience` values in a row.
 
-    Epochs without a new value of the metric do not count.
+    A metric of validation is looked at after each validation, any other at the end of each epoch.
 
     Args:
         monitor: the metric, as it is logged.
@@ -39,10 +39,9 @@ class EarlyStopping:
         check_finite: bool = True,
         stop_at: float | None = None,
     ) -> None:
-        if patience < 1:
-            raise PluginError(f"patience={patience}: give a whole number of at least 1")
-        if stop_at is not None and math.isnan(stop_at):
-            raise PluginError(f"stop_at={stop_at}: give a number")
+        check_whole(1, patience=patience)
+        if stop_at is not None:
+            check_number(stop_at=stop_at)
         self.monitor = monitor
         self.mode = mode
         self.patience = patience
@@ -64,11 +63,19 @@ class EarlyStopping:
             self._monitor.reset()
             self.waited = 0
 
+    @hookimpl(trylast=True)
+    def on_validation_end(self, run: Loop) -> None:
+        """Decide, where the validation measured the metric."""
+        if "fit" in run.open_events and self._monitor.is_new(run):
+            self._decide(run)
+
     @hookimpl
     def on_epoch_end(self, run: Loop) -> None:
-        """Decide."""
-        if not self._monitor.due(run):
-            return
+        """Decide, where that is not done."""
+        if self._monitor.due(run):
+            self._decide(run)
+
+    def _decide(self, run: Loop) -> None:
         value = self._monitor.value(run, "early_stopping")
         self.waited = 0 if self._monitor.improved(value) else self.waited + 1
         if reason := self._reason(value):
@@ -82,9 +89,10 @@ class EarlyStopping:
             if reached:
                 return f"{self.monitor} is {value:.6g} and was to reach {self.stop_at:.6g}"
         if self.waited >= self.patience:
-            epochs = "1 epoch" if self.waited == 1 else f"{self.waited} epochs"
+            one = "validation" if self.monitor.startswith("valid/") else "epoch"
+            times = f"1 {one}" if self.waited == 1 else f"{self.waited} {one}s"
             best = "no value was finite" if self.best is None else f"the best was {self.best:.6g}"
-            return f"{self.monitor} has not become better for {epochs}; {best}"
+            return f"{self.monitor} has not become better for {times}; {best}"
         return ""
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
+from trainbus.arguments import check_number, check_whole
 from trainbus.checkpoints import sections
-from trainbus.errors import CheckpointError, Control, PluginError, UsageError
+from trainbus.errors import CheckpointError, Control, UsageError
 from trainbus.events.markers import hookimpl
 from trainbus.storage.untrusted import fields, mapping, one_of, whole
 
@@ -54,10 +55,8 @@ class EMA:
         validate: bool = True,
         final: bool = False,
     ) -> None:
-        if not 0 <= decay < 1:
-            raise PluginError(f"decay={decay}: give a number from 0 up to, not including, 1")
-        if every < 1:
-            raise PluginError(f"every={every}: give a whole number of at least 1")
+        check_number(0, below=1, decay=decay)
+        check_whole(1, every=every)
         self.decay = decay
         self.warmup = warmup
         self.every = every

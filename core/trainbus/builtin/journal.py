@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainbus.arguments import check_number, check_whole
 from trainbus.errors import JournalError, PluginError, together
 from trainbus.events.markers import hookimpl
 from trainbus.records import artifacts, database, delivery
@@ -53,14 +54,11 @@ class Journal:
         patience: float = 120.0,
         start_seconds: float = 60.0,
     ) -> None:
-        if seconds <= 0:
-            raise PluginError(f"seconds={seconds}: give a number greater than 0")
-        if records < 1:
-            raise PluginError(f"records={records}: give a whole number of at least 1")
-        times = {"finish_seconds": finish_seconds, "patience": patience}
-        for name, value in {**times, "start_seconds": start_seconds}.items():
-            if value < 0:
-                raise PluginError(f"{name}={value}: give a number of at least 0")
+        check_number(above=0, seconds=seconds)
+        check_whole(1, records=records)
+        check_number(
+            0, finish_seconds=finish_seconds, patience=patience, start_seconds=start_seconds
+        )
         self.seconds = seconds
         self.records = records
         self.finish_seconds = finish_seconds

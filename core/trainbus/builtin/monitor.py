@@ -49,19 +49,28 @@ class Monitor:
         """Forget the best."""
         self.best, self._seen = None, 0
 
+    def is_new(self, run: Loop) -> bool:
+        """Whether the metric was measured since it was looked at."""
+        run.flush()
+        return run.buffer.measured.get(self.metric, 0) != self._seen
+
     def due(self, run: Loop) -> bool:
         """Whether there is a value that was not looked at; or none, where one should be.
 
         A metric of validation has none in an epoch that was not validated, since `validate_every`
         left it out or the run was stopped before; and it need not be logged in each validation.
         """
-        run.flush()
-        if measured := run.buffer.measured.get(self.metric, 0):
-            return measured != self._seen
+        if self.is_new(run):
+            return True
+        if self.metric in run.buffer.measured:
+            return False
         if not self.metric.startswith("valid/"):
             return True
-        every = run.trainer.validate_every
-        return not run.stopping and (every < 1 or (run.epoch + 1) % every == 0)
+        cadence = run.trainer.cadence
+        if cadence.unit in ("step", "second"):
+            return False  # it need not be reached in an epoch
+        due = cadence.unit == "part" or (run.epoch + 1) % cadence.amount == 0
+        return due and not run.stopping
 
     def value(self, run: Loop, who: str) -> float:
         """The newest value of the metric.

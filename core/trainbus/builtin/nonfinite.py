@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from trainbus.arguments import check_whole
 from trainbus.builtin.checkpoint import Checkpoint
 from trainbus.errors import PluginError, SkipStep, StopRun, TrainbusError, UsageError
 from trainbus.events.markers import hookimpl
@@ -48,8 +49,7 @@ class Nonfinite:
     ) -> None:
         if mode not in MODES:
             raise PluginError(f"mode={mode!r}: give one of {', '.join(map(repr, MODES))}")
-        if limit < 1:
-            raise PluginError(f"limit={limit}: give a whole number of at least 1")
+        check_whole(1, limit=limit)
         self.mode = mode
         self.limit = limit
         #: A failure to warn ends no run; one to guard the weights does.

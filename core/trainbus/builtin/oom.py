@@ -8,8 +8,9 @@ from collections.abc import Generator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from trainbus.arguments import check_whole
 from trainbus.checkpoints import sections
-from trainbus.errors import PluginError, UsageError
+from trainbus.errors import UsageError
 from trainbus.events.markers import hookimpl
 from trainbus.storage.untrusted import fields, whole
 
@@ -38,8 +39,7 @@ class OOM:
     computes = False
 
     def __init__(self, parts: int = 1) -> None:
-        if parts < 1:
-            raise PluginError(f"parts={parts}: give a whole number of at least 1")
+        check_whole(1, parts=parts)
         self.first = parts
         self._begin()
 

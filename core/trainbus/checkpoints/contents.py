@@ -93,7 +93,8 @@ _POSITION = fields(
         "samples": maybe(whole()),
         "length": maybe(whole()),
         "accumulate": whole(1),
-    }
+    },
+    {"validated_step": whole()},
 )
 _LOOP = fields(
     {

@@ -282,7 +282,7 @@ class Loop(Step):
         if not broken_off:
             self.hand_out(self.buffer.end_pass(self.global_step))
             if stage == "valid":
-                self.position.validated(self.batches_done)
+                self.position.validated(self)
         self.buffer.averaging = False
         if broken_off and "epoch" in self.open_events:
             self.owe_validation()  # before its end is told: it is made once more

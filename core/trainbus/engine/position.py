@@ -44,6 +44,8 @@ class Position:
         self.random: dict[str, Any] | None = None
         #: `run.batches_done` at the newest validation inside the present training pass.
         self.validated_at = 0
+        #: `run.global_step` at the newest validation.
+        self.validated_step = 0
         #: The validation of the epoch is the next one; or a checkpoint stood behind it.
         self.expects_validation = False
         self.stood_behind_validation = False
@@ -126,9 +128,9 @@ class Position:
                 "progress count on what it tells", batches.describe(loader), told, given,
             )  # fmt: skip
 
-    def validated(self, batches_done: int) -> None:
+    def validated(self, run: Step) -> None:
         """Note that a validation was made."""
-        self.validated_at = batches_done
+        self.validated_at, self.validated_step = run.batches_done, run.global_step
         if self.expects_validation:
             self.expects_validation, self.over = False, "validation"
 
@@ -137,6 +139,7 @@ class Position:
         self.saved = saved
         self._random_is_back = False
         if saved is not None:
+            self.validated_step = saved.get("validated_step", 0)
             self._of_validations.restore(saved["valid_generators"])
 
     def begin_validation(self, loader: Iterable[Any]) -> None:
@@ -167,6 +170,7 @@ class Position:
             "epoch": run.epoch if inside else run.epochs_done,
             "batches": self.pass_batches if inside else run.batches_done,
             "validated_at": self.validated_at,
+            "validated_step": self.validated_step,
             "over": self.over if inside else "",
             "ends_pass": run.ends_pass,
             "random": again.get("random") or self.random or run.accelerator.random_state(),

@@ -8,7 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from trainbus.arguments import is_number, is_whole
 from trainbus.devices.accelerator import Accelerator
+from trainbus.engine.cadence import Cadence
 from trainbus.errors import UsageError
 
 
@@ -27,7 +29,7 @@ class Settings:
     deterministic: bool = False
     accumulate: int = 1
     clip_norm: float | None = None
-    validate_every: int | float = 1
+    validate_every: int | float | str | timedelta = 1
     limit_batches: int | float | None = None
     log_every: int = 1
     run_dir: str | Path = "runs"
@@ -41,20 +43,18 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("epochs", "max_steps", "accumulate", "log_every", "dry_run", "overfit"):
             count = getattr(self, name)
-            right = count is None or (_is_whole(count) and count >= 1)
+            right = count is None or is_whole(count, 1)
             _require(right, name, count, "a whole number, at least 1")
-        right = self.seed is None or _is_whole(self.seed)
+        right = self.seed is None or is_whole(self.seed)
         _require(right, "seed", self.seed, "a whole number")
-        for name in ("max_time", "clip_norm", "limit_batches", "validate_every"):
+        for name in ("max_time", "clip_norm", "limit_batches"):
             amount = getattr(self, name)
             seconds = amount.total_seconds() if isinstance(amount, timedelta) else amount
-            right = amount is None or (isinstance(seconds, (int, float)) and seconds > 0)
+            right = amount is None or (is_number(seconds) and seconds > 0)
             _require(right, name, seconds, "a number greater than 0")
-        every = self.validate_every
-        right = every < 1 or _is_whole(every)
-        _require(right, "validate_every", every, "whole epochs, or a fraction below 1")
+        self.cadence = Cadence.of(self.validate_every)
         limit = self.limit_batches
-        right = limit is None or limit <= 1 or _is_whole(limit)
+        right = limit is None or limit <= 1 or is_whole(limit)
         _require(right, "limit_batches", limit, "a whole number, or a fraction up to 1")
         if self.epochs is self.max_steps is self.max_time is None or self.dry_run is not None:
             self.epochs = 1
@@ -79,10 +79,6 @@ class Settings:
             f"devices={self.devices!r}: give 'auto', 1, or a list with one index; several devices "
             "need a plugin that starts one process for each, and none is active"
         )
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _require(right: bool, name: str, value: Any, what: str) -> None:

@@ -61,7 +61,8 @@ class Trainer(Settings):
         deterministic: use deterministic algorithms while a run lasts, or fail where there is none.
         accumulate: batches whose gradients make one optimizer step.
         clip_norm: limit of the norm of the gradients of each optimizer (the plugin `clip`).
-        validate_every: epochs between validations, or a fraction of an epoch below 1.
+        validate_every: epochs between validations, a fraction of an epoch below 1, or a text:
+            "500 steps" (of the optimizer, counted across epochs), "30 min".
         limit_batches: use so many batches of each loader, or a fraction of them.
         log_every: optimizer steps between recorded training metrics.
         run_dir: the directory that gets one directory for each run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Any
 
 from trainbus import batches
@@ -33,9 +34,11 @@ class Validations:
         self._run = run
         self._valid = valid
         self._evaluate = evaluate
-        self._every = run.trainer.validate_every
-        #: Some are made inside an epoch.
-        self.inside = valid is not None and self._every < 1
+        self._cadence = run.trainer.cadence
+        #: Some may be made inside an epoch.
+        self.inside = valid is not None and self._cadence.unit != "epoch"
+        #: When the newest was made, or the fit began, on the monotonic clock.
+        self._made_at = monotonic()
         self._check(train)
 
     def _check(self, train: Iterable[Any]) -> None:
@@ -54,21 +57,34 @@ class Validations:
                 "needs; define it, or leave the loader out"
             )
         unlimited = run.trainer.limit_batches is None
-        if self.inside and unlimited and batches.size(train) is None:
+        if self._cadence.unit == "part" and unlimited and batches.size(train) is None:
             raise UsageError(
-                f"validate_every={self._every} is a fraction of an epoch, but "
-                f"{batches.describe(train)} does not tell its length; give whole epochs"
+                f"validate_every={self._cadence.amount} is a fraction of an epoch, but "
+                f"{batches.describe(train)} does not tell its length; give whole epochs, or steps: "
+                "'500 steps'"
             )
 
     def is_due(self, batches_done: int | None = None) -> bool:
-        """Whether `validate_every`, a part of the epoch, was reached since the last validation."""
-        run = self._run
-        done = run.batches_done if batches_done is None else batches_done
-        total = run.batches_in_pass
-        if not total or run.accumulating:
+        """Whether `validate_every` was reached since the last validation, inside of an epoch."""
+        run, unit, amount = self._run, self._cadence.unit, self._cadence.amount
+        if run.accumulating:
             return False
-        part = total * self._every
+        if unit == "step":
+            return run.global_step // amount > run.position.validated_step // amount
+        if unit == "second":
+            return monotonic() - self._made_at >= amount
+        if not run.batches_in_pass:
+            return False
+        done = run.batches_done if batches_done is None else batches_done
+        part = run.batches_in_pass * amount
         return int(done / part + 1e-9) > int(run.position.validated_at / part + 1e-9)
+
+    def _was_made(self, batches_done: int) -> bool:
+        """Whether the weights at the end of an epoch were validated as the last thing in it."""
+        position = self._run.position
+        if self._cadence.unit == "part":
+            return position.validated_at == batches_done
+        return position.validated_step == self._run.global_step > 0
 
     def catch_up(self) -> None:
         """Validate, where a checkpoint was written just before that."""
@@ -79,6 +95,7 @@ class Validations:
         """Validate now."""
         if self._valid is not None:
             self._evaluate(self._run, self._valid, "valid")
+            self._made_at = monotonic()
 
     def end_epoch(self) -> None:
         """Validate at the end of an epoch, or of the run, if that is due and not done."""
@@ -88,9 +105,9 @@ class Validations:
         done = run.batches_done or position.pass_batches
         made = False
         if self.inside:
-            due, made = self.is_due(done), position.validated_at == done
+            due, made = self.is_due(done), self._was_made(done)
         else:
-            due = not run.batches_done and (run.epoch + 1) % self._every == 0
+            due = not run.batches_done and (run.epoch + 1) % self._cadence.amount == 0
         if not due:
             last = run.finished or run.dry_run or run.epoch + 1 == run.epochs_planned
             if made or run.stopping or not last:

@@ -8,6 +8,8 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 import pluggy
 
+from trainbus.arguments import check_whole
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 Kind = Literal["event", "action", "record", "contribution"]
@@ -122,8 +124,8 @@ def hookimpl(function: F | None = None, /, **options: Unpack[_Listening]) -> F |
             raise TypeError(f"@hookimpl({name}={names!r}): give a list of names, [{names!r}]")
         own[name] = tuple(names)
     every = own.get("every")
-    if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
-        raise ValueError(f"@hookimpl(every={every!r}): give a whole number of at least 1")
+    if every is not None:
+        check_whole(1, ValueError, "@hookimpl", every=every)
 
     def mark(listener: F) -> F:
         # Below @staticmethod or @classmethod the function itself bears the marker.

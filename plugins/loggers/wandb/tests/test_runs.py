@@ -156,8 +156,8 @@ def test_a_killed_run_loses_nothing_and_goes_on_as_the_same_run(killed, batches,
     ("options", "message"),
     [
         ({"mode": "on"}, r"Wandb\(mode='on'\): give 'online' or 'offline'"),
-        ({"init_timeout": 0}, r"Wandb\(init_timeout=0\): give more than 0 seconds"),
-        ({"finish_timeout": -1}, r"Wandb\(finish_timeout=-1\): give more than 0 seconds"),
+        ({"init_timeout": 0}, r"Wandb\(init_timeout=0\): give a number greater than 0"),
+        ({"finish_timeout": -1}, r"Wandb\(finish_timeout=-1\): give a number greater than 0"),
     ],
 )
 def test_an_option_that_cannot_be_is_an_error(options, message):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from trainbus import PluginError, hookimpl
+from trainbus.arguments import check_whole
 from trainbus.errors import nearest
 from trainbus_compile.regions import Regions, find
 from trainbus_compile.watch import Watch
@@ -57,8 +58,7 @@ class Compile:
     ) -> None:
         if mode is not None and options is not None:
             raise PluginError(f"{_WHO}: mode and options exclude each other; leave one out")
-        if warn_after < 0:
-            raise PluginError(f"{_WHO}: warn_after={warn_after}: give a number of at least 0")
+        check_whole(0, warn_after=warn_after)
         if regions is not None and not regions:
             raise PluginError(f"{_WHO}: regions={regions!r}: give names, or leave the option out")
         self.regions = regions

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainbus import UsageError
+from trainbus.arguments import check_number
 from trainbus_learner.evaluation import outputs, validation_of
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class Calibration:
 
 def calibrate(learner: TabularLearner, coverage: float | None, loader: Any) -> Calibration:
     """See `TabularLearner.calibrate`."""
-    if coverage is not None and not 0 < coverage < 1:
-        raise UsageError(f"calibrate(coverage={coverage}): give a part between 0 and 1, or None")
+    if coverage is not None:
+        check_number(None, UsageError, "calibrate", above=0, below=1, coverage=coverage)
     target = learner.source.target
     given, wanted = gathered(learner, validation_of(learner, loader, "calibrate"))
     before = after = None

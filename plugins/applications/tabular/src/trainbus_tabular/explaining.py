@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trainbus import UsageError
+from trainbus.arguments import check_whole
 from trainbus.errors import nearest
 from trainbus_learner.evaluation import forward, validation_of
 from trainbus_tabular import pictures
@@ -51,8 +52,8 @@ class Importance:
 
 def importance(learner: TabularLearner, loader: Any, repeats: int, rows: int) -> Importance:
     """See `TabularLearner.importance`."""
-    if repeats < 1 or rows < 2:
-        raise UsageError(f"importance(repeats={repeats}, rows={rows}): at least 1 and 2")
+    check_whole(1, UsageError, "importance", repeats=repeats)
+    check_whole(2, UsageError, "importance", rows=rows)
     numbers, codes, target = _rows(learner, loader, rows)
     generator = torch.Generator().manual_seed(0)
     before = _loss_of(learner, numbers, codes, target)

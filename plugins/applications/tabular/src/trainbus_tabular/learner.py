@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainbus import UsageError
+from trainbus.arguments import check_whole
 from trainbus_learner import Learner, defaults
 from trainbus_learner.ensembles import Ensemble
 from trainbus_learner.evaluation import forward
@@ -78,8 +79,7 @@ class TabularLearner(Learner):
                 f"TabularLearner(data={type(data).__name__}): give what table(...) makes, which "
                 "knows its columns: table('file.csv', target='column')"
             )
-        if not isinstance(ensemble, int) or ensemble < 1:
-            raise UsageError(f"ensemble={ensemble!r}: give a whole number of members, at least 1")
+        check_whole(1, UsageError, ensemble=ensemble)
         self._arch = arch if isinstance(arch, str) else type(arch).__name__
         description: dict[str, Any] | None = None
         about = {"network": f"{self._arch} (given)"}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trainbus import UsageError
+from trainbus.arguments import check_whole
 from trainbus_learner import Prediction, Predictor
 from trainbus_tabular.targets import TableTarget
 
@@ -128,8 +129,7 @@ class TablePredictor(Predictor):
                 of dicts.
             batch_size: rows that the model is asked about together.
         """
-        if batch_size < 1:
-            raise UsageError(f"predictions(batch_size={batch_size}): give at least 1")
+        check_whole(1, UsageError, "predictions", batch_size=batch_size)
         numbers, codes = self.recipe.encode(items)
         outputs = [
             self._ask(numbers[start : start + batch_size], codes[start : start + batch_size])

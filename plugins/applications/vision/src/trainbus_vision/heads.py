@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from trainbus import UsageError
+from trainbus.arguments import check_number
 from trainbus_vision.body import Body
 
 #: Numbers in the layer between body and outputs.
@@ -34,8 +35,7 @@ def make_head(body: Body, outputs: int, dropout: float) -> nn.Sequential:
         outputs: numbers to give for one image.
         dropout: the part of the numbers that is dropped before the last layer.
     """
-    if not 0 <= dropout < 1:
-        raise UsageError(f"dropout={dropout}: give a part of the whole, from 0 to below 1")
+    check_number(0, UsageError, below=1, dropout=dropout)
     if not dropout:
         mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         pool: nn.Module = mean if body.gives_maps else nn.Identity()

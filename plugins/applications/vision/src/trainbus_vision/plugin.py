@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trainbus import PluginError, hookimpl
+from trainbus.arguments import check_whole
 
 if TYPE_CHECKING:
     from trainbus import Run
@@ -26,8 +27,7 @@ class VisionPlugin:
     observer = True
 
     def __init__(self, count: int = 9, every: int = 1, name: str = "validation") -> None:
-        if count < 1 or every < 1:
-            raise PluginError(f"count={count}, every={every}: give whole numbers of at least 1")
+        check_whole(1, count=count, every=every)
         self.count = count
         self.every = every
         self.name = name

@@ -9,6 +9,7 @@ from time import sleep
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainbus import PluginError, RecordRejected, hookimpl
+from trainbus.arguments import check_number
 from trainbus_wandb.convert import files, media, plain
 from trainbus_wandb.session import begin, finish
 
@@ -67,8 +68,7 @@ class Wandb:
         for option, seconds in {
             "init_timeout": init_timeout, "finish_timeout": finish_timeout
         }.items():  # fmt: skip
-            if seconds <= 0:
-                raise PluginError(f"Wandb({option}={seconds}): give more than 0 seconds")
+            check_number(None, PluginError, "Wandb", above=0, **{option: seconds})
         self.mode = mode
         self.name = name
         self.dir = dir

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from trainbus import PluginError, hookimpl
+from trainbus import hookimpl
+from trainbus.arguments import check_whole
 from trainbus.storage.files import replacing
 from trainbus_profiler.advice import advise, setting
 from trainbus_profiler.report import Profile
@@ -53,8 +54,7 @@ class Profiler:
         tokens: str | None = None,
         show: bool = True,
     ) -> None:
-        if trace < 0:
-            raise PluginError(f"profiler: trace={trace}: give a number of steps, 0 for no trace")
+        check_whole(0, trace=trace)
         self.trace = trace
         self.memory = memory
         self.flops = flops

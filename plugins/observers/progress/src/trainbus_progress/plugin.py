@@ -6,7 +6,8 @@ import logging
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from trainbus import PluginError, hookimpl
+from trainbus import hookimpl
+from trainbus.arguments import check_number
 from trainbus_progress.metrics import evaluated, missing, trained
 from trainbus_progress.text import Pass, Table, clock, count, described, duration
 
@@ -46,8 +47,7 @@ class Progress:
     def __init__(
         self, refresh: float = 10.0, metrics: list[str] | None = None, verbose: bool = False
     ) -> None:
-        if refresh <= 0:
-            raise PluginError(f"refresh={refresh}: give updates per second, more than 0")
+        check_number(above=0, refresh=refresh)
         self.refresh = refresh
         self.metrics = metrics
         self.verbose = verbose

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from trainbus.arguments import check_whole
 from trainbus.errors import nearest
 from trainbus_data.balance import Balance, class_counts, item_weights
 from trainbus_data.blocks import Block
@@ -78,8 +79,10 @@ class Container:
         self.batch_size_by_rule = batch_size is None
         if batch_size is None:
             batch_size = usual_batch_size(len(train))
-        if batch_size < 1:
-            raise DataError(f"batch_size={batch_size}: at least 1")
+        check_whole(1, DataError, batch_size=batch_size)
+        check_whole(0, DataError, seed=seed)
+        if num_workers is not None:
+            check_whole(0, DataError, num_workers=num_workers)
         self.recipe = recipe
         self.name = name
         self.batch_size = batch_size

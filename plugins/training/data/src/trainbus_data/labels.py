@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainbus.arguments import check_whole
 from trainbus.errors import nearest
 from trainbus_data.blocks import Block, Metric
 from trainbus_data.cells import (
@@ -321,8 +322,7 @@ class Number(Block):
     kind = "number"
 
     def __init__(self, outputs: int = 1) -> None:
-        if outputs < 1:
-            raise DataError(f"Number(outputs={outputs}): at least one")
+        check_whole(1, DataError, "Number", outputs=outputs)
         self.outputs: int = outputs
 
     def problem(self, raw: Any) -> str | None:

@@ -8,6 +8,7 @@ import struct
 import torch
 from torch import Tensor
 
+from trainbus.arguments import check_whole
 from trainbus_data.errors import DataError
 
 
@@ -49,8 +50,7 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
 
 def _stretch(count: int, seed: int, epoch: int, groups: Tensor | None, size: int) -> Tensor:
     """Items number epoch * size and on of one permutation after the other."""
-    if size < 1:
-        raise DataError(f"epoch_size={size}: at least 1")
+    check_whole(1, DataError, epoch_size=size)
     first, last = epoch * size // count, ((epoch + 1) * size - 1) // count
     laps = [order_of(count, seed, lap, groups=groups) for lap in range(first, last + 1)]
     begin = epoch * size - first * count

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainbus.arguments import check_whole, is_number
 from trainbus.errors import nearest
 from trainbus_data.errors import DataError
 
@@ -62,6 +63,7 @@ def say_all_are_trained_on(split: Split | None, count: int) -> None:
 def random(valid: float = 0.2, test: float = 0.0, seed: int = 42) -> Split:
     """Parts drawn at random."""
     _check_fractions(valid, test)
+    check_whole(None, DataError, seed=seed)
 
     def split(items: Sequence[Any], label: Label) -> tuple[Indices, ...]:
         order = list(range(len(items)))
@@ -74,6 +76,7 @@ def random(valid: float = 0.2, test: float = 0.0, seed: int = 42) -> Split:
 def stratified(valid: float = 0.2, test: float = 0.0, seed: int = 42) -> Split:
     """At random, with nearly the same share of each label in all parts."""
     _check_fractions(valid, test)
+    check_whole(None, DataError, seed=seed)
 
     def split(items: Sequence[Any], label: Label) -> tuple[Indices, ...]:
         by_label: dict[str, Indices] = defaultdict(list)
@@ -100,6 +103,7 @@ def by_group(
         seed: of the draw.
     """
     _check_fractions(valid, test)
+    check_whole(None, DataError, seed=seed)
     group_of = _getter(key)
 
     def split(items: Sequence[Any], label: Label) -> tuple[Indices, ...]:
@@ -226,8 +230,12 @@ def _getter(key: Callable[[Any], Any] | str) -> Callable[[Any], Any]:
     return get
 
 
+def _is_part(value: object) -> bool:
+    return is_number(value) and 0 <= value < 1  # type: ignore[operator]
+
+
 def _check_fractions(valid: float, test: float) -> None:
-    if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
+    if not (_is_part(valid) and _is_part(test) and valid + test < 1):
         raise DataError(
             f"valid={valid}, test={test}: fractions between 0 and 1, which leave some for training"
         )

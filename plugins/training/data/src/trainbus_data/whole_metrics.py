@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trainbus.arguments import check_number
 from trainbus_data.errors import DataError
 from trainbus_data.metrics import Counts
 
@@ -74,8 +75,7 @@ class Pinball(Counts):
     """
 
     def __init__(self, quantile: float = 0.5) -> None:
-        if not 0 < quantile < 1:
-            raise DataError(f"Pinball(quantile={quantile}): between 0 and 1")
+        check_number(None, DataError, "Pinball", above=0, below=1, quantile=quantile)
         super().__init__()
         self.quantile = quantile
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trainbus import StopRun, Task, UsageError, hookimpl
+from trainbus.arguments import check_number, check_whole
 from trainbus.batches import move
 from trainbus_learner.fitter import Fitter
 from trainbus_learner.predictor import Prediction, Predictor
@@ -181,8 +182,8 @@ def tta(
     seed: int,
 ) -> list[Prediction] | dict[str, float]:
     """See `Learner.tta`."""
-    if n < 1 or not 0 <= weight <= 1:
-        raise UsageError(f"tta(n={n}, weight={weight}): give n of at least 1, a weight from 0 to 1")
+    check_whole(1, UsageError, "tta", n=n)
+    check_number(0, UsageError, "tta", most=1, weight=weight)
     if items is None or (isinstance(items, str) and items != "valid"):
         raise UsageError(
             f"tta({items!r}): give items to predict, or nothing to measure the validation data"

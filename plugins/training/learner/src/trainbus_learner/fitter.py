@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from trainbus import Trainer, UsageError
+from trainbus.arguments import check_whole
 from trainbus.builtin.schedule import Schedule
 from trainbus.plugins.selection import name_of as name_of_plugin
 from trainbus_data.balance import Balance
@@ -367,8 +368,7 @@ class Fitter(Attributes):
         resume: str | Path | None,
         plan: Plan | None = None,
     ) -> Run:
-        if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
-            raise UsageError(f"fit({epochs!r}): give a whole number of epochs, at least 1")
+        check_whole(1, UsageError, "fit", epochs=epochs)
         usual: list[str | object] = ["progress"] if defaults.installed("progress") else []
         if resume is not None:
             usual.append("checkpoint")

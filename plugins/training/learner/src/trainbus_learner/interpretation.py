@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainbus import UsageError
+from trainbus.arguments import check_whole
 from trainbus.storage.files import replacing
 from trainbus_learner import show
 from trainbus_learner.evaluation import Part, each_loss, outputs, validation_of
@@ -56,8 +57,7 @@ class Interpretation:
     """
 
     def __init__(self, source: Source, keep: int, stage: str, ignored: int | None = None) -> None:
-        if keep < 1:
-            raise UsageError(f"interpret(worst={keep}): give at least 1")
+        check_whole(1, UsageError, "interpret", worst=keep)
         self._source, self._keep, self._stage = source, keep, stage
         #: The index of a class that does not count.
         self._ignored = ignored

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainbus import UsageError
+from trainbus.arguments import check_number
 from trainbus.errors import nearest
 from trainbus_data.balance import Balance, class_weights
 from trainbus_learner.ignoring import ignored
@@ -41,8 +42,7 @@ class ClassLoss:
         several: bool = False,
         ignore_index: int = -100,
     ) -> None:
-        if gamma < 0:
-            raise UsageError(f"gamma={gamma}: give 0 or more")
+        check_number(0, UsageError, gamma=gamma)
         self.gamma, self.weight, self.several = gamma, weight, several
         self.ignore_index = ignore_index
         #: "mean", or "none" for the loss of each item.

@@ -10,6 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from trainbus import UsageError, hookimpl
+from trainbus.arguments import check_number, check_whole
 from trainbus.errors import nearest
 
 if TYPE_CHECKING:
@@ -161,10 +162,9 @@ class RangeTest:
 
 def check(start: float, stop: float, steps: int, suggest: str) -> None:
     """Refuse what cannot be tested. Raises `UsageError`."""
-    if not 0 < start < stop:
-        raise UsageError(f"find_lr(start={start}, stop={stop}): give 0 < start < stop")
-    if steps < 10:
-        raise UsageError(f"find_lr(steps={steps}): give at least 10")
+    check_number(None, UsageError, "find_lr", above=0, start=start)
+    check_number(None, UsageError, "find_lr", above=start, stop=stop)
+    check_whole(10, UsageError, "find_lr", steps=steps)
     if suggest not in (names := (*RULES, MEDIAN)):
         raise UsageError(
             f"find_lr(suggest={suggest!r}): no such rule{nearest(suggest, names)} "

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trainbus import Accelerator, TrainbusError, UsageError
+from trainbus.arguments import check_whole
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,7 @@ class Predictor:
                 f"predictions({items!r:.60}): give a list or another iterable of items; for one "
                 "item there is predict(item)"
             )
-        if batch_size < 1:
-            raise UsageError(f"predictions(batch_size={batch_size}): give at least 1")
+        check_whole(1, UsageError, "predictions", batch_size=batch_size)
         return self._stream(iter(items), batch_size, "predictions")
 
     def _stream(self, items: Iterator[Any], batch_size: int, verb: str) -> Iterator[Prediction]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trainbus import UsageError
+from trainbus.arguments import check_whole
 from trainbus_learner import evaluation
 from trainbus_learner.fitter import Fitter
 from trainbus_learner.learning_data import Source
@@ -219,5 +220,4 @@ def _row(target: Any, index: int) -> Any:
 
 
 def _check_count(verb: str, count: int) -> None:
-    if count < 1:
-        raise UsageError(f"{verb}({count}): show at least one item")
+    check_whole(1, UsageError, verb, count=count)
