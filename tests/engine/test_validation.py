@@ -193,9 +193,7 @@ def test_steps_are_counted_over_a_loader_that_tells_no_length(line, make_loader)
     assert steps_of_validations(trainer, line, stream, make_loader(1)) == [2, 4, 5]
 
 
-@pytest.mark.parametrize(
-    "every", ["", "5", "steps", "0 steps", "1.5 steps", "0 min", "-1 h", "5 x"]
-)
+@pytest.mark.parametrize("every", ["", "5", "steps", "0 steps", "1.5 steps", "0 min", "-1 h"])
 def test_a_text_that_says_no_cadence_is_refused(every):
     with pytest.raises(UsageError, match="validate_every must be whole epochs"):
         Trainer(validate_every=every)
