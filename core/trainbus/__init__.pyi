@@ -26,6 +26,7 @@ from trainbus.errors import (
     UsageError as UsageError,
 )
 from trainbus.events.markers import hookimpl as hookimpl, hookspec as hookspec
+from trainbus.loaders import Loaders as Loaders
 from trainbus.records.artifacts import Artifact as Artifact
 from trainbus.records.delivery import RunInfo as RunInfo
 from trainbus.records.journal import JournalFile as JournalFile

@@ -141,19 +141,13 @@ def describe(loader: Iterable[Any]) -> str:
 
 def check(loader: object, stage: str) -> None:
     """Raise `UsageError` for what is no iterable of batches."""
-    several: Sequence[object] = ()
-    if isinstance(loader, Mapping):
-        several = list(loader.values())
-    elif isinstance(loader, (list, tuple)):
-        several = loader
-    elif not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
+    if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
         raise UsageError(f"the {stage} loader is {loader!r:.80}; give an iterable of batches")
+    several = list(loader) if isinstance(loader, (list, tuple)) else ()
     if isinstance(loader, Mapping) or isinstance(next(iter(several), None), (DataLoader, Wrapped)):
         raise UsageError(
-            f"the {stage} loader is a {type(loader).__name__} of {len(several)} loaders; give one "
-            "iterable of batches. Several data sets are joined by torch's ConcatDataset, loaders "
-            "side by side by an object whose __iter__ zips them; others are validated by "
-            "run.evaluation_batches in a listener of on_validation_end"
+            f"the {stage} loader is a {type(loader).__name__} of loaders; give trainbus.Loaders of "
+            "it, which reads them side by side or one after the other"
         )
 
 

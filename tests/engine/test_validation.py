@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainbus import Task, Trainer, UsageError
+from trainbus import StopRun, Task, Trainer, UsageError
 
 
 class Noisy(Task):
@@ -250,3 +250,79 @@ def test_dry_run_runs_everything_briefly_and_leaves_nothing(line, make_loader, t
     assert "valid/loss" in run.metrics
     assert told == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_limits_by_stage(line, make_loader):
+    limits = {"train": 3, "valid": 1, "predict": 2}
+    trainer, seen = Trainer(limit_batches=limits), []
+    trainer.on("validation_batch_start")(lambda run: seen.append(run.batch_index))
+    assert trainer.fit(line, make_loader(5), make_loader(5)).global_step == 3
+    assert seen == [0]
+    assert len(list(trainer.predict(line, make_loader(5)))) == 2
+
+
+def test_an_endless_validation_loader_with_a_limit(line, make_loader):
+    def endless():
+        while True:
+            yield from make_loader(2)
+
+    run = Trainer(epochs=2, limit_batches={"valid": 3}).fit(line, make_loader(2), endless())
+    assert run.status == "completed"
+
+
+@pytest.mark.parametrize("limit", [{"training": 1}, {"valid": 1.5}, {"valid": "x"}, "x", 0, -1])
+def test_a_limit_that_is_none_is_refused(limit):
+    with pytest.raises(UsageError, match="limit_batches must be"):
+        Trainer(limit_batches=limit)
+
+
+def test_nobody_stops_a_run_before_its_least(line, make_loader, caplog):
+    trainer = Trainer(epochs=9, min_epochs=3)
+    trainer.on("epoch_end")(lambda run: run.stop("enough"))
+    assert trainer.fit(line, make_loader(2)).epoch == 3
+    assert "not stopped (enough) before min_epochs=3" in caplog.text
+
+
+def test_the_least_is_counted_in_steps_too(line, make_loader):
+    trainer = Trainer(min_steps=3)
+
+    @trainer.on("train_batch_start")
+    def stop(run):
+        raise StopRun
+
+    run = trainer.fit(line, make_loader(5))
+    assert (run.status, run.global_step) == ("stopped", 4)
+
+
+def test_a_mistake_in_validation_shows_before_the_first_step(make_line, make_loader):
+    class Broken(make_line):
+        def validation_step(self, batch, run):
+            raise RuntimeError("broken")
+
+    trainer, steps = Trainer(sanity_batches=2), []
+    trainer.on("train_batch_start")(lambda run: steps.append(1))
+    with pytest.raises(RuntimeError, match="broken"):
+        trainer.fit(Broken(), make_loader(3), make_loader(3))
+    assert not steps
+
+
+def test_a_rehearsal_leaves_no_trace(make_loader):
+    class Logs(Noisy):
+        def validation_step(self, batch, run):
+            run.log(loss=self.linear(batch[0]).mean())
+
+    def fit(**options):
+        torch.manual_seed(0)
+        trainer, events, values = Trainer(seed=1, **options), [], []
+        trainer.on("validation_start")(lambda: events.append(1))
+        trainer.on("metrics")(lambda run, step, metrics: values.append((step, dict(metrics))))
+        task = Logs()
+        trainer.fit(task, make_loader(3), make_loader(3))
+        return len(events), values, task.linear.weight.tolist()
+
+    assert fit(sanity_batches=2) == fit()
+
+
+def test_a_validation_before_the_first_step(line, make_loader):
+    trainer = Trainer(validate_first=True)
+    assert steps_of_validations(trainer, line, make_loader(3), make_loader(1)) == [0, 3]

@@ -117,6 +117,11 @@ class Checkpoint:
         #: An optimizer is at work: the weights may be half old, half new.
         self._stepping = False
 
+    @property
+    def keeps_best(self) -> bool:
+        """Whether there is a best to load when a run is over."""
+        return self._monitor is not None
+
     def best_path(self, run: Run) -> Path | None:
         """The directory of the best state, or None when there is none yet."""
         self._deliver(run, wait=True)

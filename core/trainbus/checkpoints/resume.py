@@ -86,6 +86,25 @@ def _newest_last(directory: Path) -> tuple[int, str]:
     return archive.last_order(directory), directory.parent.name
 
 
+def newest(parent: Path, which: str, name: str) -> Path:
+    """The best or the last checkpoint of the newest run of a name.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = _find(parent, "best" if which == "best" else "auto", name)
+    if path is None:
+        raise CheckpointError(f"no run of {name} in {shown(parent)} kept a checkpoint")
+    return path
+
+
+def best(directory: Path) -> Path:
+    """The best of the checkpoints of a run. Raises `CheckpointError`."""
+    if (path := _best(directory)) is None:
+        raise CheckpointError(f"{shown(directory)} has no best checkpoint")
+    return path
+
+
 def _best(directory: Path) -> Path | None:
     """The best checkpoint; of several plugins that keep one, the user says which."""
     found = [each for each in (directory / "best", *directory.glob("*/best")) if each.exists()]

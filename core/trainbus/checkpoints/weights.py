@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from trainbus.checkpoints import archive, contents, sections
+from trainbus.checkpoints.foreign_weights import (
+    Loaded,
+    Rename,
+    in_directory,
+    renamed,
+    tensors_in,
+    unwrapped,
+)
 from trainbus.errors import CheckpointError
 from trainbus.storage.files import make_directory, replacing
 from trainbus.storage.untrusted import mapping
+
+logger = logging.getLogger("trainbus")
 
 _SUFFIX = ".safetensors"
 
@@ -39,22 +50,56 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
         raise CheckpointError(f"cannot write {path}: {error}") from error
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
+def load_weights(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    strict: bool = True,
+    rename: Rename | None = None,
+    prefix: str = "",
+) -> Loaded:
     """Read weights into a model: all of them, or none and an error.
+
+    What wrappers put in front of names (`module.`, `model.`, `_orig_mod.`) is left out, or put
+    there, where the names of the model are otherwise.
 
     Args:
         model: every name and shape must be that of the file.
-        path: a checkpoint's directory, a file of safetensors, or one of torch. Of a checkpoint
-            those weights are taken with which the model was validated: with `ema`, the average.
+        path: a checkpoint's directory, a file of safetensors, or one of torch, also where the
+            weights lie in a mapping inside (a `.ckpt` of Lightning); or a directory of Hugging
+            Face, in one file or several. Of a checkpoint those weights are taken with which the
+            model was validated: with `ema`, the average.
+        strict: with False what fits by name and shape is taken, and the rest is told.
+        rename: how names of the file begin, and how instead: `{"backbone.": "encoder."}`; or a
+            function of a name that gives another, or None to leave it out.
+        prefix: only names that begin so are taken, without it: `"encoder."`.
+
+    Returns:
+        What was taken, missing, left over, and of another shape.
 
     Raises:
         CheckpointError: it is missing, damaged, holds code, or does not fit; the message names
-            the keys and shapes that differ.
+            the keys and shapes that differ. With `strict=False`: nothing fits.
     """
     # Shapes are compared before the numbers are read, which go from the file into the model.
-    weights = _with_tied(model, read_weights(path, mapped=True))
-    check_fit(model, weights, str(path))
-    model.load_state_dict(weights)
+    weights = renamed(read_weights(path, mapped=True), rename, prefix)
+    own = model.state_dict()
+    if not weights.keys() >= own.keys():
+        weights = unwrapped(weights, own)
+    weights = _with_tied(model, weights)
+    found = _compared(own, weights)
+    if strict and not found.is_whole:
+        raise CheckpointError("\n  ".join([f"{path} does not fit the model:", *found.problems]))
+    if own and not found.taken:
+        some = ", ".join(list(weights)[:3]), ", ".join(list(own)[:3])
+        raise CheckpointError(
+            f"nothing of {path} fits the model: the file has {some[0]}, ...; the model has "
+            f"{some[1]}, ..."
+        )
+    model.load_state_dict({name: weights[name] for name in found.taken}, strict=strict)
+    if not found.is_whole:
+        logger.warning("weights of %s: %s", path, found)
+    return found
 
 
 def _with_tied(model: nn.Module, weights: dict[str, Any]) -> dict[str, Any]:
@@ -78,31 +123,42 @@ def read_weights(path: str | Path, mapped: bool = False) -> dict[str, Any]:
     With `mapped` the numbers stay in the file until they are looked at.
     """
     path = archive.place(path)
-    if path.is_dir():
-        return _of_checkpoint(path, mapped)
     if not path.exists():
+        raise CheckpointError(f"there is no file {str(path)!r}")
+    if files := in_directory(path):
+        return {name: value for file in files for name, value in _of_file(file, mapped).items()}
+    return _of_checkpoint(path, mapped) if path.is_dir() else _of_file(path, mapped)
+
+
+def _of_file(path: Path, mapped: bool) -> dict[str, Any]:
+    if not path.is_file():
         raise CheckpointError(f"there is no file {str(path)!r}")
     if path.suffix == _SUFFIX:
         return _read_safetensors(path)
-    weights = archive.load(path, str(path), mapped)
-    if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
-        raise CheckpointError(f"{path} holds a {type(weights).__name__}, and no weights by name")
-    return dict(weights)
+    return tensors_in(archive.load(path, str(path), mapped), str(path))
 
 
 def check_fit(model: nn.Module, weights: Mapping[str, Any], source: str) -> None:
     """Raise `CheckpointError` with the names and shapes that differ."""
-    here = {name: _form(value) for name, value in model.state_dict().items()}
+    found = _compared(model.state_dict(), weights)
+    if not found.is_whole:
+        raise CheckpointError("\n  ".join([f"{source} does not fit the model:", *found.problems]))
+
+
+def _compared(own: Mapping[str, Any], weights: Mapping[str, Any]) -> Loaded:
+    here = {name: _form(value) for name, value in own.items()}
     there = {name: _form(value) for name, value in weights.items()}
-    problems = [f"only in the model: {name}" for name in here if name not in there]
-    problems += [f"only in the file: {name}" for name in there if name not in here]
-    problems += [
-        f"{name}: {there[name]} in the file, {here[name]} in the model"
-        for name in here
-        if name in there and here[name] != there[name]
-    ]
-    if problems:
-        raise CheckpointError(f"{source} does not fit the model:\n  " + "\n  ".join(problems))
+    both = [name for name in here if name in there]
+    return Loaded(
+        tuple(name for name in both if here[name] == there[name]),
+        tuple(name for name in here if name not in there),
+        tuple(name for name in there if name not in here),
+        tuple(
+            f"{name}: {there[name]} in the file, {here[name]} in the model"
+            for name in both
+            if here[name] != there[name]
+        ),
+    )
 
 
 def _form(value: Any) -> Any:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from trainbus import batches
 from trainbus.bus import Bus
+from trainbus.devices import generators
 from trainbus.devices.accelerator import Accelerator
 from trainbus.engine.accumulation import looking_ahead
 from trainbus.engine.metrics import MetricBuffer, Row
@@ -26,6 +28,7 @@ from trainbus.engine.task import Optimizers, Task
 from trainbus.engine.task_state import TaskState
 from trainbus.errors import Control, StopRun
 from trainbus.events.plugin import Plugin
+from trainbus.loaders import Loaders
 from trainbus.records.values import ReadOnly
 from trainbus.storage.run_dir import RunDirectory
 
@@ -34,8 +37,8 @@ logger = logging.getLogger("trainbus")
 _EVENTS: dict[Stage, str] = {"valid": "validation", "test": "test", "predict": "predict"}
 _ACTIONS = {"valid": "validation_step", "test": "validation_step", "predict": "predict_step"}
 #: Saved before a pass inside another one, and restored after it: of the run, and of its log.
-_SAVED = ("stage", "loader", "batches_in_pass", "batch_index", "batch", "output")
-_SAVED_LOG = ("step", "averaging", "weight", "batch_start")
+_SAVED = ("stage", "loader", "loader_name", "batches_in_pass", "batch_index", "batch", "output")
+_SAVED_LOG = ("step", "prefix", "averaging", "weight", "batch_start")
 
 
 class Loop(Step):
@@ -226,6 +229,17 @@ class Loop(Step):
         if "fit" in self.open_events:
             self.fire("on_savepoint", after)
 
+    def stop(self, reason: str = "") -> None:
+        trainer = self.trainer
+        early = self.epochs_done < trainer.min_epochs or self.global_step < trainer.min_steps
+        if not (early and "fit" in self.open_events):
+            super().stop(reason)
+        elif self.first_time(f"stop: {reason}"):
+            logger.warning(
+                "the run is not stopped (%s) before min_epochs=%d, min_steps=%d",
+                reason or "asked to", trainer.min_epochs, trainer.min_steps,
+            )  # fmt: skip
+
     def owe_validation(self) -> None:
         """Leave an epoch that is stopping before its validation, which a resumed run makes."""
         if not self._cut_short:
@@ -244,6 +258,7 @@ class Loop(Step):
             self.owe_validation()
             return
         bus, event = self.bus, _EVENTS[stage]
+        loader = Loaders.of(loader)
         with self._inner_pass(stage):
             self._begin_pass(stage, loader)
             if stage == "valid":
@@ -252,7 +267,7 @@ class Loop(Step):
             torch.set_grad_enabled(False)
             self.enter(event)
             skip = self.ends_pass or self.stopping
-            for index, batch in enumerate(() if skip else self.loader):
+            for index, batch in enumerate(() if skip else self._batches_to_evaluate()):
                 self.batch_index, self.batch, self.output = index, batch, None
                 self.buffer.weight, self.has_batch = None, True
                 given = step is not None
@@ -275,6 +290,35 @@ class Loop(Step):
                 if self.ends_pass or self.stopping:
                     break
             self._end_evaluation(loader, stage)
+
+    def _batches_to_evaluate(self) -> Iterable[Any]:
+        """The batches of the pass; of several loaders with the end of each."""
+        return self._of_several(self.loader) if isinstance(self.loader, Loaders) else self.loader
+
+    def _of_several(self, several: Loaders) -> Iterator[Any]:
+        for name, loader in several.loaders.items():
+            self.loader_name, self.buffer.prefix = name, f"{self.stage}/{name}"
+            before = self.batch_index
+            yield from loader
+            if self.batch_index == before:
+                raise batches.is_empty(loader, f"{self.stage} ({name})")
+            self.hand_out(self.buffer.end_part(self.global_step, self.stage))
+        self.loader_name, self.buffer.prefix = "", self.stage
+
+    def rehearse(self, loader: Iterable[Any], count: int) -> None:
+        """Try the first batches of a validation: no event is told, and nothing is recorded."""
+        drawn = generators.states_of(loader)
+        with self._inner_pass("valid"):
+            self._begin_pass("valid", Loaders.of(loader))
+            self.model.eval()
+            torch.set_grad_enabled(False)
+            for index, batch in enumerate(islice(self._batches_to_evaluate(), count)):
+                self.batch_index, self.batch = index, batch
+                self.buffer.weight, self.has_batch = None, True
+                self.batch = self.bus.place_batch(self)
+                self.output = self.bus.validation_step(self)
+            self.has_batch = False
+        generators.put_back(loader, drawn)
 
     def _end_evaluation(self, loader: Iterable[Any], stage: Stage) -> None:
         self._check_not_empty(loader)
@@ -339,14 +383,23 @@ class Loop(Step):
     # --- what passes share ---------------------------------------------------------------------
 
     def _begin_pass(self, stage: Stage, loader: Iterable[Any]) -> None:
-        self.stage = stage
+        self.stage = self.buffer.prefix = stage
         batches.check(loader, stage)
-        limited = batches.limited(loader, self.trainer.limit_batches)
-        self.batches_in_pass = batches.size(limited)
-        self.loader = self.accelerator.wrap_loader(limited)
+        self.loader = self._limited(loader)
         self.batch_index = -1
         self.buffer.averaging = True
         self.buffer.step = self.global_step
+
+    def _limited(self, loader: Iterable[Any]) -> Iterable[Any]:
+        limit, wrap = self.trainer.limit(self.stage), self.accelerator.wrap_loader
+        if isinstance(loader, Loaders) and self.stage != "train":
+            each = {name: batches.limited(one, limit) for name, one in loader.loaders.items()}
+            limited: Iterable[Any] = Loaders(each, "sequential")
+            self.batches_in_pass = batches.size(limited)
+            return Loaders({name: wrap(one) for name, one in each.items()}, "sequential")
+        limited = batches.limited(loader, limit)
+        self.batches_in_pass = batches.size(limited)
+        return wrap(limited)
 
     def _check_not_empty(self, loader: Iterable[Any]) -> None:
         if self.batch_index < 0 and not (self.ends_pass or self.stopping):

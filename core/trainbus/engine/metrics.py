@@ -40,9 +40,10 @@ class MetricBuffer:
         self.measured: dict[str, int] = {}
         #: What is not fetched yet.
         self.pending: list[Pending] = []
-        #: What is logged now belongs to this optimizer step, and has this stage in front.
+        #: What is logged now belongs to this optimizer step, and has this in front: the stage, or
+        #: that and the loader at work, where there are several.
         self.step = 0
-        self.stage = "train"
+        self.prefix = "train"
         #: It is a part of the mean over a pass, with this weight; None while nobody asked for it.
         self.averaging = False
         self.weight: int | None = None
@@ -216,14 +217,36 @@ class MetricBuffer:
             name + suffix: total / weight for name, (total, weight) in self._sums.items() if weight
         }
         self._sums.clear()
-        meters, self._meters = self._meters, {}
-        for name, meter in meters.items():
-            means[name] = _number(name, meter.compute())
-            meter.reset()
+        means.update(self._measured_by_meters())
         if means:
             self._set(means)
             rows.append((step, means, time()))
         return rows
+
+    def end_part(self, step: int, stage: str) -> list[Row]:
+        """End one of several loaders: its means, which also count in those of the whole pass."""
+        rows = self.fetch()
+        start = f"{self.prefix}/"
+        sums = {name: self._sums.pop(name) for name in list(self._sums) if name.startswith(start)}
+        most = max((weight for _, weight in sums.values()), default=1.0)
+        for name, number in self._measured_by_meters().items():
+            sums[name] = [number * most, most]
+        means = {name: total / weight for name, (total, weight) in sums.items() if weight}
+        for name, (total, weight) in sums.items():
+            whole = self._sums.setdefault(f"{stage}/{name.removeprefix(start)}", [0.0, 0])
+            whole[0] += total
+            whole[1] += weight
+        if means:
+            self._set(means)
+            rows.append((step, means, time()))
+        return rows
+
+    def _measured_by_meters(self) -> dict[str, float]:
+        meters, self._meters = self._meters, {}
+        values = {name: _number(name, meter.compute()) for name, meter in meters.items()}
+        for meter in meters.values():
+            meter.reset()
+        return values
 
     def _set(self, means: dict[str, float]) -> None:
         self.latest.update(means)

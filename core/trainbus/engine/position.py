@@ -22,6 +22,7 @@ from trainbus.devices import generators
 from trainbus.engine.step import Step
 from trainbus.engine.validation_generators import ValidationGenerators
 from trainbus.errors import CheckpointError
+from trainbus.loaders import Loaders
 
 logger = logging.getLogger("trainbus")
 
@@ -83,12 +84,11 @@ class Position:
                 generators.put_back(loader, saved["generators"])
             self.saved = None
             run.batches_done = self.validated_at = self._offset = 0
-            inner = batches.innermost(loader)
+            workers = [getattr(each, "_iterator", None) for each in _with_workers_that_stay(loader)]
             self.pass_start = {
                 "random": run.accelerator.random_state(),
                 "generators": generators.states_of(loader),
-                "workers_stayed": _has_workers_that_stay(inner)
-                and getattr(inner, "_iterator", None) is not None,
+                "workers_stayed": any(each is not None for each in workers),
             }
             return 0, run.loader
         done, seeks, self._offset = _place(run, loader, saved)
@@ -103,9 +103,10 @@ class Position:
         if self.over or run.ends_pass:  # nothing of it is to be read
             generators.put_back(loader, saved["generators"])
         else:
-            inner = batches.innermost(loader)
-            if self.pass_start["workers_stayed"] and getattr(inner, "_iterator", None) is None:
-                iter(inner)  # workers that were there before draw their seeds in another order
+            stayed = self.pass_start["workers_stayed"]
+            for each in _with_workers_that_stay(loader) if stayed else ():
+                if getattr(each, "_iterator", None) is None:
+                    iter(each)  # workers that were there before draw their seeds in another order
             generators.put_back(loader, self.pass_start["generators"])
             run.accelerator.set_random_state(self.pass_start["random"])
             started = perf_counter()
@@ -202,8 +203,14 @@ def _loader_state(loader: Any) -> dict[str, Any] | None:
     return state
 
 
-def _has_workers_that_stay(loader: object) -> bool:
-    return isinstance(loader, DataLoader) and loader.persistent_workers and loader.num_workers > 0
+def _with_workers_that_stay(loader: Iterable[Any]) -> list[DataLoader[Any]]:
+    inner = batches.innermost(loader)
+    several = inner.loaders.values() if isinstance(inner, Loaders) else [inner]
+    return [
+        each
+        for each in map(batches.innermost, several)
+        if isinstance(each, DataLoader) and each.persistent_workers and each.num_workers > 0
+    ]
 
 
 _OTHER_SIZE = (
@@ -268,7 +275,7 @@ def _behind(
         if same:  # whoever else draws from them, the task or a validation, did so since
             generators.put_back(loader, saved["generators"])
         return rest
-    if run.trainer.limit_batches is None or run.batches_in_pass is None:
+    if run.trainer.limit("train") is None or run.batches_in_pass is None:
         return iter(run.loader)
     return islice(iter(run.loader), max(0, run.batches_in_pass - done))
 

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from trainbus import batches
 from trainbus.bus import Bus
 from trainbus.checkpoints import weights
+from trainbus.checkpoints.foreign_weights import Loaded
 from trainbus.devices.accelerator import Accelerator
 from trainbus.engine.accumulation import Window
 from trainbus.engine.interrupts import unbroken
@@ -97,6 +98,8 @@ class Run:
         #: What the present pass reads, and its batches, or None when the loader does not tell.
         self.loader: Iterable[Any] = ()
         self.batches_in_pass: int | None = None
+        #: The one of several loaders that is evaluated now, by name.
+        self.loader_name = ""
         #: Batches of the present training pass that are done; none between passes.
         self.batches_done = 0
 
@@ -206,7 +209,7 @@ class Run:
                 more = {**metrics, **more}
         # In each step of a training: what can be done later is, and no function is called for what
         # is logged most. In the midst of a step a call costs more than what it does.
-        buffer, weight, stage = self._buffer, 1, self.stage
+        buffer, weight, prefix = self._buffer, 1, self._buffer.prefix
         averaging, step, pending = buffer.averaging, buffer.step, buffer.pending
         if averaging:
             if (size := buffer.weight) is None:
@@ -226,9 +229,9 @@ class Run:
             if kind is Tensor and value.is_cpu and not value.ndim:
                 value = value.item()  # it is at hand, and costs less than a copy
             elif kind is not float:
-                buffer.add(name, value, stage, step, weight, averaging, now)
+                buffer.add(name, value, prefix, step, weight, averaging, now)
                 continue
-            pending.append((name, value, False, stage, step, weight, averaging, now))
+            pending.append((name, value, False, prefix, step, weight, averaging, now))
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Send the loggers what describes this run: plain values by name, without secrets.
@@ -340,9 +343,9 @@ class Run:
                 model, optimizers, plugins and the number of steps go back.
         """
 
-    def load_weights(self, path: str | Path) -> None:
+    def load_weights(self, path: str | Path, **options: Any) -> Loaded:
         """Put the weights of a checkpoint or a file into the model, and leave the rest as it is."""
-        weights.load_weights(self.task, path)
+        return weights.load_weights(self.task, path, **options)
 
     # --- your own loop -------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -30,7 +30,11 @@ class Settings:
     accumulate: int = 1
     clip_norm: float | None = None
     validate_every: int | float | str | timedelta = 1
-    limit_batches: int | float | None = None
+    limit_batches: int | float | Mapping[str, int | float] | None = None
+    min_epochs: int = 0
+    min_steps: int = 0
+    validate_first: bool = False
+    sanity_batches: int = 0
     log_every: int = 1
     run_dir: str | Path = "runs"
     dry_run: int | None = None
@@ -45,17 +49,18 @@ class Settings:
             count = getattr(self, name)
             right = count is None or is_whole(count, 1)
             _require(right, name, count, "a whole number, at least 1")
+        for name in ("min_epochs", "min_steps", "sanity_batches"):
+            count = getattr(self, name)
+            _require(is_whole(count, 0), name, count, "a whole number, at least 0")
         right = self.seed is None or is_whole(self.seed)
         _require(right, "seed", self.seed, "a whole number")
-        for name in ("max_time", "clip_norm", "limit_batches"):
+        for name in ("max_time", "clip_norm"):
             amount = getattr(self, name)
             seconds = amount.total_seconds() if isinstance(amount, timedelta) else amount
             right = amount is None or (is_number(seconds) and seconds > 0)
             _require(right, name, seconds, "a number greater than 0")
         self.cadence = Cadence.of(self.validate_every)
-        limit = self.limit_batches
-        right = limit is None or limit <= 1 or is_whole(limit)
-        _require(right, "limit_batches", limit, "a whole number, or a fraction up to 1")
+        _check_limit(self.limit_batches)
         if self.epochs is self.max_steps is self.max_time is None or self.dry_run is not None:
             self.epochs = 1
         if self.dry_run is not None:
@@ -68,6 +73,11 @@ class Settings:
         limit = self.max_time
         return limit.total_seconds() if isinstance(limit, timedelta) else limit
 
+    def limit(self, stage: str) -> int | float | None:
+        """The batches that are used of a loader of this stage; None for all."""
+        limits = self.limit_batches
+        return limits.get(stage) if isinstance(limits, Mapping) else limits
+
     @property
     def device_index(self) -> int | None:
         """Which device `devices` means; None for the one that torch uses now."""
@@ -79,6 +89,18 @@ class Settings:
             f"devices={self.devices!r}: give 'auto', 1, or a list with one index; several devices "
             "need a plugin that starts one process for each, and none is active"
         )
+
+
+_STAGES = ("train", "valid", "test", "predict")
+
+
+def _check_limit(given: object) -> None:
+    of_stages: Mapping[Any, Any] = given if isinstance(given, Mapping) else {"train": given}
+    for stage, limit in of_stages.items():
+        known = stage in _STAGES
+        _require(known, "limit_batches", given, f"by stage, of {', '.join(_STAGES)}")
+        right = limit is None or is_whole(limit, 1) or (is_number(limit) and 0 < limit <= 1)
+        _require(right, "limit_batches", given, "a whole number, or a fraction up to 1")
 
 
 def _require(right: bool, name: str, value: Any, what: str) -> None:

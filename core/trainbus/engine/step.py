@@ -82,8 +82,8 @@ class Step(Run):
             else:
                 self._drop_values()
         except Control as control:
-            self.is_undone = isinstance(control, StopRun) and not differentiated
             self.obey(control)
+            self.is_undone = self._ends_run(control) and not differentiated
         self._finish_batch()
 
     def leave_batch(self, control: Control) -> None:
@@ -92,8 +92,8 @@ class Step(Run):
             self._drop_values()
             if self.manual:
                 self._drop_gradients()
-        self.is_undone = isinstance(control, StopRun)
         self.obey(control)
+        self.is_undone = self._ends_run(control)
         self._finish_batch()
 
     def _finish_batch(self) -> None:
@@ -129,7 +129,7 @@ class Step(Run):
         self.buffer.drop_step()
         self.idle += 1
         if self.idle == MAX_IDLE:
-            self.stop(
+            super().stop(
                 f"{MAX_IDLE} steps in a row were called off, the last one by {self.vetoed_by}"
             )
 
@@ -177,8 +177,8 @@ class Step(Run):
                 self.skipped_steps += 1
                 self._veto(control)
         except Control as control:
-            self.is_undone = isinstance(control, StopRun) and not self.stepped
             self.obey(control)
+            self.is_undone = self._ends_run(control) and not self.stepped
         if self.stray is not None and self.stray.check(self, optimizer, made):
             self.stray = None
         optimizer.zero_grad()
@@ -239,6 +239,9 @@ class Step(Run):
             self._veto(control)
         else:
             raise control
+
+    def _ends_run(self, control: Control) -> bool:
+        return isinstance(control, StopRun) and self.stopping
 
     def _veto(self, control: Control) -> None:
         """Note who called off the step of this batch."""

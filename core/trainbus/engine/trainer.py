@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from weakref import ref
 
 import torch
@@ -18,6 +18,7 @@ from torch import nn
 
 from trainbus.bus import Bus
 from trainbus.checkpoints import resume as resuming
+from trainbus.checkpoints.weights import load_weights
 from trainbus.devices.accelerator import Accelerator
 from trainbus.devices.random_state import seed_everything
 from trainbus.engine.choice import choose
@@ -37,6 +38,7 @@ from trainbus.engine.validations import Validations
 from trainbus.errors import Control, UsageError
 from trainbus.events.checks import listens
 from trainbus.events.plugin import Plugin
+from trainbus.loaders import Loaders
 from trainbus.plugins import loading
 from trainbus.plugins.discovery import Installed
 from trainbus.storage.run_dir import RunDirectory
@@ -63,7 +65,12 @@ class Trainer(Settings):
         clip_norm: limit of the norm of the gradients of each optimizer (the plugin `clip`).
         validate_every: epochs between validations, a fraction of an epoch below 1, or a text:
             "500 steps" (of the optimizer, counted across epochs), "30 min".
-        limit_batches: use so many batches of each loader, or a fraction of them.
+        limit_batches: use so many batches of each loader, or a fraction of them; or by stage:
+            `{"train": 100, "valid": 0.5}`.
+        min_epochs, min_steps: before them nobody stops a run, but a signal or a limit.
+        validate_first: validate before the first step, too.
+        sanity_batches: before the first step, try so many batches of validation: a mistake in
+            `validation_step` shows at once. Nothing of them is recorded.
         log_every: optimizer steps between recorded training metrics.
         run_dir: the directory that gets one directory for each run.
         dry_run: run so many batches of everything, with loggers and checkpoints off.
@@ -114,6 +121,7 @@ class Trainer(Settings):
         train: Iterable[Any],
         valid: Iterable[Any] | None = None,
         resume: str | Path | None = None,
+        load: Literal["best"] | None = None,
     ) -> Run:
         """Train a task.
 
@@ -123,24 +131,28 @@ class Trainer(Settings):
 
         Args:
             task: what to train.
-            train: any iterable of batches.
-            valid: any iterable of batches to validate on, or None.
+            train: any iterable of batches, or several by name, read side by side (`Loaders`).
+            valid: any iterable of batches to validate on, or several, or None.
             resume: a checkpoint to continue from; "auto" for the newest undamaged one of the
                 newest run in `run_dir`, or a new run if there is none; "best" for its best.
+            load: "best" leaves the task with the weights of the best checkpoint, not the last.
 
         Returns:
             The finished run: its metrics, counters, directory and status.
         """
         bus = self.bus
+        _check_load(load, bus)
         with self._running(task, "train", resume) as run:
             self._prepare(run, with_optimizers=True)
             if self.overfit is not None:
                 train = list(islice(train, self.overfit))
                 valid = None if valid is None else train
+            train, valid = Loaders.of(train), Loaders.of(valid)
             validations = Validations(run, train, valid, self._evaluate)
             run.enter("fit")
             if run.resume_path is not None:
                 run.load_checkpoint(run.resume_path)
+            validations.begin()
             for _ in run.epochs(self.epochs):
                 for _ in run.training_batches(train, validations.catch_up):
                     try:
@@ -153,20 +165,39 @@ class Trainer(Settings):
                     if validations.inside and validations.is_due():
                         validations.make()
                 validations.end_epoch()
+        if load is not None and not run.dry_run:
+            run.load_weights(resuming.best(run.dir / "checkpoints"))
         return run
 
-    def validate(self, task: Task, loader: Iterable[Any]) -> dict[str, float]:
-        """Evaluate a task with its `validation_step`; returns the means, as `valid/...`."""
-        return self._evaluate_alone(task, loader, "valid")
+    def validate(
+        self, task: Task, loader: Iterable[Any], weights: str | Path | None = None
+    ) -> dict[str, float]:
+        """Evaluate a task with its `validation_step`; returns the means, as `valid/...`.
 
-    def test(self, task: Task, loader: Iterable[Any]) -> dict[str, float]:
-        """Evaluate a task with its `test_step`; returns the means, as `test/...`."""
-        return self._evaluate_alone(task, loader, "test")
+        Args:
+            task: what is evaluated.
+            loader: any iterable of batches, or several by name, one after the other.
+            weights: put into the task before: those of a path, or "best" or "last" of the newest
+                run of this task in `run_dir`.
+        """
+        return self._evaluate_alone(task, loader, "valid", weights)
 
-    def predict(self, task: nn.Module, loader: Iterable[Any]) -> Iterator[Any]:
-        """Yield the predictions of each batch, in order; a batch is read when it is asked for."""
+    def test(
+        self, task: Task, loader: Iterable[Any], weights: str | Path | None = None
+    ) -> dict[str, float]:
+        """Evaluate a task with its `test_step`, as `validate`; returns the means, as `test/...`."""
+        return self._evaluate_alone(task, loader, "test", weights)
+
+    def predict(
+        self, task: nn.Module, loader: Iterable[Any], weights: str | Path | None = None
+    ) -> Iterator[Any]:
+        """Yield the predictions of each batch, in order; a batch is read when it is asked for.
+
+        Of several loaders, each with the name of its loader: `(name, predictions)`.
+        """
         if isinstance(task, nn.Module) and not isinstance(task, Task):
             task = Task.supervised(task)
+        self._load(task, weights)
         return Predictions(self._predictions(task, loader), self._wait_for)
 
     def _wait_for(self, predictions: Predictions) -> None:
@@ -181,27 +212,35 @@ class Trainer(Settings):
         gradients = torch.is_grad_enabled()
         with self._running(task, "predict") as run:
             self._prepare(run)
-            found = modes(run.model)
+            found, several = modes(run.model), isinstance(loader := Loaders.of(loader), Loaders)
             for output in run.evaluation_batches(loader, "predict", _predict_step):
                 evaluating = set_modes(found)
                 with torch.set_grad_enabled(gradients):  # the consumer's code runs here
-                    yield output
+                    yield (run.loader_name, output) if several else output
                 found = set_modes(evaluating)
 
     @contextmanager
-    def open(self, model: nn.Module, optimizer: Optimizers | None = None) -> Iterator[Run]:
+    def open(
+        self,
+        model: nn.Module,
+        optimizer: Optimizers | None = None,
+        resume: str | Path | None = None,
+    ) -> Iterator[Run]:
         """Run your own loop, with every plugin: see `Run.batches` and `Run.step`.
 
         Args:
             model: what is trained; placed on the device, in place.
             optimizer: one or several; those of the task when `model` is a `Task`.
+            resume: as in `fit`: the loop goes on where `run.epochs` and `run.batches` stood.
         """
         if not isinstance(model, nn.Module):
             raise UsageError(f"trainer.open({model!r:.80}): give a torch.nn.Module")
         task = model if isinstance(model, Task) else ByHand(model)
-        with self._running(task, "train") as run:
+        with self._running(task, "train", resume) as run:
             self._prepare(run, isinstance(model, Task) and optimizer is None, optimizer)
             run.enter("fit")
+            if run.resume_path is not None:
+                run.load_checkpoint(run.resume_path)
             try:
                 yield run
             except BaseException as error:
@@ -354,12 +393,33 @@ class Trainer(Settings):
         # Read to the end, and nothing kept: the output of a batch is gone before the next.
         deque(run.evaluation_batches(loader, stage, _validation_step), maxlen=0)
 
-    def _evaluate_alone(self, task: Task, loader: Iterable[Any], stage: Stage) -> dict[str, float]:
+    def _load(self, task: nn.Module, weights: str | Path | None) -> None:
+        """Put weights into a task that is to be evaluated."""
+        if weights is None or not isinstance(task, Task):
+            return
+        if weights in ("best", "last"):
+            weights = resuming.newest(Path(self.run_dir).absolute(), str(weights), task.run_name)
+        load_weights(task, weights)
+
+    def _evaluate_alone(
+        self, task: Task, loader: Iterable[Any], stage: Stage, weights: str | Path | None
+    ) -> dict[str, float]:
+        self._load(task, weights)
         with self._running(task, stage) as run:
             self._prepare(run)
             self._evaluate(run, loader, stage)
         prefix = f"{stage}/"
         return {name: value for name, value in run.metrics.items() if name.startswith(prefix)}
+
+
+def _check_load(load: object, bus: Bus) -> None:
+    if load not in (None, "best"):
+        raise UsageError(f"fit(load={load!r:.80}): give 'best', or leave it out")
+    if load and not any(getattr(each, "keeps_best", False) for each in bus.plugins.values()):
+        raise UsageError(
+            "fit(load='best'): no plugin keeps a best checkpoint; name one that does, "
+            "Checkpoint('valid/loss') for example"
+        )
 
 
 def _validation_step(run: Run) -> Any:

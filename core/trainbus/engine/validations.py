@@ -56,13 +56,23 @@ class Validations:
                 f"{type(run.task).__name__} has no validation_step, which the validation loader "
                 "needs; define it, or leave the loader out"
             )
-        unlimited = run.trainer.limit_batches is None
+        unlimited = run.trainer.limit("train") is None
         if self._cadence.unit == "part" and unlimited and batches.size(train) is None:
             raise UsageError(
                 f"validate_every={self._cadence.amount} is a fraction of an epoch, but "
                 f"{batches.describe(train)} does not tell its length; give whole epochs, or steps: "
                 "'500 steps'"
             )
+
+    def begin(self) -> None:
+        """Before the first step of a run, which is none that goes on."""
+        run = self._run
+        if self._valid is None or run.global_step or run.resume_path is not None:
+            return
+        if run.trainer.sanity_batches and iter(self._valid) is not self._valid:
+            run.rehearse(self._valid, run.trainer.sanity_batches)
+        if run.trainer.validate_first:
+            self.make()
 
     def is_due(self, batches_done: int | None = None) -> bool:
         """Whether `validate_every` was reached since the last validation, inside of an epoch."""

@@ -11,14 +11,11 @@ from torch import Tensor, nn
 
 from trainbus import CheckpointError, UsageError
 from trainbus.checkpoints import archive, weights as files
+from trainbus.checkpoints.foreign_weights import unwrapped
 from trainbus_learner import description
 from trainbus_learner.description import DESCRIPTION, FILES
 from trainbus_learner.errors import ExportError
 
-#: What wrappers put in front of each name: the task of a run, DataParallel, torch.compile.
-_WRAPPERS = ("model.", "module.", "_orig_mod.")
-#: Under which names files of other programs keep the tensors.
-_INSIDE = ("state_dict", "model_state_dict", "model")
 #: A count that old files do not have, and that nothing depends on.
 _COUNTER = "num_batches_tracked"
 
@@ -94,9 +91,6 @@ def read(path: str | Path) -> Found:
         raise UsageError(
             f"weights={str(path)!r} cannot be read as the tensors of a model: {error}"[:500]
         ) from None
-    for key in _INSIDE:
-        if isinstance(found.get(key), Mapping):
-            found = found[key]
     if not found or not all(isinstance(value, Tensor) for value in found.values()):
         raise UsageError(
             f"weights={str(path)!r} holds no tensors by name; write it with "
@@ -139,7 +133,7 @@ def take(
         UsageError: they are of another architecture; nothing was changed.
     """
     own = model.state_dict()
-    given = _unwrapped(found.tensors, own)
+    given = unwrapped(found.tensors, own)
     wanted = [each for each in body if not each.endswith(_COUNTER)]
     missing = [each for each in wanted if each not in given]
     differ = [each for each in wanted if each in given and given[each].shape != own[each].shape]
@@ -187,21 +181,6 @@ def last_layer(model: nn.Module) -> list[str]:
         for path, module in model.named_modules()
     ]
     return next((names for names in reversed(layers) if names), [])
-
-
-def _unwrapped(tensors: Mapping[str, Tensor], own: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors under the names that the model has, without what wrappers put in front."""
-    found = dict(tensors)
-    while not any(name in own for name in found):
-        inside = next((p for p in _WRAPPERS if any(name.startswith(p) for name in found)), None)
-        if inside is None:
-            break
-        found = {
-            name.removeprefix(inside): each
-            for name, each in found.items()
-            if name.startswith(inside)
-        }
-    return found
 
 
 def _differing(name: str, given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
