@@ -11,6 +11,7 @@ from trainbus.devices.accelerator import Accelerator as Accelerator
 from trainbus.devices.random_state import seed_everything as seed_everything
 from trainbus.engine.loader import Loader as Loader
 from trainbus.engine.run import Run as Run
+from trainbus.engine.scheduled import Scheduled as Scheduled
 from trainbus.engine.task import Task as Task
 from trainbus.engine.trainer import Trainer as Trainer
 from trainbus.errors import (

@@ -598,7 +598,7 @@ def test_options_come_from_a_file_and_a_shell(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("TRAINBUS_SCHEDULE_WARMUP", "0.1")
     schedule = Trainer().bus.plugins["schedule"]
-    assert (schedule.warmup, schedule.momentum) == (0.1, (0.9, 0.8, 0.9))
+    assert (schedule.warmup, schedule.options.momentum) == (0.1, (0.9, 0.8, 0.9))
 
 
 @pytest.mark.parametrize(
@@ -607,7 +607,7 @@ def test_options_come_from_a_file_and_a_shell(tmp_path, monkeypatch):
         ({}, "either make="),
         ({"make": PER_STEP["step"], "name": "one_cycle"}, "either make="),
         ({"make": "StepLR"}, "a function of the optimizer"),
-        ({"name": "two_cycles"}, "'one_cycle' or 'warmup_cosine'"),
+        ({"name": "two_cycles"}, "give one of 'one_cycle', 'warmup_cosine'"),
         ({"name": "one_cycle", "per": "batch"}, "per="),
         ({"name": "one_cycle", "warmup": 2.5}, "warmup=2.5"),
         ({"name": "one_cycle", "warmup": -0.1}, "warmup=-0.1"),

@@ -247,12 +247,6 @@ def test_a_consumer_may_train_the_model_between_two_predictions(line, loader):
 
 # --- loaders -------------------------------------------------------------------------------------
 
-SEVERAL = {
-    "a list": lambda: [pairs(), pairs()],
-    "a tuple": lambda: (pairs(), pairs()),
-    "a mapping": lambda: {"a": pairs(), "b": pairs()},
-}
-
 
 def is_refused_before_the_first_batch(task, place, loader, message):
     train, valid = (loader, None) if place == "train" else (pairs(), loader)
@@ -262,13 +256,6 @@ def is_refused_before_the_first_batch(task, place, loader, message):
     with pytest.raises(UsageError, match=message):
         trainer.fit(task, train, valid)
     assert not started
-
-
-@pytest.mark.parametrize("place", ["train", "valid"])
-@pytest.mark.parametrize("kind", SEVERAL)
-def test_several_loaders_are_told_before_the_first_batch(line, kind, place):
-    message = rf"the {place} loader is a \w+ of 2 loaders; give one"
-    is_refused_before_the_first_batch(line, place, SEVERAL[kind](), message)
 
 
 def test_a_list_of_batches_is_a_loader(line):

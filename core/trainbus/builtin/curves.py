@@ -4,10 +4,105 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from trainbus.errors import UsageError
+
+if TYPE_CHECKING:
+    from trainbus.builtin.curve_options import Name, Options
+
+
+def named(
+    name: Name,
+    optimizer: Optimizer,
+    total: int,
+    warmup: float | None,
+    options: Options,
+    of: str = "lr",
+) -> LRScheduler:
+    """The scheduler of a name, over `total` steps, of the learning rate or another number."""
+    if name == "one_cycle":
+        rising = 0.25 if warmup is None else warmup
+        return one_cycle(optimizer, total, rising, options.div, options.final_div, options.momentum)
+    factor = _factor(name, total, 0.05 if warmup is None else warmup, options)
+    return LambdaLR(optimizer, factor) if of == "lr" else OfGroups(optimizer, of, factor)
+
+
+def _factor(name: Name, total: int, warmup: float, options: Options) -> Callable[[int], float]:
+    """The multiple of the highest value at each step."""
+    rising = round(_steps(warmup, total))
+    end, length = options.end, max(1, total - rising)
+
+    def left(step: int) -> float:
+        return max(0.0, 1 - (step - rising) / length)
+
+    def restarts(step: int) -> float:
+        done = (1 - left(step)) * options.cycles
+        return cosine(1.0, end, 1.0 if done >= options.cycles else done % 1)
+
+    def wsd(step: int) -> float:
+        part = min(1.0, left(step) / options.decay)
+        return end + (1 - end) * (1 - math.sqrt(1 - part))
+
+    falling: dict[str, Callable[[int], float]] = {
+        "warmup_cosine": lambda step: cosine(1.0, end, 1 - left(step)),
+        "cosine_restarts": restarts,
+        "linear": lambda step: end + (1 - end) * left(step),
+        "polynomial": lambda step: end + (1 - end) * left(step) ** options.power,
+        "constant": lambda step: 1.0,
+        "inverse_sqrt": lambda step: math.sqrt(max(1, rising) / max(1, step + 1)),
+        "wsd": wsd,
+    }
+    fall = falling[name]
+    return lambda step: (step + 1) / (rising + 1) if step < rising else fall(step)
+
+
+class OfGroups(LRScheduler):
+    """Set a number of the groups of an optimizer to multiples of what it was at first.
+
+    Args:
+        optimizer: its groups get it, where they have it.
+        key: the name of the number; "momentum" is the first of betas, where there are some.
+        factor: the multiple for each step.
+    """
+
+    def __init__(self, optimizer: Optimizer, key: str, factor: Callable[[int], float]) -> None:
+        groups = optimizer.param_groups
+        if not any(key in group or (key == "momentum" and "betas" in group) for group in groups):
+            known = ", ".join(sorted(groups[0].keys() - {"params"}))
+            raise UsageError(
+                f"schedule of={key!r}: the groups of {type(optimizer).__name__} have {known}"
+            )
+        self.key = key
+        self.factor = factor
+        self.base = [self._value(group) for group in groups]
+        super().__init__(optimizer)
+
+    def _value(self, group: dict[str, Any]) -> float | None:
+        if self.key == "momentum" and "betas" in group:
+            return float(group["betas"][0])
+        value = group.get(self.key)
+        return None if value is None else float(value)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        """The learning rates as they are; the number is set beside them."""
+        factor = self.factor(self.last_epoch)
+        for group, base in zip(self.optimizer.param_groups, self.base, strict=False):
+            if base is None:
+                continue
+            if self.key == "momentum" and "betas" in group:
+                group["betas"] = (base * factor, *group["betas"][1:])
+            else:
+                group[self.key] = base * factor
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the optimizer and the function."""
+        return {k: v for k, v in super().state_dict().items() if k != "factor"}
 
 
 def one_cycle(

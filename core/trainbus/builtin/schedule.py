@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from trainbus.arguments import check_number, check_whole, is_number
 from trainbus.builtin.accumulate import Accumulate
+from trainbus.builtin.curve_options import NAMES, Name, Options
 from trainbus.builtin.monitor import SECTION as MONITOR, Monitor
 from trainbus.checkpoints import sections
+from trainbus.engine.scheduled import Per, Scheduled, parted
 from trainbus.errors import CheckpointError, PluginError, UsageError
 from trainbus.events.markers import hookimpl
 from trainbus.storage.untrusted import fields, listed, mapping, one_of, text
@@ -24,8 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("trainbus")
 
 _DIV, _FINAL_DIV, _MOMENTUM = 25.0, 1e5, (0.95, 0.85, 0.95)
-#: The part of the run in which the learning rate rises, by the name of the schedule.
-_WARMUP = {"one_cycle": 0.25, "warmup_cosine": 0.05}
 
 _STATES = listed(mapping())
 _SECTION = fields(
@@ -34,52 +36,72 @@ _SECTION = fields(
         "schedulers": _STATES,
         "given": _STATES,
         "moved": listed(one_of(bool)),
-        "monitor": MONITOR,
+        "monitors": listed(MONITOR),
     }
 )
 
 
 class Schedule:
-    """Step a scheduler of torch for each optimizer, or one of two schedules by name.
+    """Step schedulers of torch and others, or a schedule by name, for each optimizer.
 
     `Schedule(lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 10), per="epoch")` takes
-    any scheduler of torch. `ReduceLROnPlateau` is stepped once per epoch, with `monitor`.
+    any scheduler. `ReduceLROnPlateau` is stepped each time that `monitor` was measured. Those that
+    `configure_optimizer` returns are stepped by a plugin of this kind, too.
 
-    The schedules by name take the optimizer's own learning rates as the highest, and last as long
-    as the run is planned to: `max_steps`, or the steps of all epochs.
+    The schedules by name take what the optimizer was made with as the highest, and last as long as
+    the run is planned to: `max_steps`, or the steps of all epochs. All but `one_cycle` go up in a
+    straight line first (Goyal et al., 2017), for `warmup`.
 
-    `one_cycle` goes up and down once, and momentum (or the first beta) the other way round (Smith
-    and Topin, 2017; Smith, 2018). The shape and the defaults are those of fastai: half cosines
-    where the papers have straight lines, up from 1/25 in a quarter of the run, down to 1/100000,
-    momentum 0.95, 0.85, 0.95.
-
-    `warmup_cosine` goes up in a straight line (Goyal et al., 2017), by default for 5% of the run,
-    about the 5 epochs of 90 of that paper; then down to 0 along half a cosine (Loshchilov and
-    Hutter, 2017, without restarts).
+    - `one_cycle` goes up and down once, and momentum (or the first beta) the other way round (Smith
+      and Topin, 2017; Smith, 2018). The shape and the defaults are those of fastai: half cosines
+      where the papers have straight lines, up from 1/25 in a quarter of the run, down to 1/100000,
+      momentum 0.95, 0.85, 0.95.
+    - `warmup_cosine` goes down to `end` along half a cosine (Loshchilov and Hutter, 2017, without
+      restarts); `warmup` is 5% of the run, about the 5 epochs of 90 of Goyal et al.
+    - `cosine_restarts` goes down along `cycles` half cosines, each from the top.
+    - `linear` and `polynomial` go down to `end`, straight or by a `power` of what is left.
+    - `constant` stays.
+    - `inverse_sqrt` goes down with the root of the steps (Vaswani et al., 2017), the more the
+      longer it went up.
+    - `wsd` goes up, stays, and goes down to `end` in the last `decay` of the run, by a root
+      (Haegele et al., 2024).
 
     Args:
-        make: makes the scheduler of an optimizer; called once for each.
-        name: "one_cycle" or "warmup_cosine", in place of `make`.
-        per: what the schedule counts: optimizer steps ("step") or epochs ("epoch").
+        make: makes the scheduler of an optimizer, or several; called once for each, with the
+            number of steps of the run as well where it takes two arguments.
+        name: of a schedule, in place of `make`.
+        per: what the schedule counts: optimizer steps ("step"), epochs ("epoch") or, for `make`,
+            validations ("validation").
         monitor: the metric for `ReduceLROnPlateau`.
         warmup: how long a schedule by name goes up: a part of the run below 1, or so many steps
-            (epochs, with `per="epoch"`).
+            (epochs, with `per="epoch"`). A quarter for `one_cycle`, 5% for the others.
         div: one_cycle: the highest learning rate divided by the first.
         final_div: one_cycle: the highest learning rate divided by the last.
         momentum: one_cycle: momentum at the start, at the highest learning rate and at the end;
             None leaves it alone. SGD without momentum stays without.
+        end: what a schedule by name ends with, as a part of the highest; not for one_cycle.
+        power: polynomial: of what is left.
+        cycles: cosine_restarts: how many.
+        decay: wsd: the part of the run in which it goes down.
+        of: what of the groups is scheduled by name: "lr", "weight_decay", "momentum" (the first of
+            betas, where there are some), or another number.
     """
 
     def __init__(
         self,
-        make: Callable[[Any], Any] | None = None,
-        name: Literal["one_cycle", "warmup_cosine"] | None = None,
-        per: Literal["step", "epoch"] = "step",
+        make: Callable[..., Any] | None = None,
+        name: Name | None = None,
+        per: Per = "step",
         monitor: str = "valid/loss",
         warmup: float | None = None,
         div: float = _DIV,
         final_div: float = _FINAL_DIV,
         momentum: tuple[float, float, float] | None = _MOMENTUM,
+        end: float = 0.0,
+        power: float = 1.0,
+        cycles: int = 1,
+        decay: float = 0.2,
+        of: str = "lr",
     ) -> None:
         if (make is None) == (name is None):
             raise PluginError("give either make=, which makes a scheduler, or name=")
@@ -88,48 +110,56 @@ class Schedule:
                 f"make={make!r:.80}: give a function of the optimizer that makes its scheduler, "
                 "lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 10) for example"
             )
-        if name is not None and name not in _WARMUP:
-            raise PluginError(f"name={name!r}: give {' or '.join(map(repr, _WARMUP))}")
-        if per not in ("step", "epoch"):
-            raise PluginError(f"per={per!r}: give 'step' or 'epoch'")
+        if name is not None and name not in NAMES:
+            raise PluginError(f"name={name!r}: give one of {', '.join(map(repr, NAMES))}")
+        if per not in ("step", "epoch", *(["validation"] if make else [])):
+            raise PluginError(f"per={per!r}: give 'step' or 'epoch'; 'validation' goes with make=")
         if warmup is not None and name is None:
             raise PluginError(f"warmup={warmup} is for a schedule by name, not for make=")
         if warmup is not None and not (
-            0 <= warmup < 1 or (warmup >= 1 and float(warmup).is_integer())
+            is_number(warmup) and (0 <= warmup < 1 or (warmup >= 1 and float(warmup).is_integer()))
         ):
             raise PluginError(f"warmup={warmup}: give a part of the run below 1, or whole steps")
         if name != "one_cycle" and (div, final_div, momentum) != (_DIV, _FINAL_DIV, _MOMENTUM):
             raise PluginError("div, final_div and momentum are for name='one_cycle'")
-        if not (div >= 1 and final_div >= 1):
-            raise PluginError(f"div={div}, final_div={final_div}: give numbers of at least 1")
+        check_number(1, div=div, final_div=final_div)
         if momentum is not None and not (
             len(momentum) == 3 and all(0 < value < 1 for value in momentum)
         ):
             raise PluginError(f"momentum={momentum}: give three numbers between 0 and 1, or None")
+        check_number(0, end=end)
+        check_number(above=0, power=power)
+        check_number(above=0, most=1, decay=decay)
+        check_whole(1, cycles=cycles)
+        if of != "lr" and name in (None, "one_cycle"):
+            raise PluginError(f"of={of!r} goes with a schedule by name, and not with one_cycle")
         self.make = make
         self.name = name
-        self.per = per
+        self.per: Per = per
         self.monitor = monitor
         self.warmup = warmup
-        self.div = div
-        self.final_div = final_div
-        self.momentum = momentum
-        self._monitor = Monitor(monitor)
+        self.of = of
+        self.options = Options(div, final_div, momentum, end, power, cycles, decay)
         self._forget()
 
     def _forget(self) -> None:
-        #: One for each optimizer of the run, in their order.
-        self.schedulers: list[Any] = []
-        #: By optimizer: what its scheduler counts; the names of its learning rates; whether it
-        #: stepped in this epoch; the step of the run at which it stepped last.
-        self._per: list[str] = []
+        #: All of the run's, in the order of its optimizers, each with when it is stepped.
+        self._entries: list[Scheduled] = []
+        #: Of each: the metric that it waits for, if it does.
+        self._monitors: list[Monitor | None] = []
+        #: By optimizer: the names of its learning rates; whether it stepped in this epoch; the
+        #: step of the run at which it stepped last.
         self._names: list[list[str]] = []
         self._moved: list[bool] = []
         self._last: list[int] = []
         self._saved: dict[str, Any] | None = None
         #: The state of each as it was made.
         self._given: list[Any] = []
-        self._monitor.reset()
+
+    @property
+    def schedulers(self) -> list[Any]:
+        """The schedulers of the run, in the order of its optimizers."""
+        return [each.scheduler for each in self._entries]
 
     # --- listening -----------------------------------------------------------------------------
 
@@ -142,7 +172,7 @@ class Schedule:
     @hookimpl
     def on_train_epoch_start(self, run: Run) -> None:
         """Make the schedulers, now that the length of a pass is known."""
-        if not self.schedulers:
+        if not self._entries:
             self._make_all(run)
 
     @hookimpl
@@ -151,29 +181,55 @@ class Schedule:
 
         Several steps of one optimizer within one step of the run count once.
         """
-        for i, scheduler in enumerate(self.schedulers):
-            optimizer = run.optimizers[i]
-            if optimizer is run.optimizer and self._last[i] != run.global_step:
-                self._last[i] = run.global_step
-                self._moved[i] = True
-                groups = zip(self._names[i], optimizer.param_groups, strict=False)
-                run.log({name: group["lr"] for name, group in groups})
-                if self._per[i] == "step":
-                    _advance(scheduler)
+        for i, optimizer in enumerate(run.optimizers if self._entries else ()):
+            if optimizer is not run.optimizer or self._last[i] == run.global_step:
+                continue
+            self._last[i] = run.global_step
+            self._moved[i] = True
+            groups = zip(self._names[i], optimizer.param_groups, strict=False)
+            run.log({name: group["lr"] for name, group in groups})
+            for each in self._entries:
+                own = each.per == "step" and each.scheduler.optimizer is optimizer
+                if own and run.global_step % each.every == 0 and not _needs_metric(each.scheduler):
+                    _advance(each.scheduler, run.global_step)
+
+    @hookimpl(trylast=True)
+    def on_validation_end(self, run: Loop) -> None:
+        """Go on with what counts validations, or waits for a metric of them."""
+        if "fit" not in run.open_events:
+            return
+        for each, monitor in zip(self._entries, self._monitors, strict=True):
+            if monitor is None and each.per == "validation":
+                _advance(each.scheduler, run.global_step)
+        self._go_by_metrics(run, "valid/")
 
     @hookimpl
     def on_epoch_end(self, run: Loop) -> None:
         """Go on with what counts epochs; an epoch that was cut short is not over."""
         if run.epochs_done <= run.epoch:
             return
-        if not self.schedulers:  # a checkpoint stood behind the training pass
+        if not self._entries:  # a checkpoint stood behind the training pass
             self._make_all(run)
-        for scheduler, per, moved in zip(self.schedulers, self._per, self._moved, strict=True):
-            if moved and per == "epoch":
-                _advance(scheduler)
-            elif moved and per == "metric" and self._monitor.due(run):
-                scheduler.step(self._monitor.value(run, "schedule"))
-        self._moved = [False] * len(self.schedulers)
+        for each, monitor in zip(self._entries, self._monitors, strict=True):
+            due = each.per == "epoch" and (run.epoch + 1) % each.every == 0
+            if due and monitor is None and self._has_moved(run, each):
+                _advance(each.scheduler, run.epoch + 1)
+        self._go_by_metrics(run, "")
+        self._moved = [False] * len(run.optimizers)
+
+    def _go_by_metrics(self, run: Loop, start: str) -> None:
+        for each, monitor in zip(self._entries, self._monitors, strict=True):
+            if monitor is None or not monitor.metric.startswith(start):
+                continue
+            due = monitor.is_new(run) if start else monitor.due(run)
+            if due and self._has_moved(run, each):
+                each.scheduler.step(monitor.value(run, "schedule"))
+
+    def _has_moved(self, run: Run, entry: Scheduled) -> bool:
+        """Whether the optimizer of a scheduler stepped in this epoch."""
+        own = entry.scheduler.optimizer
+        pairs = zip(run.optimizers, self._moved, strict=True)
+        return any(moved for optimizer, moved in pairs if optimizer is own)
 
     # --- making --------------------------------------------------------------------------------
 
@@ -182,10 +238,12 @@ class Schedule:
 
         optimizers = run.optimizers
         values = [_values(optimizer) for optimizer in optimizers]
-        total = 0 if self.name is None else self._planned(run)
-        self.schedulers = [self._made(optimizer, total) for optimizer in optimizers]
+        self._entries = [each for one in optimizers for each in self._made(one, run)]
+        self._monitors = [
+            Monitor(each.monitor) if _needs_metric(each.scheduler) else None
+            for each in self._entries
+        ]
         self._given = [given.plain(each.state_dict()) for each in self.schedulers]
-        self._per = ["metric" if _needs_metric(each) else self.per for each in self.schedulers]
         self._names = _names(optimizers)
         self._moved = [False] * len(optimizers)
         self._last = [-1] * len(optimizers)
@@ -196,30 +254,37 @@ class Schedule:
                 for group, before in zip(optimizer.param_groups, groups, strict=True):
                     group.update(before)
 
-    def _made(self, optimizer: Optimizer, total: int) -> Any:
-        if self.make is not None:
-            from torch.optim.lr_scheduler import LRScheduler
+    def _made(self, optimizer: Optimizer, run: Run) -> list[Scheduled]:
+        if self.name is not None:
+            from trainbus.builtin import curves
 
-            scheduler = self.make(optimizer)
-            if not isinstance(scheduler, LRScheduler):
-                raise UsageError(
-                    f"schedule: make returned {type(scheduler).__name__}, not a scheduler of torch"
-                )
-            return scheduler
-        from trainbus.builtin import curves
-
-        assert self.name is not None
-        warmup = _WARMUP[self.name] if self.warmup is None else self.warmup
-        if self.name == "warmup_cosine":
-            return curves.warmup_cosine(optimizer, total, warmup)
-        return curves.one_cycle(optimizer, total, warmup, self.div, self.final_div, self.momentum)
+            total = self._planned(run)
+            made = curves.named(self.name, optimizer, total, self.warmup, self.options, self.of)
+            return [Scheduled(made, self.per)]
+        assert self.make is not None
+        made = (
+            self.make(optimizer, self._planned(run))
+            if _takes_total(self.make)
+            else (self.make(optimizer))
+        )
+        others, entries = parted(made)
+        if others or not (entries or isinstance(made, list)):
+            kind = type(others[0] if others else made).__name__
+            raise UsageError(f"schedule: make returned {kind}, not a scheduler")
+        return [
+            Scheduled(each.scheduler, self.per, self.monitor)
+            if each == Scheduled(each.scheduler)
+            else each
+            for each in entries
+        ]
 
     def _planned(self, run: Run) -> int:
         """The length of the run, in what the schedule counts."""
         epochs, batches, limit = run.epochs_planned, run.batches_in_pass, run.trainer.max_steps
+        what = repr(self.name) if self.name else "of make="
         if self.per == "epoch":
             if epochs is None:
-                raise UsageError(f"schedule {self.name!r} per epoch: {_NO_EPOCHS}")
+                raise UsageError(f"schedule {what} per epoch: {_NO_EPOCHS}")
             return epochs
         lengths = [] if limit is None else [limit]
         if epochs is not None and batches is not None:
@@ -227,7 +292,7 @@ class Schedule:
         if not lengths:
             why = _NO_EPOCHS if epochs is None else "the training loader does not tell its length"
             raise UsageError(
-                f"schedule {self.name!r} must know how many steps the run has, but {why}; "
+                f"schedule {what} must know how many steps the run has, but {why}; "
                 "Trainer(max_steps=...) says it, too"
             )
         return min(lengths)
@@ -236,7 +301,7 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """Where each scheduler stands."""
-        if not self.schedulers:
+        if not self._entries:
             return self._saved or {}
         from trainbus.checkpoints import given
 
@@ -245,7 +310,7 @@ class Schedule:
             "schedulers": [given.plain(scheduler.state_dict()) for scheduler in self.schedulers],
             "given": self._given,
             "moved": list(self._moved),
-            "monitor": self._monitor.state_dict(),
+            "monitors": [each.state_dict() for each in self._monitors if each is not None],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -253,7 +318,7 @@ class Schedule:
         if not state:
             return
         sections.check(state, _SECTION, "schedule")
-        if self.schedulers:
+        if self._entries:
             self._restore(state)
         else:
             self._saved = state
@@ -267,8 +332,10 @@ class Schedule:
                 f"the checkpoint has the schedulers {state['kinds']}, this run {kinds}; give the "
                 "schedule that it was written with"
             )
-        counts = {len(state[name]) for name in ("kinds", "schedulers", "given", "moved")}
-        if len(counts) > 1:
+        counts = {len(state[name]) for name in ("kinds", "schedulers", "given")}
+        monitors = [each for each in self._monitors if each is not None]
+        fits = len(state["monitors"]) == len(monitors) and len(state["moved"]) == len(self._moved)
+        if len(counts) > 1 or not fits:
             raise CheckpointError("the section of schedule tells of other schedulers than it names")
         pairs = zip(self.schedulers, state["schedulers"], state["given"], strict=True)
         for scheduler, saved, before in pairs:
@@ -277,8 +344,9 @@ class Schedule:
             for sentence in given.told(f"schedule: {type(scheduler).__name__}", changes):
                 logger.warning("%s", sentence)
         self._moved = list(state["moved"])
-        self._monitor.load_state_dict(state["monitor"])
-        self._last = [-1] * len(self.schedulers)
+        for monitor, saved in zip(monitors, state["monitors"], strict=True):
+            monitor.load_state_dict(saved)
+        self._last = [-1] * len(self._moved)
 
 
 _NO_EPOCHS = "the number of epochs is not known: give Trainer(epochs=...) or run.epochs(n)"
@@ -292,14 +360,34 @@ def _window(run: Run, epoch: int) -> int:
     return run.accumulate
 
 
+def _is_torchs(scheduler: Any) -> bool:
+    from torch.optim.lr_scheduler import LRScheduler
+
+    return isinstance(scheduler, LRScheduler)
+
+
 def _needs_metric(scheduler: Any) -> bool:
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
     return isinstance(scheduler, ReduceLROnPlateau)
 
 
-def _advance(scheduler: Any) -> None:
+def _takes_total(make: Callable[..., Any]) -> bool:
+    """Whether it takes the number of steps as well."""
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    needed = [each for each in parameters if each.default is each.empty and each.kind in (0, 1)]
+    return len(needed) == 2
+
+
+def _advance(scheduler: Any, count: int) -> None:
     """Step a scheduler; its optimizer has stepped, whatever torch could see of that."""
+    if not _is_torchs(scheduler):  # timm's are told what they count
+        per_step = callable(getattr(scheduler, "step_update", None)) and not scheduler.t_in_epochs
+        (scheduler.step_update if per_step else scheduler.step)(count)
+        return
     if (
         getattr(scheduler, "last_epoch", 0) > 0
     ):  # torch looks at the order of the calls in the first one only

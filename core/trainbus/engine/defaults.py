@@ -30,7 +30,8 @@ class Defaults:
     @hookimpl(trylast=True)
     def configure_optimizer(self, run: Loop) -> list[Optimizer]:
         """Take those given to `trainer.open`, or ask the task."""
-        return optimizers_of(run.task, run.given_optimizers)
+        run.given_schedulers, optimizers = optimizers_of(run.task, run, run.given_optimizers)
+        return optimizers
 
     @hookimpl(trylast=True)
     def place_batch(self, run: Run) -> Any:

@@ -90,6 +90,8 @@ class Run:
         #: The index of the epoch at work, and how many are to be made, where that is known.
         self.epoch = 0
         self.epochs_planned: int | None = None
+        #: Optimizer steps of the whole run, where that is known before it begins.
+        self.total_steps: int | None = None
         #: Training passes that are complete: `epoch`, or one more once the present one is.
         self.epochs_done = 0
         #: Steps made: batches, or windows of accumulated batches, in which an optimizer stepped.

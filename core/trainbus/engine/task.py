@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from trainbus.engine.scheduled import Scheduled, parted
 from trainbus.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,8 +57,12 @@ class Task(nn.Module):
         """Return the predictions for a batch: by default the module's output for its first part."""
         return self(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
-    def configure_optimizer(self) -> Optimizers:
-        """Return the optimizer, or several."""
+    def configure_optimizer(self) -> Any:
+        """Return the optimizer, or several; and schedulers with them: see `Scheduled`.
+
+        With an argument, `configure_optimizer(self, run)`, it gets the run, with its
+        `total_steps`, `epochs_planned` and `device`.
+        """
         raise self._missing("configure_optimizer", "fit")
 
     @staticmethod
@@ -171,13 +177,19 @@ def _with_weights_of_loss(task: Supervised, state: dict[str, Any], prefix: str, 
     state.update(_given_with_loss(task, prefix))
 
 
-def optimizers_of(task: Task, given: Optimizers | None = None) -> list[Optimizer]:
-    """The optimizers given, or the task's, as a list; a `UsageError` for what cannot work."""
+def optimizers_of(
+    task: Task, run: Run, given: Optimizers | None = None
+) -> tuple[list[Scheduled], list[Optimizer]]:
+    """The optimizers given, or the task's, with its schedulers.
+
+    Raises:
+        UsageError: they cannot work.
+    """
     by_task = given is None
     where = f"{type(task).__name__}.configure_optimizer" if by_task else "trainer.open"
     try:
         if given is None:
-            given = task.configure_optimizer()
+            given = task.configure_optimizer(*[run] * _takes_run(task.configure_optimizer))
     except ValueError as error:
         if "empty parameter list" not in str(error):
             raise
@@ -185,7 +197,7 @@ def optimizers_of(task: Task, given: Optimizers | None = None) -> list[Optimizer
             f"{where}: the optimizer has no parameters. Are the layers made in __init__ and kept "
             "as attributes of the task (lists of them in nn.ModuleList)?"
         ) from None
-    optimizers = [given] if isinstance(given, Optimizer) else list(given or ())
+    optimizers, schedulers = parted(given)
     for optimizer in optimizers:
         if not isinstance(optimizer, Optimizer):
             raise UsageError(
@@ -199,7 +211,18 @@ def optimizers_of(task: Task, given: Optimizers | None = None) -> list[Optimizer
             )
     if not optimizers:
         raise UsageError(f"{where} returned no optimizer")
-    return optimizers
+    for each in schedulers:
+        if not any(each.scheduler.optimizer is optimizer for optimizer in optimizers):
+            kind = type(each.scheduler).__name__
+            raise UsageError(f"{where}: the optimizer of the {kind} is none of those returned")
+    return schedulers, optimizers
+
+
+def _takes_run(method: Callable[..., Any]) -> bool:
+    try:
+        return bool(inspect.signature(method).parameters)
+    except (TypeError, ValueError):
+        return False
 
 
 def loss_of(task: Task, loss: Any) -> Tensor:

@@ -115,7 +115,8 @@ class Validations:
         done = run.batches_done or position.pass_batches
         made = False
         if self.inside:
-            due, made = self.is_due(done), self._was_made(done)
+            made = self._was_made(done)
+            due = not made and self.is_due(done)
         else:
             due = not run.batches_done and (run.epoch + 1) % self._cadence.amount == 0
         if not due:
