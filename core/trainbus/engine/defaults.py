@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 from trainbus.checkpoints import archive
 from trainbus.devices.accelerator import Accelerator
 from trainbus.engine import state
+from trainbus.engine.closures import closure_of
 from trainbus.engine.loop import Loop
 from trainbus.engine.run import Run
 from trainbus.engine.task import optimizers_of
-from trainbus.errors import UsageError
 from trainbus.events.markers import hookimpl
 
 
@@ -62,17 +62,12 @@ class Defaults:
         return True
 
     @hookimpl(trylast=True)
-    def optimizer_step(self, run: Run) -> bool:
+    def optimizer_step(self, run: Loop) -> bool:
         """Let the optimizer do it."""
-        try:
+        if run.closes and any(each is run.optimizer for each in run.closes):
+            run.optimizer.step(closure_of(run))  # type: ignore[arg-type]
+        else:
             run.optimizer.step()
-        except TypeError as error:
-            if "closure" not in str(error):
-                raise
-            raise UsageError(
-                f"{type(run.optimizer).__name__}.step needs a closure, which evaluates the model "
-                "again; replace the action optimizer_step with one that gives it"
-            ) from error
         return True
 
     @hookimpl(trylast=True)

@@ -20,10 +20,12 @@ from trainbus.checkpoints import resume as resuming
 from trainbus.devices.accelerator import Accelerator
 from trainbus.devices.random_state import seed_everything
 from trainbus.engine.choice import choose
+from trainbus.engine.closures import needs_closure
 from trainbus.engine.defaults import Boundaries, Defaults
 from trainbus.engine.interrupts import deferred
 from trainbus.engine.loop import Loop
 from trainbus.engine.optimizer_state import options
+from trainbus.engine.own_steps import OwnSteps
 from trainbus.engine.predictions import Predictions
 from trainbus.engine.run import Stage
 from trainbus.engine.scheduled import Scheduled
@@ -196,7 +198,12 @@ class Lifetime(Settings):
             run.optimizers = list(bus.configure_optimizer(run))
             run.optimizer = run.optimizers[0]
             self._schedule(run)
-            run.stray = StrayStep(run.optimizers)
+            run.closes = [each for each in run.optimizers if needs_closure(each)]
+            if run.task.manual:
+                run.own_steps = OwnSteps(run, run.count_step)
+                run.undo.callback(run.own_steps.end)
+            else:
+                run.stray = StrayStep(run.optimizers)
             run.given_options = options(run.optimizers)
             run.task_state = TaskState(run.task, run.optimizers)
             run.position.of_task = run.task_state.random_generators()

@@ -94,7 +94,8 @@ class Loop(Passes):
             self.position.read = batch
             if self.finished and not self.accumulating:  # a loader that told too short a length
                 break
-            self.has_batch, self.stepped, self.manual, self.vetoed_by = True, False, False, ""
+            self.has_batch, self.stepped, self.vetoed_by = True, False, ""
+            self.manual = self.own_steps is not None
             self.is_undone = False
             buffer.weight, buffer.step = None, self.global_step + 1
             if self.accumulate > 1 or window.begun:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainbus.engine.own_steps import OwnSteps
 from trainbus.engine.run import Run
 from trainbus.engine.stray_step import StrayStep
 from trainbus.engine.task import loss_of
@@ -39,6 +40,10 @@ class Step(Run):
         #: Steps in a row that were called off, and who called off that of this batch.
         self.idle = 0
         self.vetoed_by = ""
+        #: Optimizers that evaluate the model again within their step.
+        self.closes: list[Optimizer] = []
+        #: Tells of the steps of a task that makes them with torch's own calls.
+        self.own_steps: OwnSteps | None = None
         #: Sees steps that nobody answers for; see `StrayStep`.
         self.stray: StrayStep | None = None
 
@@ -161,14 +166,7 @@ class Step(Run):
                 bus.on_before_optimizer_step(self)
             made = bus.optimizer_step(self)
             if made:
-                if not self.stepped:  # several optimizers in one batch are one step
-                    self.stepped = True
-                    self.global_step += 1
-                    limit = self.trainer.max_steps
-                    if limit is not None and self.global_step >= limit:
-                        self.finished = True
-                if bus.on_after_optimizer_step:
-                    bus.on_after_optimizer_step(self)
+                self.count_step()
             else:
                 self.skipped_steps += 1
                 self.vetoed_by = "the action optimizer_step"
@@ -182,6 +180,17 @@ class Step(Run):
         if self.stray is not None and self.stray.check(self, optimizer, made):
             self.stray = None
         optimizer.zero_grad()
+
+    def count_step(self) -> None:
+        """Count a step that an optimizer made, and tell of it."""
+        if not self.stepped:  # several optimizers in one batch are one step
+            self.stepped = True
+            self.global_step += 1
+            limit = self.trainer.max_steps
+            if limit is not None and self.global_step >= limit:
+                self.finished = True
+        if self.bus.on_after_optimizer_step:
+            self.bus.on_after_optimizer_step(self)
 
     def backward(self, loss: Tensor, optimizer: Optimizer | None = None) -> None:
         bus = self.bus

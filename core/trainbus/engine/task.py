@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from trainbus.engine.calls import Call, answer, loss_in
 from trainbus.engine.scheduled import Scheduled, parted
 from trainbus.errors import UsageError
 
@@ -28,6 +29,9 @@ class Task(nn.Module):
     to test where there is no `test_step`. Methods marked `@hookimpl` listen like a plugin's.
     """
 
+    #: Whether `training_step` makes the steps with torch's own calls: `loss.backward()`,
+    #: `optimizer.step()` and `optimizer.zero_grad()`. They count as any others.
+    manual = False
     #: What describes this task: sent to loggers as parameters.
     hparams: Mapping[str, Any] = {}
 
@@ -68,15 +72,19 @@ class Task(nn.Module):
     @staticmethod
     def supervised(
         model: nn.Module,
-        loss: Callable[[Any, Any], Tensor] = functional.cross_entropy,
+        loss: Callable[[Any, Any], Tensor] | None = functional.cross_entropy,
         optimizer: OptimizerFactory | Optimizer | None = None,
         metrics: Mapping[str, Any] | None = None,
     ) -> Supervised:
         """A task of any module, for batches of (input, target).
 
+        Batches may also be (input, input, target), or mappings with a target ("labels", "label",
+        "target", "targets" or "y") whose rest are the model's arguments, as those of Hugging Face.
+
         Args:
-            model: called with the input.
-            loss: called with the model's output and the target.
+            model: called with the input, or the inputs.
+            loss: called with the model's output (its logits, where it has several fields) and the
+                target; None takes the loss that the model gives itself.
             optimizer: made of the parameters by a call (`partial(torch.optim.SGD, lr=0.1)`), or
                 ready-made; AdamW with a learning rate of 1e-3 by default.
             metrics: by name, functions of output and target that return one number for the batch,
@@ -95,7 +103,7 @@ class Supervised(Task):
     def __init__(
         self,
         model: nn.Module,
-        loss: Callable[[Any, Any], Tensor],
+        loss: Callable[[Any, Any], Tensor] | None,
         optimizer: OptimizerFactory | Optimizer | None,
         metrics: Mapping[str, Any],
     ) -> None:
@@ -105,6 +113,7 @@ class Supervised(Task):
         self.optimizer = optimizer
         # In a plain mapping: torchmetrics' modules are no part of the model.
         self.metrics = dict(metrics)
+        self._call = Call(model)
         # Class weights are given with the loss, and are no state: no file overwrites them.
         self.register_state_dict_post_hook(_without_weights_of_loss)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_with_weights_of_loss)  # type: ignore[no-untyped-call]
@@ -114,25 +123,42 @@ class Supervised(Task):
         """The model's class."""
         return type(self.model).__name__
 
-    def forward(self, inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **named: Any) -> Any:
         """The model's output."""
-        return self.model(inputs)
+        return self.model(*inputs, **named)
 
     def training_step(self, batch: Any, run: Run) -> Tensor:
-        """The loss of (input, target), logged as `loss`."""
-        inputs, target = batch
-        loss = self.loss(self.model(inputs), target)
+        """The loss of a batch, logged as `loss`."""
+        loss, _, _ = self._evaluated(batch)
         run.log(loss=loss)
         return loss
 
     def validation_step(self, batch: Any, run: Run) -> Any:
         """The model's output; the loss and the metrics are logged."""
-        inputs, target = batch
-        output = self.model(inputs)
-        run.log(loss=self.loss(output, target))
+        loss, output, target = self._evaluated(batch)
+        run.log(loss=loss)
         for name in self.metrics:
-            self.log_metric(name, output, target, run)
+            self.log_metric(name, answer(output), target, run)
         return output
+
+    def predict_step(self, batch: Any, run: Run) -> Any:
+        """The model's output for the inputs; a target among them is left out."""
+        inputs, named = self._call.without_target(batch)
+        return self.model(*inputs, **named)
+
+    def _evaluated(self, batch: Any) -> tuple[Tensor, Any, Any]:
+        """Loss, output and target."""
+        usual = type(batch) in (tuple, list) and len(batch) == 2 and type(batch[0]) is Tensor
+        if usual and self.loss is not None:  # without a call more
+            output = self.model(batch[0])
+            given = output if type(output) is Tensor else answer(output)
+            return self.loss(given, batch[1]), output, batch[1]
+        inputs, named, target = self._call.parts(batch)
+        if self.loss is None:
+            output = self.model(*inputs, **({**named, self._call.target: target} if named else {}))
+            return loss_in(output, self.model), output, target
+        output = self.model(*inputs, **named)
+        return self.loss(answer(output), target), output, target
 
     def log_metric(self, name: str, output: Any, target: Any, run: Run) -> None:
         """Log one of the metrics for a batch: a number, or an object that gives it later."""
