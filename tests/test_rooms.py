@@ -126,9 +126,9 @@ def public_names():
     return given | {name for name in vars(Run) if not name.startswith("_")}
 
 
-def test_a_run_has_at_most_seventy_two_public_names():
+def test_a_run_has_at_most_seventy_three_public_names():
     names = public_names()
-    assert len(names) <= 72, f"{len(names)}: {sorted(names)}"
+    assert len(names) <= 73, f"{len(names)}: {sorted(names)}"
 
 
 def test_every_hook_is_tested_by_its_name():

@@ -104,6 +104,15 @@ def test_metrics_that_are_computed_at_the_end_are_computed_for_each():
     assert metrics["valid/night/count"] == 2
 
 
+def test_what_is_reduced_is_reduced_over_all():
+    class Greatest(Mean):
+        def validation_step(self, batch, run):
+            run.log(most=batch.max(), reduce="max")
+
+    metrics = Trainer().validate(Greatest(), {"day": DAY, "night": NIGHT})
+    assert metrics == {"valid/day/most": 3.0, "valid/night/most": 9.0, "valid/most": 9.0}
+
+
 def test_a_fit_validates_all_and_the_best_is_that_of_one():
     keep = Checkpoint("valid/night/loss")
     run = Trainer(plugins=[keep]).fit(Mean(), [{"a": DAY[0]}], {"day": DAY, "night": NIGHT})

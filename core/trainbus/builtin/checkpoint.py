@@ -53,6 +53,7 @@ class Checkpoint:
         every_minutes: minutes between states inside an epoch.
         keep_best: how many of the best states are kept.
         keep_last: how many of the last states are kept.
+        threshold: only what is better than this is a best.
         background: write on a thread of its own: training waits for a copy in memory only.
         on_error: when a state cannot be written (the disk is full), end the run ("raise") or go
             on with the states of before and a warning ("warn").
@@ -67,6 +68,7 @@ class Checkpoint:
         every_minutes: float | None = None,
         keep_best: int = 1,
         keep_last: int = 1,
+        threshold: float | None = None,
         background: bool = False,
         on_error: Literal["raise", "warn"] = "raise",
     ) -> None:
@@ -87,6 +89,9 @@ class Checkpoint:
         self.every_minutes = every_minutes
         self.keep_best = keep_best
         self.keep_last = keep_last
+        if threshold is not None:
+            check_number(threshold=threshold)
+        self.threshold = threshold
         self.on_error = on_error
         self.background = background
         self._background = Background() if background else None
@@ -367,8 +372,11 @@ class Checkpoint:
         if self._monitor is None or not self._monitor.due(run):
             return
         value = self._monitor.value(run, run.bus.name_of(self))
-        worse = -value if self.mode == "max" else value
-        kept = [-v if self.mode == "max" else v for v, _ in self.best]
+        sign = -1 if self.mode == "max" else 1
+        if self.threshold is not None and not sign * value < sign * self.threshold:
+            return
+        worse = sign * value
+        kept = [sign * v for v, _ in self.best]
         if not math.isfinite(value) or (len(kept) >= self.keep_best and worse >= kept[-1]):
             return
         self._deliver(run, wait=True)

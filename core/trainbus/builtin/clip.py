@@ -1,10 +1,11 @@
-"""Limit the norm of the gradients before each optimizer step."""
+"""Limit the gradients before each optimizer step."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from trainbus.arguments import check_number
+from trainbus.errors import PluginError
 from trainbus.events.markers import hookimpl
 
 if TYPE_CHECKING:
@@ -15,11 +16,21 @@ class Clip:
     """Scale the gradients of an optimizer so that their norm is at most `norm`.
 
     All of them together count as one vector (Pascanu, Mikolov and Bengio, 2013).
+
+    Args:
+        norm: the greatest norm; 1.0 by default.
+        value: in place of it, the greatest size of each number of a gradient.
     """
 
-    def __init__(self, norm: float = 1.0) -> None:
-        check_number(above=0, norm=norm)
+    def __init__(self, norm: float | None = None, value: float | None = None) -> None:
+        if norm is not None and value is not None:
+            raise PluginError(f"norm={norm}, value={value}: give one of them")
+        norm = 1.0 if norm is None and value is None else norm
+        for name, limit in {"norm": norm, "value": value}.items():
+            if limit is not None:
+                check_number(above=0, **{name: limit})
         self.norm = norm
+        self.value = value
 
     @hookimpl
     def on_before_optimizer_step(self, run: Run) -> None:
@@ -28,4 +39,8 @@ class Clip:
 
         assert run.optimizer is not None
         parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, self.norm)
+        if self.value is not None:
+            torch.nn.utils.clip_grad_value_(parameters, self.value)
+        else:
+            assert self.norm is not None
+            torch.nn.utils.clip_grad_norm_(parameters, self.norm)

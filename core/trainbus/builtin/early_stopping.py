@@ -28,6 +28,11 @@ class EarlyStopping:
         min_delta: what a value must be better by, to count as better.
         check_finite: stop at once when the metric is NaN or infinite.
         stop_at: stop at once when the metric is as good as this.
+        give_up_at: stop at once when the metric is as bad as this: it diverges.
+        start_epoch: the first epoch, counted from 0, in which values may be no better.
+        relative: `min_delta` is a part of the best, 0.01 for a hundredth.
+        cumulative: a value that is better by less than `min_delta` becomes no new best, so that
+            small gains add up; with False it does, and each gain is looked at alone.
     """
 
     def __init__(
@@ -38,10 +43,16 @@ class EarlyStopping:
         min_delta: float = 0.0,
         check_finite: bool = True,
         stop_at: float | None = None,
+        give_up_at: float | None = None,
+        start_epoch: int = 0,
+        relative: bool = False,
+        cumulative: bool = True,
     ) -> None:
         check_whole(1, patience=patience)
-        if stop_at is not None:
-            check_number(stop_at=stop_at)
+        check_whole(0, start_epoch=start_epoch)
+        for name, limit in {"stop_at": stop_at, "give_up_at": give_up_at}.items():
+            if limit is not None:
+                check_number(**{name: limit})
         self.monitor = monitor
         self.mode = mode
         self.patience = patience
@@ -49,7 +60,9 @@ class EarlyStopping:
         self.check_finite = check_finite
         self.stop_at = stop_at
         self.waited = 0
-        self._monitor = Monitor(monitor, mode, min_delta)
+        self.give_up_at = give_up_at
+        self.start_epoch = start_epoch
+        self._monitor = Monitor(monitor, mode, min_delta, relative, cumulative)
 
     @property
     def best(self) -> float | None:
@@ -77,17 +90,19 @@ class EarlyStopping:
 
     def _decide(self, run: Loop) -> None:
         value = self._monitor.value(run, "early_stopping")
-        self.waited = 0 if self._monitor.improved(value) else self.waited + 1
+        improved = self._monitor.improved(value)
+        self.waited = 0 if improved or run.epoch < self.start_epoch else self.waited + 1
         if reason := self._reason(value):
             run.stop(reason)
 
     def _reason(self, value: float) -> str:
         if self.check_finite and not math.isfinite(value):
             return f"{self.monitor} is {value}"
-        if self.stop_at is not None:
-            reached = value <= self.stop_at if self.mode == "min" else value >= self.stop_at
-            if reached:
-                return f"{self.monitor} is {value:.6g} and was to reach {self.stop_at:.6g}"
+        sign = 1 if self.mode == "min" else -1
+        if self.stop_at is not None and sign * value <= sign * self.stop_at:
+            return f"{self.monitor} is {value:.6g} and was to reach {self.stop_at:.6g}"
+        if self.give_up_at is not None and sign * value >= sign * self.give_up_at:
+            return f"{self.monitor} is {value:.6g}, as bad as give_up_at={self.give_up_at:.6g}"
         if self.waited >= self.patience:
             one = "validation" if self.monitor.startswith("valid/") else "epoch"
             times = f"1 {one}" if self.waited == 1 else f"{self.waited} {one}s"

@@ -29,10 +29,17 @@ class Monitor:
         metric: its name, `valid/loss` for example.
         mode: whether a smaller ("min") or a larger ("max") value is better.
         min_delta: what a value must be better by, to count as better than the best.
+        relative: `min_delta` is a part of the best.
+        cumulative: a value that is better by less does not become the best.
     """
 
     def __init__(
-        self, metric: str, mode: Literal["min", "max"] = "min", min_delta: float = 0.0
+        self,
+        metric: str,
+        mode: Literal["min", "max"] = "min",
+        min_delta: float = 0.0,
+        relative: bool = False,
+        cumulative: bool = True,
     ) -> None:
         if mode not in ("min", "max"):
             raise PluginError(f"mode={mode!r}: give 'min' or 'max'")
@@ -41,6 +48,8 @@ class Monitor:
         self.metric = metric
         self.mode = mode
         self.min_delta = min_delta
+        self.relative = relative
+        self.cumulative = cumulative
         self.best: float | None = None
         #: How often it had been measured when it was looked at.
         self._seen = 0
@@ -94,7 +103,10 @@ class Monitor:
             return False
         if self.best is not None:
             gain = self.best - value if self.mode == "min" else value - self.best
-            if not gain > self.min_delta:
+            needed = self.min_delta * (abs(self.best) if self.relative else 1)
+            if not gain > needed:
+                if gain > 0 and not self.cumulative:
+                    self.best = value
                 return False
         self.best = value
         return True

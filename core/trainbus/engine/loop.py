@@ -181,6 +181,9 @@ class Loop(Passes):
         self.leave("train_epoch")
 
     def ended(self, event: str) -> None:
+        if event == "epoch":
+            place = {"epoch": self.epoch, "global_step": self.global_step}
+            self.history.append({**place, **self.buffer.latest})
         if event == "epoch" and not (self.cut_short or self.batches_done):
             self.position.over = "epoch"
             self.savepoint(event)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import time
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +16,14 @@ from trainbus.errors import UsageError
 #: pass, when it was logged. A plain tuple, since one is made for each value that is logged; what
 #: can be found out later, where many are looked at together, is not found out here.
 Pending = tuple[str, Any, bool, str, int, int, bool, float]
+#: What a pass makes of the values of a name, in place of their mean.
+Reduce = Literal["max", "min", "sum", "last"]
+_REDUCTIONS: dict[str, Callable[[float, float], float]] = {
+    "max": max,
+    "min": min,
+    "sum": lambda one, other: one + other,
+    "last": lambda _, other: other,
+}
 #: What is handed out: the step, values by full name, when they were logged.
 Row = tuple[int, dict[str, float], float]
 
@@ -60,6 +69,10 @@ class MetricBuffer:
         self._full_names: dict[tuple[str, str], str] = {}
         self._sums: dict[str, list[float]] = {}
         self._meters: dict[str, Any] = {}
+        #: Names whose values a pass makes no mean of.
+        self._reductions: dict[str, Callable[[float, float], float]] = {}
+        #: What meters gave that is no number: tables and pictures to be.
+        self.arrays: dict[str, Any] = {}
         #: Sums, meters and pending values of the passes around this one, the outermost first.
         self._outer: list[_Pass] = []
 
@@ -87,9 +100,23 @@ class MetricBuffer:
         elif hasattr(value, "compute") and hasattr(value, "reset"):
             self._meters[_full(name, stage)] = value
             return
+        elif isinstance(value, Mapping):
+            for key, each in value.items():
+                self.add(f"{_full(name, stage)}/{key}", each, stage, step, weight, averaged, now)
+            return
         else:
             value = _number(_full(name, stage), value)
         self.pending.append((name, value, away, stage, step, weight, averaged, now))
+
+    def reduce(self, how: str, names: Iterable[str], stage: str) -> None:
+        """Let passes make something else than a mean of the values of these names."""
+        if how not in _REDUCTIONS:
+            raise UsageError(
+                f"run.log(reduce={how!r:.80}): give one of {', '.join(map(repr, _REDUCTIONS))}; a "
+                "metric of this name is logged as run.log({'reduce': 0.5})"
+            )
+        for name in names:
+            self._reductions[_full(name, stage)] = _REDUCTIONS[how]
 
     def mark(self) -> int:
         """Where the records stand, for `retract`."""
@@ -130,7 +157,7 @@ class MetricBuffer:
                 return []
         self._fetched += len(pending)
         sums, latest, full_names, every = self._sums, self.latest, self._full_names, self._every
-        measured = self.measured
+        measured, reductions = self.measured, self._reductions
         rows: list[Row] = []
         values: dict[str, float] = {}
         weights: dict[str, float] = {}
@@ -142,7 +169,11 @@ class MetricBuffer:
             except KeyError:
                 name = full_names[short, stage] = _full(short, stage)
             if averaged:
-                if name in sums:
+                if reductions and name in reductions:
+                    total = sums.get(name)
+                    first = total is None
+                    sums[name] = [number if first else reductions[name](total[0], number), 1]
+                elif name in sums:
                     total = sums[name]
                     total[0] += number * weight
                     total[1] += weight
@@ -233,9 +264,13 @@ class MetricBuffer:
             sums[name] = [number * most, most]
         means = {name: total / weight for name, (total, weight) in sums.items() if weight}
         for name, (total, weight) in sums.items():
-            whole = self._sums.setdefault(f"{stage}/{name.removeprefix(start)}", [0.0, 0])
-            whole[0] += total
-            whole[1] += weight
+            all_of_it = f"{stage}/{name.removeprefix(start)}"
+            whole = self._sums.setdefault(all_of_it, [0.0, 0])
+            if (how := self._reductions.get(name)) is not None:
+                self._sums[all_of_it] = [how(whole[0], total) if whole[1] else total, 1]
+            else:
+                whole[0] += total
+                whole[1] += weight
         if means:
             self._set(means)
             rows.append((step, means, time()))
@@ -243,8 +278,13 @@ class MetricBuffer:
 
     def _measured_by_meters(self) -> dict[str, float]:
         meters, self._meters = self._meters, {}
-        values = {name: _number(name, meter.compute()) for name, meter in meters.items()}
-        for meter in meters.values():
+        values: dict[str, float] = {}
+        for name, meter in meters.items():
+            for full, value in _flat(name, meter.compute()):
+                if _is_array(value):
+                    self.arrays[full] = value
+                else:
+                    values[full] = _number(full, value)
             meter.reset()
         return values
 
@@ -315,3 +355,19 @@ def _number(name: str, value: Any) -> float:
             f"run.log({name}=...): {type(value).__name__} {value!r:.60} is neither a number, nor a "
             "tensor of one element, nor an object with update, compute and reset"
         ) from None
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """What a meter gave, each value with its name."""
+    if not isinstance(value, Mapping):
+        yield name, value
+        return
+    for key, each in value.items():
+        yield from _flat(f"{name}/{key}", each)
+
+
+def _is_array(value: Any) -> bool:
+    """Whether it is a vector, a matrix, or several of them."""
+    if isinstance(value, (tuple, list)):
+        return bool(value) and all(isinstance(each, Tensor) for each in value)
+    return isinstance(value, Tensor) and value.numel() != 1

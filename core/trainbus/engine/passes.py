@@ -15,6 +15,7 @@ from trainbus import batches
 from trainbus.bus import Bus
 from trainbus.devices import generators
 from trainbus.devices.accelerator import Accelerator
+from trainbus.engine.arrays import picture_of, table_of
 from trainbus.engine.metrics import MetricBuffer, Row
 from trainbus.engine.position import Position
 from trainbus.engine.run import Stage
@@ -264,7 +265,13 @@ class Passes(Step):
         self.hand_out(self.buffer.fetch(open_step))
 
     def hand_out(self, rows: Sequence[Row]) -> None:
-        """Give numbers that were fetched to those who listen."""
+        """Give numbers that were fetched to those who listen, and what is no number."""
+        if self.buffer.arrays:
+            arrays, self.buffer.arrays = self.buffer.arrays, {}
+            for name, value in arrays.items():
+                self.log_artifact(name, table_of(name, value), "table")
+                if (picture := picture_of(value)) is not None:
+                    self.log_artifact(name, picture, "image")
         for step, values, when in rows:
             if self.bus.on_metrics:
                 try:

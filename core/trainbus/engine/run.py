@@ -21,7 +21,7 @@ from trainbus.checkpoints.foreign_weights import Loaded
 from trainbus.devices.accelerator import Accelerator
 from trainbus.engine.accumulation import Window
 from trainbus.engine.interrupts import unbroken
-from trainbus.engine.metrics import MetricBuffer
+from trainbus.engine.metrics import MetricBuffer, Reduce
 from trainbus.engine.settings import Settings
 from trainbus.errors import UsageError, nearest
 from trainbus.events.plugin import Plugin
@@ -109,6 +109,9 @@ class Run:
         self.batch_index = -1
         #: What the step returned.
         self.output: Any = None
+        #: The newest value of each metric at the end of each epoch since this process began, with
+        #: `epoch` and `global_step`.
+        self.history: list[dict[str, float]] = []
         #: What is logged, without a graph; and what is differentiated.
         self.loss: Tensor | None = None
         self.loss_to_backward: Tensor | None = None
@@ -193,7 +196,13 @@ class Run:
         self._buffer.weight = samples
 
     def log(
-        self, metrics: Mapping[str, Any] | str | None = None, value: Any = None, /, **more: Any
+        self,
+        metrics: Mapping[str, Any] | str | None = None,
+        value: Any = None,
+        /,
+        *,
+        reduce: Reduce | None = None,
+        **more: Any,
     ) -> None:
         """Log numbers: `run.log(loss=loss)`, a mapping, or `run.log("loss", loss)`.
 
@@ -203,12 +212,27 @@ class Run:
         step is recorded (thinned by `log_every`) and the mean of the epoch as `train/loss_epoch`;
         in other stages the mean over the pass, weighted by samples. Values are numbers, tensors of
         one element, or objects with `compute` and `reset` (torchmetrics), asked when the pass ends.
+        A mapping inside is logged by its names: `run.log(f1={"cat": 0.5})` as `train/f1/cat`. What
+        an object computes may be a mapping, too; a vector or a matrix becomes a table, and a
+        picture.
+
+        Args:
+            metrics: numbers by name; or one name.
+            value: the number of that name.
+            reduce: what a pass makes of the values of these names, in place of their mean: "max",
+                "min", "sum" or "last".
+            more: numbers by name.
+
+        Raises:
+            UsageError: a value is no number.
         """
         if metrics is not None:
             if isinstance(metrics, str):
                 more[metrics] = value
             else:
                 more = {**metrics, **more}
+        if reduce is not None:
+            self._buffer.reduce(reduce, more, self._buffer.prefix)
         # In each step of a training: what can be done later is, and no function is called for what
         # is logged most. In the midst of a step a call costs more than what it does.
         buffer, weight, prefix = self._buffer, 1, self._buffer.prefix

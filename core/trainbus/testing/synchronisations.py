@@ -19,7 +19,7 @@ from trainbus.engine.metrics import MetricBuffer, Row
 from trainbus.engine.run import Run
 
 #: Where logged numbers are fetched in time.
-_LOGGING = ("trainbus.engine.run", "trainbus.engine.metrics", "trainbus.engine.loop")
+_LOGGING = ("trainbus.engine.run", "trainbus.engine.metrics", "trainbus.engine.passes")
 #: Operators whose result, or its size, depends on values.
 _OPERATORS = ("_local_scalar_dense", "equal", "nonzero", "masked_select")
 #: Methods of tensors that no operator stands for on the CPU.
