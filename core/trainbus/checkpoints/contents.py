@@ -65,6 +65,7 @@ MANIFEST = fields(
                 "batches": whole(),
                 "order": whole(),
                 "measured_last": one_of(bool),
+                "arguments": mapping(),
             },
         ),
         "parts": mapping(

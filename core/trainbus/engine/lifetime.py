@@ -22,6 +22,7 @@ from trainbus.devices.random_state import seed_everything
 from trainbus.engine.choice import choose
 from trainbus.engine.closures import needs_closure
 from trainbus.engine.defaults import Boundaries, Defaults
+from trainbus.engine.given_arguments import given_to
 from trainbus.engine.interrupts import deferred
 from trainbus.engine.loop import Loop
 from trainbus.engine.optimizer_state import options
@@ -214,8 +215,8 @@ class Lifetime(Settings):
                 f"{type(run.task).__name__}.hparams is {run.task.hparams!r:.80}; give a mapping, "
                 "{'lr': 0.1} or vars(namespace)"
             )
-        if run.task.hparams:
-            run.log_params(run.task.hparams)
+        if parameters := run.task.hparams or given_to(run.task):
+            run.log_params(parameters)
         if not any(getattr(each, "shows_header", False) for each in bus.plugins.values()):
             for topic, text in run.header.items():
                 logger.info("%s: %s", topic, text)

@@ -170,9 +170,8 @@ class MetricBuffer:
                 name = full_names[short, stage] = _full(short, stage)
             if averaged:
                 if reductions and name in reductions:
-                    total = sums.get(name)
-                    first = total is None
-                    sums[name] = [number if first else reductions[name](total[0], number), 1]
+                    sofar = sums[name][0] if name in sums else number
+                    sums[name] = [reductions[name](sofar, number) if name in sums else number, 1]
                 elif name in sums:
                     total = sums[name]
                     total[0] += number * weight

@@ -13,6 +13,7 @@ from trainbus.checkpoints import archive, contents, given, weights
 from trainbus.checkpoints.resume import states_of
 from trainbus.checkpoints.sections import Stateful, taken
 from trainbus.engine import optimizer_state
+from trainbus.engine.given_arguments import given_to
 
 if TYPE_CHECKING:
     from trainbus.engine.loop import Loop
@@ -30,6 +31,8 @@ def about(run: Loop) -> dict[str, Any]:
         "batches": run.batches_done,
         "order": _next_order(run),
     }
+    if arguments := given_to(run.task):
+        about["arguments"] = arguments
     # Measured only because the run ends there: one that goes on begins before it.
     return {**about, "measured_last": True} if run.position.measures_last else about
 

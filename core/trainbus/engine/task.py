@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from trainbus.checkpoints import archive
+from trainbus.checkpoints.weights import load_weights
 from trainbus.engine.calls import Call, answer, loss_in
+from trainbus.engine.given_arguments import noting, taken
 from trainbus.engine.scheduled import Scheduled, parted
 from trainbus.errors import UsageError
 
@@ -32,8 +36,37 @@ class Task(nn.Module):
     #: Whether `training_step` makes the steps with torch's own calls: `loss.backward()`,
     #: `optimizer.step()` and `optimizer.zero_grad()`. They count as any others.
     manual = False
-    #: What describes this task: sent to loggers as parameters.
+    #: What describes this task: sent to loggers as parameters. Where it is empty, what the
+    #: constructor was given is.
     hparams: Mapping[str, Any] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = noting(cls.__init__)  # type: ignore[method-assign]
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, **arguments: Any) -> Self:
+        """A task as that of a checkpoint: of what its constructor was given, with its weights.
+
+        Only numbers, texts, and lists and mappings of such are kept in a checkpoint; of what the
+        file has, only what this constructor takes by name is used, and nothing is executed.
+
+        Args:
+            path: a checkpoint, or the directory of a run: its newest one.
+            arguments: to the constructor, in place of those kept, and those that were not.
+
+        Raises:
+            CheckpointError: it is missing or damaged, or its weights do not fit.
+            TypeError: the constructor needs more.
+        """
+        place = archive.place(path)
+        if (place / "checkpoints").is_dir():
+            place = archive.newest_valid(place / "checkpoints") or place
+        kept = taken(cls, archive.about(place).get("arguments", {}))
+        task = cls(**{**kept, **arguments})
+        load_weights(task, place)
+        return task
 
     @property
     def run_name(self) -> str:
