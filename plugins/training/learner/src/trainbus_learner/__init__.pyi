@@ -6,6 +6,7 @@ from trainbus_learner.baselines import (
 from trainbus_learner.batch_size import BatchSizes as BatchSizes
 from trainbus_learner.ensembles import Ensemble as Ensemble
 from trainbus_learner.errors import ExportError as ExportError
+from trainbus_learner.finders import find_batch_size as find_batch_size, find_lr as find_lr
 from trainbus_learner.interpretation import Interpretation as Interpretation
 from trainbus_learner.learner import Learner as Learner
 from trainbus_learner.loading import load as load

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from trainbus import Run
 
 #: What a rehearsal says itself: how long it is, and that random states go on from where they are.
-_OWN = {"max_steps": None, "max_time": None, "overfit": None, "validate_every": 1, "seed": None}
+_OWN: dict[str, Any] = {
+    "max_steps": None, "max_time": None, "overfit": None, "validate_every": 1, "seed": None,
+    "min_epochs": 0, "min_steps": 0, "validate_first": False, "sanity_batches": 0,
+}  # fmt: skip
 #: Events that say how a run ended, or what it left.
 _NEWS = frozenset(
     {"on_fit_end", "on_exception", "on_run_end", "on_checkpoint_saved", "on_checkpoint_loaded"}

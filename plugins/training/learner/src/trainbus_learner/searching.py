@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
-from trainbus import UsageError
+from trainbus import Task, UsageError
 from trainbus_learner import batch_size as sizes, lr_finder
 from trainbus_learner.batch_size import BatchSizes
 from trainbus_learner.evaluation import seen_batch
@@ -17,33 +18,66 @@ from trainbus_learner.snapshots import kept
 _LARGEST = 8192
 
 
+class Subject(NamedTuple):
+    """What is tried: a task, its training loader, and the plugins and options of its trainer."""
+
+    task: Task
+    train: Any
+    plugins: Sequence[Any]
+    options: dict[str, Any]
+
+
+def _of(learner: Fitter) -> Subject:
+    return Subject(learner.task, learner.source.train, learner.all_plugins(), learner.options)
+
+
 def find_lr(
     learner: Fitter, start: float, stop: float, steps: int, divergence: float, suggest: str
 ) -> LearningRates:
     """See `Learner.find_lr`."""
+    usual = learner.groups.rates(learner.lr)[-1]
+    return lr_of(_of(learner), start, stop, steps, divergence, suggest, usual)
+
+
+def lr_of(
+    subject: Subject,
+    start: float,
+    stop: float,
+    steps: int,
+    divergence: float,
+    suggest: str,
+    usual: float | None = None,
+) -> LearningRates:
+    """See `finders.find_lr`; `usual` is the rate that a fit takes which is given none."""
     lr_finder.check(start, stop, steps, suggest)
     test = lr_finder.RangeTest(start, stop, steps, divergence)
-    accumulate = int(learner.options.get("accumulate", 1))
-    source, plugins = learner.source, learner.all_plugins()
-    batches = Cycled(source.train, steps * accumulate)
-    with silence(), kept(learner.task, [source.train], plugins):
-        trainer = rehearsing(plugins, learner.options, test, dry_run=len(batches))
-        trainer.fit(learner.task, batches)
-    return test.result(suggest, learner.groups.rates(learner.lr)[-1])
+    accumulate = int(subject.options.get("accumulate", 1))
+    batches = Cycled(subject.train, steps * accumulate)
+    with silence(), kept(subject.task, [subject.train], subject.plugins):
+        trainer = rehearsing(subject.plugins, subject.options, test, dry_run=len(batches))
+        trainer.fit(subject.task, batches)
+    return test.result(suggest, usual)
 
 
 def find_batch_size(
     learner: Fitter, start: int, maximum: int | None, steps: int, gain: float
 ) -> BatchSizes:
     """See `Learner.find_batch_size`."""
-    samples = _samples(learner.source.train)
+    batch = seen_batch(learner, placed=False)
+    return batch_size_of(_of(learner), batch, start, maximum, steps, gain)
+
+
+def batch_size_of(
+    subject: Subject, batch: Any, start: int, maximum: int | None, steps: int, gain: float
+) -> BatchSizes:
+    """See `finders.find_batch_size`; `batch` is repeated to each size."""
+    samples = _samples(subject.train)
     largest = maximum or min(_LARGEST, samples or _LARGEST)
     if not (1 <= start <= largest and steps >= 1 and gain > 1):
         raise UsageError(
             f"find_batch_size(start={start}, maximum={largest}, steps={steps}, gain={gain}): give "
             "1 <= start <= maximum, at least one step, and a gain above 1"
         )
-    batch = seen_batch(learner, placed=False)
     speeds: dict[int, float] = {}
     memory: dict[int, int] = {}
     size, ended = start, f"{largest} is the largest that was asked for"
@@ -51,7 +85,8 @@ def find_batch_size(
         why = "there are no more samples" if samples == largest else "that is the largest tried"
         ended = f"{largest}: {why}"
     while size <= largest:
-        peak = _measure(learner, batch, size, steps, speeds)
+        watch = sizes.Stopwatch()
+        peak = _measure(subject, watch, batch, size, steps, speeds)
         if peak is None:
             ended = f"there was no memory for {size}"
             break
@@ -61,7 +96,8 @@ def find_batch_size(
             ended = f"speed does not rise any more after {tried[-3]}"
             break
         growth = 2 * (peak - memory.get(size // 2, peak))
-        if learner.device.type == "cpu" and not sizes.room_for(growth):
+        assert watch.accelerator is not None
+        if watch.accelerator.device.type == "cpu" and not sizes.room_for(growth):
             ended = f"the memory of this machine would not hold {size * 2}"
             break
         size *= 2
@@ -74,17 +110,21 @@ def find_batch_size(
 
 
 def _measure(
-    learner: Fitter, batch: Any, size: int, steps: int, speeds: dict[int, float]
+    subject: Subject,
+    watch: sizes.Stopwatch,
+    batch: Any,
+    size: int,
+    steps: int,
+    speeds: dict[int, float],
 ) -> int | None:
     """Fit some steps with such batches; the peak of memory, or None if there is not enough."""
-    watch = sizes.Stopwatch()
-    plugins = learner.all_plugins()
-    with silence(), kept(learner.task, [learner.source.train], plugins):
-        repeated = Repeated(learner.source.train, sizes.tiled(batch, size), steps + 1)
+    plugins, options = subject.plugins, subject.options
+    with silence(), kept(subject.task, [subject.train], plugins):
+        repeated = Repeated(subject.train, sizes.tiled(batch, size), steps + 1)
         # Each batch is a step, however many make one in training.
-        trainer = rehearsing(plugins, learner.options, watch, dry_run=steps + 1, accumulate=1)
+        trainer = rehearsing(plugins, options, watch, dry_run=steps + 1, accumulate=1)
         try:
-            trainer.fit(learner.task, repeated)
+            trainer.fit(subject.task, repeated)
         except Exception as error:
             # Frames of the traceback hold what was computed: it ends here.
             if watch.accelerator is None or not watch.accelerator.is_out_of_memory(error):
