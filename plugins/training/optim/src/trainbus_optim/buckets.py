@@ -57,9 +57,12 @@ def is_dense(tensor: Tensor) -> bool:
     return True
 
 
-def _real(tensors: Iterable[Tensor]) -> list[Tensor]:
+def _real(tensors: Iterable[Any]) -> list[Any]:
     """Complex tensors as pairs of real numbers, as torch's optimizers see them."""
-    return [torch.view_as_real(each) if torch.is_complex(each) else each for each in tensors]
+    return [
+        torch.view_as_real(each) if each is not None and torch.is_complex(each) else each
+        for each in tensors
+    ]
 
 
 class Bucket:
@@ -97,7 +100,7 @@ class Bucket:
             if each.shared:
                 lists[f"s_{each.name}"] = states[0][each.name]
             elif not each.host:
-                lists[f"s_{each.name}"] = _real(state[each.name] for state in states)
+                lists[f"s_{each.name}"] = _real(state.get(each.name) for state in states)
         if self.steps:
             lists["s_step"] = self.steps
         self.mode, self.run = self._runner(program.passes, lists, asked)
@@ -167,7 +170,8 @@ def _fill(
         state["step"] = state["step"].to(wanted, _type_of_step(kind))
     for each in kept:
         if state.get(each.name) is None:
-            state[each.name] = _start(parameter, each, dtype)
+            if (value := _start(parameter, each, dtype)) is not None:
+                state[each.name] = value
         elif each.host:
             state[each.name] = state[each.name].to("cpu")
         elif each.elementwise and state[each.name].stride() != parameter.stride():
@@ -180,7 +184,7 @@ def _type_of_step(kind: str) -> torch.dtype:
     return torch.float64 if wide else torch.float32
 
 
-def _start(parameter: nn.Parameter, kept: Kept, dtype: torch.dtype | None) -> Tensor:
+def _start(parameter: nn.Parameter, kept: Kept, dtype: torch.dtype | None) -> Tensor | None:
     value = parameter.detach()
     if kept.host:
         return torch.tensor(kept.start, dtype=_type_of_step(""))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -153,6 +155,7 @@ class Chain(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         buckets = self._current()
+        self.watched = {}
         scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         self._advance(buckets)
         for each in buckets:
@@ -188,11 +191,10 @@ class Chain(Optimizer):
                 break
             for number, total in enumerate(buckets[0].run.totals(index)):
                 _sum(buckets, index, number, total.function)
-        if buckets and (watched := buckets[0].run.variant.program.watched):  # type: ignore[union-attr]
-            self.watched = {
-                name: [v for each in buckets for v in each.run.value(register)]
-                for name, register in watched.items()
-            }
+        for each in buckets:
+            watched = each.run.variant.program.watched  # type: ignore[union-attr]
+            for name, register in watched.items():
+                self.watched.setdefault(name, []).extend(each.run.value(register))
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -297,6 +299,68 @@ class Chain(Optimizer):
         left_out = {"_buckets": None, "_parts": {}, "watched": {}, "_key": []}
         return {**self.__dict__, **left_out}
 
+    # --- weights to evaluate -------------------------------------------------------------------
+
+    @torch.no_grad()
+    def averaged(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """The parameters whose value to evaluate is not the one that is trained, with that value.
+
+        Schedule-free chains have one, lookahead, and chains with `ema`.
+        """
+        made = []
+        for group in self.param_groups:
+            blocks = {each.name: keys for each, keys in zip(
+                self._recipe_of(group).blocks, self._recipe_of(group).keys, strict=True
+            )}  # fmt: skip
+            for p in group["params"]:
+                state = self.state.get(p) or {}
+                if "schedule_free" in blocks and state.get("z") is not None:
+                    beta = group[blocks["schedule_free"]["beta"]]
+                    if beta:
+                        made.append((p, p.detach().lerp(state["z"], 1 - 1 / beta)))
+                elif "ema" in blocks and state.get("average") is not None:
+                    made.append((p, state["average"].to(p.dtype)))
+                elif "lookahead" in blocks and state.get("slow") is not None:
+                    made.append((p, state["slow"].to(p.dtype)))
+        return made
+
+    @contextmanager
+    @torch.no_grad()
+    def averages(self) -> Iterator[None]:
+        """Evaluate, or save, with the averaged weights; afterwards training goes on, bit for bit."""
+        pairs = self.averaged()
+        aside = [p.detach().clone() for p, _ in pairs]
+        for p, value in pairs:
+            p.copy_(value)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for (p, _), value in zip(pairs, aside, strict=True):
+                    p.copy_(value)
+
+    @torch.no_grad()
+    def update_curvature(self, batch: int = 1) -> None:
+        """Take the gradients at hand into Sophia's curvature: those of a loss with labels that the
+        model drew from its own output, the mean over `batch` examples."""
+        from trainbus_optim.newer import average_curvature
+
+        found = False
+        for group in self.param_groups:
+            for each, keys in zip(
+                self._recipe_of(group).blocks, self._recipe_of(group).keys, strict=True
+            ):
+                if each.name != "sophia":
+                    continue
+                found = True
+                beta = group[keys["betas"]][1]
+                for p in group["params"]:
+                    if p.grad is not None:
+                        hessian = self.state[p].setdefault("hessian", torch.zeros_like(p))
+                        average_curvature(hessian, p.grad, beta, batch)
+        if not found:
+            raise UsageError(f"{self.recipe.name} has no curvature; sophia has")
+
     # --- for people ----------------------------------------------------------------------------
 
     def __repr__(self) -> str:
@@ -388,9 +452,7 @@ def _together(blocks: Iterable[Block | Recipe], lr: Any) -> Recipe:
             )
     if len(given) == 1 and isinstance(given[0], Recipe):
         recipe = given[0]
-        return recipe if lr is None else Recipe(
-            recipe.name, recipe.blocks, lr, recipe.others, recipe.takes, recipe.options
-        )  # fmt: skip
+        return recipe if lr is None else replace(recipe, lr=lr)
     flat: list[Block] = []
     others = takes = None
     for each in given:

@@ -247,6 +247,8 @@ def hidden_matrix(name: str, module: nn.Module | None, parameter: nn.Parameter) 
     """Whether it is a matrix between layers: no embedding, no vector, no depthwise kernel."""
     if isinstance(module, nn.Embedding) or parameter.ndim < 2 or _TOKENS.search(name):
         return False
+    if not parameter.numel():
+        return False
     return parameter.ndim == 2 or parameter[0].numel() > max(parameter.shape[2:], default=1) ** 2
 
 

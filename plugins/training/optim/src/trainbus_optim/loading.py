@@ -41,7 +41,7 @@ def fitted(optimizer: Chain, state_dict: dict[str, Any]) -> None:
             missing = [
                 name
                 for name, each in program.kept.items()
-                if kept and name not in kept and not each.shared
+                if kept and each.elementwise and name not in kept
             ]
             if missing:
                 raise UsageError(

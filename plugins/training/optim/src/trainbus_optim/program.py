@@ -34,7 +34,7 @@ class Kept:
     """
 
     name: str
-    start: str | float | Callable[[Tensor], Tensor] = "zeros"
+    start: str | float | Callable[[Tensor], Tensor | None] = "zeros"
     shared: bool = False
     host: bool = False
     #: It is of the parameter's shape, and follows `state_dtype`.

@@ -47,6 +47,8 @@ class Recipe:
     others: Recipe | None = None
     takes: Callable[[str, nn.Module | None, nn.Parameter], bool] | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    #: The class of the optimizer; None for `Chain`.
+    optimizer: Any = None
     #: Without a model there are no names: the core calls it with `model=`.
     takes_model: bool = True
 
@@ -60,7 +62,7 @@ class Recipe:
         given = {**self.options, **options}
         if model is not None:
             given["model"] = model
-        return Chain(params, self, **given)
+        return (self.optimizer or Chain)(params, self, **given)
 
     # --- the numbers of a group ----------------------------------------------------------------
 

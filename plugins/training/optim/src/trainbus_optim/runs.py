@@ -122,7 +122,7 @@ class Deep(Wide):
 
     def _cut(self, tensors: list[Tensor], whole: bool) -> list[Tensor]:
         if whole:
-            return [each.detach() for each in tensors]
+            return [None if each is None else each.detach() for each in tensors]  # type: ignore[misc]
         made: list[Tensor] = []
         for each in tensors:
             size = each.numel()

@@ -100,7 +100,9 @@ class Update:
         return made.clone() if made.name in known else made
 
     def decayed(self, decay: Number) -> Update:
-        """The same with decoupled decay."""
+        """The same with decoupled decay; where nothing is done in a step, nothing decays."""
+        if not self.terms and self._apply is None:
+            return self
         total = decay if self.decay is None else self.decay + decay
         return Update(self.tracer, self.terms, total, self._apply, self._make)
 

@@ -50,23 +50,20 @@ def _direction(
     return estimate.clamp_(min=eps1 * eps1).rsqrt_().mul_(gradient)
 
 
-def _rms(value: Tensor) -> Any:
-    """On the CPU a number of Python, as torch computes it; elsewhere nobody waits for the device."""
-    norm = value.norm(2)
-    root = value.numel() ** 0.5
-    return norm.item() / root if value.device.type == "cpu" else norm / root
-
-
 def _rate(
     parameter: Tensor, direction: Tensor, lr: float, step: float, eps2: float, d: float
 ) -> Any:
-    """What the direction is multiplied with: the parameter's size times the relative rate."""
+    """What the direction is multiplied with: the parameter's size times the relative rate.
+
+    On the CPU a number of Python, as torch computes it; elsewhere nobody waits for the device.
+    """
     relative = min(lr, 1 / (step**0.5))
-    size, own = _rms(parameter), _rms(direction)
-    if isinstance(size, Tensor):
-        return size.clamp(min=eps2) * relative / (own / d).clamp(min=1.0)
-    root = direction.numel() ** 0.5
-    return max(eps2, size) * relative / max(1.0, direction.norm(2).item() / (root * d))
+    root, own_root = parameter.numel() ** 0.5, direction.numel() ** 0.5
+    if parameter.device.type == "cpu":
+        size = max(eps2, parameter.norm(2).item() / root)
+        return size * relative / max(1.0, direction.norm(2).item() / (own_root * d))
+    size = (parameter.norm(2) / root).clamp(min=eps2)
+    return size * relative / (direction.norm(2) / (own_root * d)).clamp(min=1.0)
 
 
 @block(
