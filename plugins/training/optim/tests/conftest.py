@@ -87,7 +87,8 @@ def walk(make, dtype=torch.float32, steps=100):
     optimizer = make(parameters)
     for step in range(steps):
         for index, (each, gradient) in enumerate(zip(parameters, drawn(step % 9, dtype))):
-            each.grad = None if index == 2 and step % 7 == 3 else gradient.clone()
+            absent = index == 2 and step % 7 == 3
+            each.grad = None if absent else torch.empty_like(each).copy_(gradient).detach()
         optimizer.step()
     return [each.detach().clone() for each in parameters]
 

@@ -111,9 +111,8 @@ def test_equal_in_double_precision(walked, name):
 @pytest.mark.parametrize("kernel", ["wide", "deep"])
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_equal_in_sixteen_bits_to_lists_or_to_the_loop(walked, name, kernel):
-    # torch's two ways differ there: foreach multiplies by a number that has 16 bits as well.
-    # Its Adagrad for lists rounds once more than its loop, and than this one.
-    lists = kernel == "wide" and name != "Adagrad"
+    # torch's two ways differ there, in the last of 8 bits: they round at other places.
+    lists = name in ("NAdam", "RAdam") or (kernel == "wide" and name != "Adagrad")
     kind = getattr(torch.optim, name)
     theirs = walked(lambda p: kind(p, weight_decay=0.1, foreach=lists), torch.bfloat16)
     assert same(theirs, walked(lambda p: ours(name)(p, weight_decay=0.1, kernel=kernel),
@@ -124,7 +123,7 @@ def test_equal_in_sixteen_bits_to_lists_or_to_the_loop(walked, name, kernel):
 def test_equal_for_complex_parameters(name):
     first = torch.randn(4, 3, dtype=torch.complex64)
     one, other = (nn.Parameter(first.clone()) for _ in range(2))
-    theirs = getattr(torch.optim, name)([one], weight_decay=0.1)
+    theirs = getattr(torch.optim, name)([one], weight_decay=0.1, foreach=True)
     mine = ours(name)([other], weight_decay=0.1)
     for step in range(20):
         gradient = torch.randn(4, 3, dtype=torch.complex64, generator=torch.manual_seed(step))
@@ -192,14 +191,15 @@ def test_adafactor_is_equal_to_torch(twins, trained, options):
 def test_clipping_is_that_of_torch_and_leaves_the_gradients_alone(twins, trained):
     theirs = torch.optim.AdamW(twins[0].parameters(), fused=True)
     clip = torch.nn.utils.clip_grad_norm_
-    theirs.register_step_pre_hook(lambda *_: clip(twins[0].parameters(), 0.1) and None)
+    parameters = list(twins[0].parameters())
+    theirs.register_step_pre_hook(lambda *_: clip(parameters, 0.1, foreach=True) and None)
     mine = optim.Chain(
         twins[1].parameters(), optim.clip_norm(0.1), optim.adam(), optim.decay(0.01), lr=1e-3
     )
     assert same(trained(twins[0], theirs, 20), trained(twins[1], mine, 20))
     assert mine.kernels()[0][0] == "fused"
-    before = twins[1].head.weight.grad.norm()
-    assert before != twins[0].head.weight.grad.norm()
+    clipped, kept = (each.head.weight.grad.norm() for each in twins)
+    assert clipped < 0.9 * kept
 
 
 # --- states --------------------------------------------------------------------------------------
@@ -215,6 +215,8 @@ def test_states_go_to_torch_and_back(net, trained, name):
     there, back = copy.deepcopy(net), copy.deepcopy(net)
     theirs = kind(there.parameters(), foreach=name != "Adafactor")
     theirs.load_state_dict(copy.deepcopy(mine.state_dict()))
+    for group in theirs.param_groups:
+        group["foreach"] = name != "Adafactor"
     after = trained(there, theirs, steps=9, start=9)
     expected = trained(net, mine, steps=9, start=9)
     assert same(after, expected)
@@ -232,10 +234,10 @@ def test_a_run_goes_on_from_a_state_with_the_same_bits(twins, trained, entry):
     if entry.name == "sam":
         pytest.skip("its steps need closures: see test_sam")
     make = getattr(optim, entry.name)
-    whole = trained(twins[0], make(twins[0]), steps=14)
-    first = make(twins[1])
+    whole = trained(twins[0], make(twins[0], lr=1e-3), steps=14)
+    first = make(twins[1], lr=1e-3)
     trained(twins[1], first, steps=6)
-    second = make(twins[1])
+    second = make(twins[1], lr=1e-3)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     assert same(whole, trained(twins[1], second, steps=8, start=6))
 

@@ -15,6 +15,8 @@ from trainbus_optim.recipe import Recipe
 from trainbus_optim.runs import Deep, Fused, Wide
 from trainbus_optim.variants import Variants
 
+#: Blocks that are linear in the gradient.
+_LINEAR = {"l2", "momentum", "decay"}
 #: From how many passes over a tensor it pays to take one tensor after the other, on the CPU.
 DEEP_FROM = 4
 
@@ -33,7 +35,9 @@ class Part:
             if self.kernel.stop < len(recipe.blocks):
                 self.after = Variants(recipe, slice(self.kernel.stop, None))
 
-    def kind_for(self, parameters: Sequence[Tensor], asked: str) -> tuple[str, str]:
+    def kind_for(
+        self, parameters: Sequence[Tensor], asked: str, state_dtype: torch.dtype | None = None
+    ) -> tuple[str, str]:
         """How it runs for parameters, "fused", "foreach" or "compiled", and why not fused."""
         if asked == "compiled":
             return asked, "asked for"
@@ -42,6 +46,8 @@ class Part:
         if self.kernel is None:
             return "foreach", self.why
         why = fused.unsupported(self.kernel, parameters)
+        if state_dtype is not None and any(each.dtype != state_dtype for each in parameters):
+            why = "fused kernels keep states in the type of the parameters"
         return ("foreach", why) if why else ("fused", "")
 
 
@@ -85,7 +91,10 @@ class Bucket:
     ) -> None:  # fmt: skip
         self.part, self.group, self.parameters, self.states = part, group, parameters, states
         self.count, self.kind = count, kind
-        self.complex = torch.is_complex(parameters[0])
+        names = {each.name for each in part.recipe.blocks}
+        #: torch's SGD takes complex numbers as they are, all others as pairs.
+        self.complex = torch.is_complex(parameters[0]) and not names <= _LINEAR
+        self._dtype = state_dtype if state_dtype != parameters[0].dtype else None
         variant = part.variants.of(group, count)
         program = variant.program
         self.kept = dict(program.kept)
@@ -95,12 +104,13 @@ class Bucket:
         for parameter, state in zip(parameters, states, strict=True):
             _fill(parameter, state, self.kept.values(), self._uses_step, kind, state_dtype)
         self.steps = [state["step"] for state in states] if self._uses_step else []
-        lists: dict[str, Any] = {"p": _real(parameters)}
+        real = _real if self.complex else list
+        lists: dict[str, Any] = {"p": real(parameters)}
         for each in self.kept.values():
             if each.shared:
                 lists[f"s_{each.name}"] = states[0][each.name]
             elif not each.host:
-                lists[f"s_{each.name}"] = _real(state.get(each.name) for state in states)
+                lists[f"s_{each.name}"] = real(state.get(each.name) for state in states)
         if self.steps:
             lists["s_step"] = self.steps
         self.mode, self.run = self._runner(program.passes, lists, asked)
@@ -135,6 +145,8 @@ class Bucket:
                 self.steps, one, alpha=1.0
             )  # fmt: skip
         gradients = _real(gradients) if self.complex else gradients
+        if self._dtype is not None:
+            gradients = [each.to(self._dtype) for each in gradients]
         if self.group["maximize"] and self.kind != "fused":
             gradients = list(torch._foreach_neg(gradients))
         if self.host:

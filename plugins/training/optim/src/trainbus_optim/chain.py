@@ -139,9 +139,19 @@ class Chain(Optimizer):
             self._parts[recipe.name] = Part(recipe)
         return self._parts[recipe.name]
 
+    def _kind_of(self, group: dict[str, Any]) -> tuple[str, str]:
+        """How a group runs, and why not by a fused kernel: what a state began with, it keeps."""
+        part = self._part_of(group)
+        kind, why = part.kind_for(group["params"], self._kernel, self._state_dtype)
+        before = group.get("kernel") or kind
+        if before == kind or self._kernel != "auto":
+            return kind, why
+        kept, why = part.kind_for(group["params"], before, self._state_dtype)
+        return (kept, "as the state that was loaded") if kept == before else (kind, why)
+
     def _insist_on_fused(self) -> None:
         for group in self.param_groups:
-            kind, why = self._part_of(group).kind_for(group["params"], "auto")
+            kind, why = self._part_of(group).kind_for(group["params"], "auto", self._state_dtype)
             if kind != "fused":
                 raise UsageError(f"kernel='fused': {why}; kernel='auto' takes what there is")
 
@@ -203,7 +213,7 @@ class Chain(Optimizer):
             part.kernel is not None
             and part.kernel.start == 0
             and part.after is None
-            and part.kind_for(group["params"], self._kernel)[0] == "fused"
+            and self._kind_of(group)[0] == "fused"
             for group in self.param_groups
             for part in [self._part_of(group)]
         )
@@ -235,8 +245,9 @@ class Chain(Optimizer):
         buckets = []
         for group in self.param_groups:
             part = self._part_of(group)
-            kind, _ = part.kind_for(group["params"], group.get("kernel") or self._kernel)
-            group["kernel"] = kind
+            kind, _ = self._kind_of(group)
+            # The keys of torch's own classes, so that a state keeps its bits there.
+            group.update(kernel=kind, fused=kind == "fused", foreach=kind == "foreach")
             parts: dict[Any, list[nn.Parameter]] = {}
             for p in group["params"]:
                 if p.grad is None:
@@ -291,8 +302,9 @@ class Chain(Optimizer):
         super().load_state_dict(state_dict)
         restored_types(self, state_dict)
         for group in self.param_groups:
-            for key, value in {**self._recipe_of(group).defaults, "kernel": None}.items():
+            for key, value in self._recipe_of(group).defaults.items():
                 group.setdefault(key, value)
+            group.setdefault("kernel", "fused" if group.get("fused") else "foreach")
         self._buckets = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -382,10 +394,7 @@ class Chain(Optimizer):
 
     def kernels(self) -> list[tuple[str, str]]:
         """For each group which kernel runs, and why not a fused one."""
-        return [
-            self._part_of(group).kind_for(group["params"], group.get("kernel") or self._kernel)
-            for group in self.param_groups
-        ]
+        return [self._kind_of(group) for group in self.param_groups]
 
     def recipe_of(self, group: dict[str, Any]) -> Recipe:
         """The blocks of a group."""

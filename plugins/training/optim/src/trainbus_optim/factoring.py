@@ -57,6 +57,8 @@ def _rate(
 
     On the CPU a number of Python, as torch computes it; elsewhere nobody waits for the device.
     """
+    if not parameter.numel():
+        return 0.0
     relative = min(lr, 1 / (step**0.5))
     root, own_root = parameter.numel() ** 0.5, direction.numel() ** 0.5
     if parameter.device.type == "cpu":
@@ -67,20 +69,21 @@ def _rate(
 
 
 @block(
-    state=["row_var", "col_var", "variance"], per_group=["beta2_decay", "eps2", "d"],
+    state=["row_var", "col_var", "variance"], per_group=["beta2_decay", "d"],
     reach="matrix", role="moments",
     formula="r, c: means of g^2 by row and column; u = g / sqrt(r c / mean(r)); u / max(1, rms(u) / "
     "d); rate: max(eps2, rms(p)) min(lr, 1 / sqrt(t))",
 )  # fmt: skip
 def factored(
-    t: Tracer, update: Update, beta2_decay: Any = -0.8, eps2: Any = 1e-3, d: Any = 1.0,
-    eps1: float | None = None,
+    t: Tracer, update: Update, beta2_decay: Any = -0.8, d: Any = 1.0,
+    eps: tuple[float | None, float] = (None, 1e-3),
 ) -> Any:  # fmt: skip
     """Adafactor (Shazeer and Stern, 2018), as torch.optim.Adafactor computes it.
 
     Rows and columns are the last two dimensions: of a convolution with small kernels they save
     nothing. Give its parameters to another optimizer, or take `adamw`.
     """
+    eps1, eps2 = eps
     states = [
         t.state("row_var", _row, False), t.state("col_var", _column, False),
         t.state("variance", _whole, False),

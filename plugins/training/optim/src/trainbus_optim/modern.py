@@ -56,7 +56,7 @@ def adafactor(
     d: float = 1.0, weight_decay: float = 0.0,
 ) -> Recipe:  # fmt: skip
     """Adafactor (Shazeer and Stern, 2018), as torch.optim.Adafactor."""
-    block = factoring.factored(beta2_decay, eps[1], d, eps1=eps[0])
+    block = factoring.factored(beta2_decay, d, eps=tuple(eps))
     return recipe(lr, block, decays.decay(weight_decay))
 
 

@@ -149,7 +149,8 @@ class Deep(Wide):
         while len(slots) <= slot:
             likes = self._column("p", whole, "tensor")
             largest = max((each.numel() for each in likes), default=0)
-            space = likes[0].new_empty(largest) if likes else torch.empty(0)
+            like = self._registers["g"][0]  # its type is that of the states
+            space = torch.empty(largest, device=like.device, dtype=like.dtype)
             views: dict[Any, Tensor] = {}
             column = []
             for each in likes:
