@@ -35,6 +35,16 @@ class Part:
             if self.kernel.stop < len(recipe.blocks):
                 self.after = Variants(recipe, slice(self.kernel.stop, None))
 
+    def joint_count(self, group: dict[str, Any], count: int, kind: str) -> int:
+        """What stands for a count: parameters of one make a step together.
+
+        A fused kernel reads the count of each parameter by itself; what is around it may not.
+        """
+        if kind != "fused" or self.kernel is None or self.kernel.name == "sgd":
+            return count
+        around = [each.of(group, count) for each in (self.before, self.after) if each is not None]
+        return count if any(each.depends_on_count for each in around) else min(count, 1)
+
     def kind_for(
         self, parameters: Sequence[Tensor], asked: str, state_dtype: torch.dtype | None = None
     ) -> tuple[str, str]:

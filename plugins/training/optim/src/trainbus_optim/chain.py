@@ -259,6 +259,7 @@ class Chain(Optimizer):
                     for each in part.variants.of(group, count).program.kept.values()
                     if each.host and each.name in self.state[p]
                 )
+                count = part.joint_count(group, count, kind)
                 place = (p.device, p.dtype, p.grad.dtype, type(p.data), count, host)
                 parts.setdefault(place, []).append(p)
             for place, members in parts.items():

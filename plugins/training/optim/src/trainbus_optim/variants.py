@@ -42,6 +42,11 @@ class Variant:
         self.factors = evaluator(list(program.products.values()))
         self.advance = advancer({name: following for name, (_, following) in program.running.items()})
 
+    @property
+    def depends_on_count(self) -> bool:
+        """Whether it is another one, or has other numbers, after other counts of steps."""
+        return self.program.uses_step or self.conditions.first is not None
+
     @functools.cached_property
     def wide(self) -> list[Piece]:
         """The segments for lists."""
