@@ -67,7 +67,7 @@ def twins(net):
     return net, copy.deepcopy(net)
 
 
-SHAPES = [(), (0, 3), (7,), (5, 6), (4, 2, 3, 3), (257, 129)]
+SHAPES = [(), (0, 3), (7,), (5, 6), (4, 2, 3, 3), (257, 257)]
 
 
 @functools.cache
@@ -86,7 +86,8 @@ def walk(make, dtype=torch.float32, steps=100):
     parameters += [nn.Parameter(torch.ones(3, dtype=dtype), requires_grad=False)]
     optimizer = make(parameters)
     for step in range(steps):
-        for index, (each, gradient) in enumerate(zip(parameters, drawn(step % 9, dtype))):
+        made = zip(parameters, drawn(step % 9, dtype), strict=False)
+        for index, (each, gradient) in enumerate(made):
             absent = index == 2 and step % 7 == 3
             each.grad = None if absent else torch.empty_like(each).copy_(gradient).detach()
         optimizer.step()

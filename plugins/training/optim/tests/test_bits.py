@@ -100,7 +100,9 @@ def test_equal_in_training(twins, trained, name):
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_equal_in_double_precision(walked, name):
     results = [
-        walked(lambda p: getattr(torch.optim, name)(p, weight_decay=0.1, foreach=True), torch.float64),
+        walked(
+            lambda p: getattr(torch.optim, name)(p, weight_decay=0.1, foreach=True), torch.float64
+        ),
         walked(lambda p: ours(name)(p, weight_decay=0.1, kernel="deep"), torch.float64),
         walked(lambda p: ours(name)(p, weight_decay=0.1, kernel="wide"), torch.float64),
     ]
@@ -115,8 +117,9 @@ def test_equal_in_sixteen_bits_to_lists_or_to_the_loop(walked, name, kernel):
     lists = name in ("NAdam", "RAdam") or (kernel == "wide" and name != "Adagrad")
     kind = getattr(torch.optim, name)
     theirs = walked(lambda p: kind(p, weight_decay=0.1, foreach=lists), torch.bfloat16)
-    assert same(theirs, walked(lambda p: ours(name)(p, weight_decay=0.1, kernel=kernel),
-                               torch.bfloat16))
+    assert same(
+        theirs, walked(lambda p: ours(name)(p, weight_decay=0.1, kernel=kernel), torch.bfloat16)
+    )
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)

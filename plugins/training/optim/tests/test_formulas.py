@@ -1,4 +1,4 @@
-"""Optimizers and blocks beside plain formulas in double precision, written again from the papers."""
+"""Optimizers and blocks beside plain formulas in double precision, from the papers."""
 
 import math
 

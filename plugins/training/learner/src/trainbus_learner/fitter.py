@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from trainbus import Trainer, UsageError
+from trainbus import Trainer, UsageError, make_optimizer
 from trainbus.arguments import check_whole
 from trainbus.builtin.schedule import Schedule
 from trainbus.plugins.selection import name_of as name_of_plugin

@@ -63,5 +63,6 @@ from trainbus_optim.newer import (
     proximal_decay as proximal_decay,
     variance_reduced as variance_reduced,
 )
+from trainbus_optim.plugin import Optim as Optim
 from trainbus_optim.recipe import Recipe as Recipe
 from trainbus_optim.sharpness import SAM as SAM, sam as sam

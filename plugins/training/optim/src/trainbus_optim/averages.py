@@ -52,8 +52,6 @@ def _share(weight: float, total: float) -> float:
     return weight / total if total else 0.0
 
 
-
-
 @block(
     state=["z"], per_group=["beta", "warmup_steps", "r", "weight_lr_power"], role="step",
     formula="g at y; z = z - lr u; x: average of z with weights t^r lr_max^power; "
@@ -88,9 +86,7 @@ def schedule_free(
     state=["exp_avg_sq"], per_group=["betas", "eps"], role="moments",
     formula="v as Adam; u = g / (sqrt(v / (1 - beta2^t)) + eps)",
 )  # fmt: skip
-def unaveraged_adam(
-    t: Tracer, update: Update, betas: Any = (0.9, 0.999), eps: Any = 1e-8
-) -> Any:
+def unaveraged_adam(t: Tracer, update: Update, betas: Any = (0.9, 0.999), eps: Any = 1e-8) -> Any:
     """Adam without momentum, with bias correction: what schedule-free averages."""
     beta2 = betas[1]
     gradient = update.direction()

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from trainbus.errors import UsageError
 from trainbus_optim import fused
-from trainbus_optim.program import Kept
+from trainbus_optim.instructions import Kept
 from trainbus_optim.recipe import Recipe
 from trainbus_optim.runs import Deep, Fused, Wide
 from trainbus_optim.variants import Variants
 
 #: Blocks that are linear in the gradient.
 _LINEAR = {"l2", "momentum", "decay"}
+#: Reaches that a compiled program has.
+_NEAR = ("affine", "pointwise")
 #: From how many passes over a tensor it pays to take one tensor after the other, on the CPU.
 DEEP_FROM = 4
 
@@ -50,6 +52,11 @@ class Part:
     ) -> tuple[str, str]:
         """How it runs for parameters, "fused", "foreach" or "compiled", and why not fused."""
         if asked == "compiled":
+            far = [b.name for b in self.recipe.blocks if b.reach not in _NEAR or not b.traced]
+            dense = all(is_dense(each) and each.is_floating_point() for each in parameters)
+            if far or not dense:
+                what = f"{far[0]} looks at whole tensors" if far else "parameters with gaps"
+                return "foreach", f"not compiled: {what}"
             return asked, "asked for"
         if asked in ("foreach", "wide", "deep"):
             return "foreach", "asked for"

@@ -40,10 +40,11 @@ class Catalog(list[Entry]):
             kept = "by shape" if each.lists is None else f"{each.lists:g} x"
             rows.append((each.name, kept, each.kernel, each.summary))
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
-        return "\n".join(
-            "  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3]])
-            for row in rows
-        )  # fmt: skip
+        lines = []
+        for *cells, last in rows:
+            padded = [text.ljust(width) for text, width in zip(cells, widths, strict=True)]
+            lines.append("  ".join([*padded, last]))
+        return "\n".join(lines)
 
 
 def optimizers() -> Catalog:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,16 +13,15 @@ from trainbus.errors import UsageError
 from trainbus_optim import report
 from trainbus_optim.blocks import Block
 from trainbus_optim.buckets import Bucket, Part, refuse
+from trainbus_optim.building import kernel_of, together
+from trainbus_optim.evaluating import Evaluated
 from trainbus_optim.grouping import described_groups
-from trainbus_optim.loading import fitted, restored_types
-from trainbus_optim.recipe import CHAIN_OPTIONS, Recipe
-
-logger = logging.getLogger("trainbus")
-
-KERNELS = ("auto", "fused", "foreach", "wide", "deep", "compiled")
+from trainbus_optim.loading import blocks_of, fitted, restored_types
+from trainbus_optim.recipe import Recipe
+from trainbus_optim.stepping import guard, sum_up
 
 
-class Chain(Optimizer):
+class Chain(Evaluated, Optimizer):
     """An optimizer of blocks.
 
     Given a model, it does not decay biases, norms and the like (see `explain()`); given parameters
@@ -68,8 +64,8 @@ class Chain(Optimizer):
         model: nn.Module | None = None,
         **flags: Any,
     ) -> None:
-        kernel = _kernel_of(kernel, compile, flags)
-        self.recipe = _together(blocks, lr)
+        kernel = kernel_of(kernel, compile, flags)
+        self.recipe = together(blocks, lr)
         self._kernel = kernel
         self._state_dtype = state_dtype
         self._maximize = maximize
@@ -171,7 +167,7 @@ class Chain(Optimizer):
         for each in buckets:
             each.begin([p.grad for p in each.parameters])  # type: ignore[misc]
             if found is not None or scale is not None:
-                _guard(each, scale, found)
+                guard(each, scale, found)
         for part in self._parts.values():
             self._run([each for each in buckets if each.part is part])
         for each in buckets:
@@ -200,7 +196,7 @@ class Chain(Optimizer):
             if index == pieces - 1:
                 break
             for number, total in enumerate(buckets[0].run.totals(index)):
-                _sum(buckets, index, number, total.function)
+                sum_up(buckets, index, number, total.function)
         for each in buckets:
             watched = each.run.variant.program.watched  # type: ignore[union-attr]
             for name, register in watched.items():
@@ -303,6 +299,7 @@ class Chain(Optimizer):
         super().load_state_dict(state_dict)
         restored_types(self, state_dict)
         for group in self.param_groups:
+            group.pop("blocks", None)
             for key, value in self._recipe_of(group).defaults.items():
                 group.setdefault(key, value)
             group.setdefault("kernel", "fused" if group.get("fused") else "foreach")
@@ -312,67 +309,12 @@ class Chain(Optimizer):
         left_out = {"_buckets": None, "_parts": {}, "watched": {}, "_key": []}
         return {**self.__dict__, **left_out}
 
-    # --- weights to evaluate -------------------------------------------------------------------
-
-    @torch.no_grad()
-    def averaged(self) -> list[tuple[nn.Parameter, Tensor]]:
-        """The parameters whose value to evaluate is not the one that is trained, with that value.
-
-        Schedule-free chains have one, lookahead, and chains with `ema`.
-        """
-        made = []
-        for group in self.param_groups:
-            blocks = {each.name: keys for each, keys in zip(
-                self._recipe_of(group).blocks, self._recipe_of(group).keys, strict=True
-            )}  # fmt: skip
-            for p in group["params"]:
-                state = self.state.get(p) or {}
-                if "schedule_free" in blocks and state.get("z") is not None:
-                    beta = group[blocks["schedule_free"]["beta"]]
-                    if beta:
-                        made.append((p, p.detach().lerp(state["z"], 1 - 1 / beta)))
-                elif "ema" in blocks and state.get("average") is not None:
-                    made.append((p, state["average"].to(p.dtype)))
-                elif "lookahead" in blocks and state.get("slow") is not None:
-                    made.append((p, state["slow"].to(p.dtype)))
+    def state_dict(self) -> dict[str, Any]:
+        """The state, with the keys of torch's own classes where there is one with these blocks."""
+        made: dict[str, Any] = super().state_dict()
+        for group, packed in zip(self.param_groups, made["param_groups"], strict=True):
+            packed["blocks"] = blocks_of(self._recipe_of(group))
         return made
-
-    @contextmanager
-    @torch.no_grad()
-    def averages(self) -> Iterator[None]:
-        """Evaluate, or save, with the averaged weights; afterwards training goes on, bit for bit."""
-        pairs = self.averaged()
-        aside = [p.detach().clone() for p, _ in pairs]
-        for p, value in pairs:
-            p.copy_(value)
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for (p, _), value in zip(pairs, aside, strict=True):
-                    p.copy_(value)
-
-    @torch.no_grad()
-    def update_curvature(self, batch: int = 1) -> None:
-        """Take the gradients at hand into Sophia's curvature: those of a loss with labels that the
-        model drew from its own output, the mean over `batch` examples."""
-        from trainbus_optim.newer import average_curvature
-
-        found = False
-        for group in self.param_groups:
-            for each, keys in zip(
-                self._recipe_of(group).blocks, self._recipe_of(group).keys, strict=True
-            ):
-                if each.name != "sophia":
-                    continue
-                found = True
-                beta = group[keys["betas"]][1]
-                for p in group["params"]:
-                    if p.grad is not None:
-                        hessian = self.state[p].setdefault("hessian", torch.zeros_like(p))
-                        average_curvature(hessian, p.grad, beta, batch)
-        if not found:
-            raise UsageError(f"{self.recipe.name} has no curvature; sophia has")
 
     # --- for people ----------------------------------------------------------------------------
 
@@ -400,80 +342,3 @@ class Chain(Optimizer):
     def recipe_of(self, group: dict[str, Any]) -> Recipe:
         """The blocks of a group."""
         return self._recipe_of(group)
-
-
-def _guard(bucket: Bucket, scale: Tensor | None, found: Tensor | None) -> None:
-    """Hand what a GradScaler found to the kernel, on the device of the parameters."""
-    device = bucket.parameters[0].device
-    bucket.run.scale = None if scale is None else scale.to(device, non_blocking=True)
-    bucket.run.found_inf = None if found is None else found.to(device, non_blocking=True)
-
-
-def _sum(buckets: list[Bucket], index: int, number: int, function: Callable[..., Any]) -> None:
-    """A number of all tensors, brought to each bucket's device."""
-    first = buckets[0].run.totals(index)[number]
-    device = buckets[0].parameters[0].device
-    lists: list[list[Tensor]] = [[] for _ in first.sources]
-    for each in buckets:
-        own = each.run.totals(index)[number]
-        for values, name in zip(lists, own.sources, strict=True):
-            values += [value.to(device) for value in each.run.value(name)]
-    shared = [buckets[0].run.value(name) for name in first.shared]
-    numbers = [buckets[0].run.number(place) for place in first.numbers]
-    made = function(*lists, *shared, *numbers)
-    for each in buckets:
-        own = each.run.totals(index)[number]
-        if own.target is not None and made is not None:
-            each.run.place(own.target, made.to(each.parameters[0].device))
-
-
-def _kernel_of(kernel: str, compile: bool, flags: dict[str, Any]) -> str:
-    """The kernel that is asked for, also in torch's words. Raises `UsageError`."""
-    for name in ("capturable", "differentiable"):
-        if flags.pop(name, False):
-            other = "kernel='fused'" if name == "capturable" else "torch.optim's own class"
-            raise UsageError(
-                f"{name}=True is not supported: the numbers of a step are computed on the host; "
-                f"use {other}"
-            )
-    if flags.pop("fused", None):
-        kernel = "fused"
-    if flags.pop("foreach", None):
-        kernel = "foreach"
-    if flags:
-        raise UsageError(
-            f"Chain has no argument {sorted(flags)[0]!r}; it has lr, {', '.join(CHAIN_OPTIONS)}"
-        )
-    if compile:
-        kernel = "compiled"
-    if kernel not in KERNELS:
-        raise UsageError(f"kernel={kernel!r}: give one of {', '.join(KERNELS)}")
-    return kernel
-
-
-def _together(blocks: Iterable[Block | Recipe], lr: Any) -> Recipe:
-    """One recipe of blocks and recipes. Raises `UsageError`."""
-    given = list(blocks)
-    for each in given:
-        if not isinstance(each, (Block, Recipe)):
-            raise UsageError(
-                f"Chain takes blocks, and was given {type(each).__name__}; call the block: "
-                "Chain(model, adam(), decay(0.1), lr=1e-3)"
-            )
-    if len(given) == 1 and isinstance(given[0], Recipe):
-        recipe = given[0]
-        return recipe if lr is None else replace(recipe, lr=lr)
-    flat: list[Block] = []
-    others = takes = None
-    for each in given:
-        if isinstance(each, Recipe):
-            # What a recipe could decay, and does not, would stand beside the chain's own decay.
-            flat += [
-                b
-                for b in each.blocks
-                if b.role not in ("decay", "l2") or b.numbers.get("weight_decay") != 0
-            ]
-            others, takes = each.others or others, each.takes or takes
-        else:
-            flat.append(each)
-    return Recipe("chain", tuple(flat), lr, others, takes)

@@ -71,8 +71,8 @@ def _rate(
 @block(
     state=["row_var", "col_var", "variance"], per_group=["beta2_decay", "d"],
     reach="matrix", role="moments",
-    formula="r, c: means of g^2 by row and column; u = g / sqrt(r c / mean(r)); u / max(1, rms(u) / "
-    "d); rate: max(eps2, rms(p)) min(lr, 1 / sqrt(t))",
+    formula="r, c: means of g^2 by row and column; u = g / sqrt(r c / mean(r)); "
+    "u / max(1, rms(u) / d); rate: max(eps2, rms(p)) min(lr, 1 / sqrt(t))",
 )  # fmt: skip
 def factored(
     t: Tracer, update: Update, beta2_decay: Any = -0.8, d: Any = 1.0,

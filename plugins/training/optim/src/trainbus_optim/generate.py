@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from trainbus_optim.instructions import Instruction, Program, Segment
 from trainbus_optim.operations import OPERATIONS
-from trainbus_optim.program import Instruction, Program, Segment
 
 
 @dataclass
@@ -60,9 +60,7 @@ def _reads(segment: Segment) -> list[str]:
 
 
 def _last_uses(code: list[Instruction]) -> dict[str, int]:
-    return {
-        name: index for index, each in enumerate(code) for name in (each.target, *each.sources)
-    }
+    return {name: index for index, each in enumerate(code) for name in (each.target, *each.sources)}
 
 
 def _call(index: int, each: Instruction, kinds: dict[str, str], wide: bool) -> str:
@@ -173,3 +171,18 @@ def _places(program: Program, segment: Segment, after: set[str]) -> tuple[int, d
 
 def _indented(lines: Iterable[str], depth: int) -> str:
     return "".join(f"{' ' * depth}{line}\n" for line in lines)
+
+
+def pure(program: Program, index: int) -> tuple[Callable[..., None], list[str]]:
+    """A segment as a function of one flat tensor for each register, for a compiler."""
+    segment = program.segments[index]
+    names = ["p", *(name for name in _reads(segment) if name != "p")]
+    lines = [f"{name} = I{name}" for name in names]
+    changed: dict[str, None] = {}
+    for each in segment.code:
+        lines.append(_line(f"{{t}} = {OPERATIONS[each.operation].pure}", each))
+        if each.target in names:
+            changed[each.target] = None
+    lines += [f"I{name}.copy_({name})" for name in changed]
+    head = f"def run(s, {', '.join(f'I{name}' for name in names)}):\n"
+    return _compiled(head + _indented(lines, 1), segment), names

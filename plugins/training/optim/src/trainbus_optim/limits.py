@@ -46,7 +46,9 @@ def _centered(gradient: Tensor) -> Tensor:
     return gradient - gradient.mean(dim=tuple(range(1, gradient.ndim)), keepdim=True)
 
 
-@block(reach="tensor", role="gradient", formula="g = g - mean of g over all dimensions but the first")
+@block(
+    reach="tensor", role="gradient", formula="g = g - mean of g over all dimensions but the first"
+)
 def centralize(t: Tracer, update: Update) -> Any:
     """Gradient centralization (Yong et al., 2020); vectors are left alone."""
     return update.over(t.call(_centered, update.direction()))
@@ -92,9 +94,9 @@ def cautious(t: Tracer, update: Update) -> Any:
     return update.over(mask.mul_(direction).div_(share))
 
 
-def _ratio(weights: Tensor, update: Tensor, largest: float) -> Tensor:
+def _ratio(weights: Tensor, update: Tensor, largest: float, trust: float) -> Tensor:
     ratio = torch.where((weights > 0) & (update > 0), weights / update, 1.0)
-    return ratio.clamp(max=largest) if largest else ratio
+    return (ratio.clamp(max=largest) if largest else ratio) * trust
 
 
 @block(
@@ -115,9 +117,9 @@ def trust_ratio(t: Tracer, update: Update, trust: Any = 1.0, max_ratio: Any = 0.
         return update
     direction = update.tensor()
     norms = t.parameter.norm(), direction.norm()
-    ratio = t.call(_ratio, *norms, numbers=(max_ratio,), kind="scalar")
+    ratio = t.call(_ratio, *norms, numbers=(max_ratio, trust), kind="scalar")
     t.watch("trust_ratio", ratio)
-    return direction.mul_(ratio) * trust
+    return direction.mul_(ratio)
 
 
 def _noise(gradient: Tensor, step: float, eta: float, gamma: float) -> Tensor:

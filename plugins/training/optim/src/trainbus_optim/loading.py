@@ -11,6 +11,12 @@ from trainbus.errors import UsageError
 
 if TYPE_CHECKING:
     from trainbus_optim.chain import Chain
+    from trainbus_optim.recipe import Recipe
+
+
+def blocks_of(recipe: Recipe) -> str:
+    """The names of the blocks, in one word for each."""
+    return ", ".join(each.name for each in recipe.blocks)
 
 
 def fitted(optimizer: Chain, state_dict: dict[str, Any]) -> None:
@@ -27,7 +33,7 @@ def fitted(optimizer: Chain, state_dict: dict[str, Any]) -> None:
         )
     for number, (mine, saved) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
         recipe = optimizer.recipe_of(mine)
-        own = ", ".join(each.name for each in recipe.blocks)
+        own = blocks_of(recipe)
         what = f"the state of group {number}"
         if saved.get("blocks", own) != own:
             raise UsageError(

@@ -85,9 +85,7 @@ def orthogonal(
     def apply() -> None:
         t.call(add, t.parameter, made, numbers=(t.lr,), makes=False)
 
-    return Update(
-        t, [], update.decay, apply, lambda: t.call(scaled, t.parameter, made)
-    )
+    return Update(t, [], update.decay, apply, lambda: t.call(scaled, t.parameter, made))
 
 
 def _moved(left: Tensor, right: Tensor, matrix: Tensor) -> Tensor:

@@ -33,9 +33,7 @@ def lamb(
     lr: float = 2e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-6, weight_decay: float = 0.01
 ) -> Recipe:
     """LAMB (You et al., "Large batch optimization for deep learning", 2020)."""
-    return recipe(
-        lr, adaptive.adam(betas, eps), decays.decay(weight_decay), limits.trust_ratio()
-    )
+    return recipe(lr, adaptive.adam(betas, eps), decays.decay(weight_decay), limits.trust_ratio())
 
 
 @ready()
@@ -98,9 +96,7 @@ def cautious_adamw(
     lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01
 ) -> Recipe:
     """AdamW that leaves out where update and gradient disagree (Liang et al., 2024)."""
-    return recipe(
-        lr, adaptive.adam(betas, eps), limits.cautious(), decays.decay(weight_decay)
-    )
+    return recipe(lr, adaptive.adam(betas, eps), limits.cautious(), decays.decay(weight_decay))
 
 
 @ready()

@@ -11,7 +11,8 @@ from trainbus_optim.update import Update
 
 @block(
     state=["momentum_buffer"], per_group=["momentum", "dampening"], role="moments",
-    formula="b = momentum b + (1 - dampening) u, at first b = u; u = b, or u + momentum b (nesterov)",
+    formula="b = momentum b + (1 - dampening) u, at first b = u; "
+    "u = b, or u + momentum b (nesterov)",
 )  # fmt: skip
 def momentum(
     t: Tracer, update: Update, momentum: Any = 0.9, dampening: Any = 0.0, nesterov: bool = False
@@ -61,4 +62,3 @@ def lion(t: Tracer, update: Update, betas: Any = (0.9, 0.99)) -> Any:
     direction = mean.lerp(gradient, 1 - beta1).sign_()
     mean.lerp_(gradient, 1 - beta2)
     return update.over(direction)
-

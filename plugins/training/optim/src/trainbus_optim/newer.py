@@ -80,9 +80,7 @@ def laprop(t: Tracer, update: Update, betas: Any = (0.9, 0.999), eps: Any = 1e-1
     formula="d = g - previous g; m, w, n: averages of g, d, (g + beta2 d)^2; "
     "u = (m / c1 + beta2 w / c2) / (sqrt(n / c3) + eps), c: 1 - beta^t",
 )  # fmt: skip
-def adan(
-    t: Tracer, update: Update, betas: Any = (0.98, 0.92, 0.99), eps: Any = 1e-8
-) -> Any:
+def adan(t: Tracer, update: Update, betas: Any = (0.98, 0.92, 0.99), eps: Any = 1e-8) -> Any:
     """Adan (Xie et al., 2022), with the corrections of the authors' program.
 
     The betas are what stays of an average, as everywhere here; the paper writes 1 - beta.

@@ -25,7 +25,9 @@ class Number:
 
     __slots__ = ("functions", "source")
 
-    def __init__(self, source: str, functions: dict[str, Callable[..., float]] | None = None):
+    def __init__(
+        self, source: str, functions: dict[str, Callable[..., float]] | None = None
+    ) -> None:
         self.source = source
         self.functions = functions or {}
 

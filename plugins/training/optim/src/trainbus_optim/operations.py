@@ -54,7 +54,7 @@ OPERATIONS: dict[str, Operation] = {
     "add_number_": _in_place("add", "{s}", "{t} + {s}"),
     "add_scaled_": _in_place("add", "{a}, alpha={s}", "{t} + {a} * {s}"),
     "sub_": _in_place("sub", "{a}", "{t} - {a}"),
-    "lerp_": _in_place("lerp", "{a}, {s}", "torch.lerp({t}, {a}, {s})"),
+    "lerp_": _in_place("lerp", "{a}, {s}", "{t} + ({a} - {t}) * {s}"),
     "addcmul_": _in_place(
         "addcmul", "{a}, {b}, value={s}", "{t} + {a} * {b} * {s}", "{a}, {b}, value={s}"
     ),
@@ -71,11 +71,11 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "clamp_min_": Operation(
         "torch._foreach_clamp_min_({t}, {s})", "{t}.clamp_(min={s})",
-        "torch.maximum({t}, torch.as_tensor({s}, dtype={t}.dtype))",
+        "torch.clamp({t}, min={s})",
     ),
     "clamp_max_": Operation(
         "torch._foreach_clamp_max_({t}, {s})", "{t}.clamp_(max={s})",
-        "torch.minimum({t}, torch.as_tensor({s}, dtype={t}.dtype))",
+        "torch.clamp({t}, max={s})",
     ),
     "sqrt_": _in_place("sqrt", "", "{t}.sqrt()"),
     "abs_": _in_place("abs", "", "{t}.abs()"),
@@ -99,7 +99,7 @@ OPERATIONS: dict[str, Operation] = {
     "mul_number": _new("mul", "{a}, {s}", "{a} * {s}"),
     "div": _new("div", "{a}, {b}", "{a} / {b}"),
     "div_number": _new("div", "{a}, {s}", "{a} / {s}"),
-    "lerp": _new("lerp", "{a}, {b}, {s}", "torch.lerp({a}, {b}, {s})"),
+    "lerp": _new("lerp", "{a}, {b}, {s}", "{a} + ({b} - {a}) * {s}"),
     "addcmul": _new("addcmul", "{a}, {b}, {b}, value={s}", "{a} + {b} * {b} * {s}"),
     "maximum": _new("maximum", "{a}, {b}", "torch.maximum({a}, {b})"),
     # one number for each tensor, on its device

@@ -3,92 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from trainbus.errors import UsageError
+from trainbus_optim.instructions import Instruction, Kept, Program, Segment, Total
 from trainbus_optim.numbers import Number, Value
-from trainbus_optim.operations import OPERATIONS, WHOLE
-
-
-class Instruction(NamedTuple):
-    """One operation with its registers; `number` is the place of a number of the program."""
-
-    operation: str
-    target: str
-    sources: tuple[str, ...] = ()
-    number: int | None = None
-    function: Callable[..., Any] | None = None
-    numbers: tuple[int, ...] = ()
-
-
-@dataclass
-class Kept:
-    """What a block keeps for each parameter between steps.
-
-    `start` is "zeros", "ones" or "parameter" (its value then), a number, or a function of the
-    parameter that gives the tensor. `shared`: one tensor for all parameters of the chain.
-    `host`: one number, which the host reads.
-    """
-
-    name: str
-    start: str | float | Callable[[Tensor], Tensor | None] = "zeros"
-    shared: bool = False
-    host: bool = False
-    #: It is of the parameter's shape, and follows `state_dtype`.
-    elementwise: bool = True
-
-
-@dataclass
-class Total:
-    """A sum over all tensors: the function takes the lists of numbers, and the shared tensors."""
-
-    target: str | None
-    sources: tuple[str, ...]
-    function: Callable[..., Tensor | None]
-    shared: tuple[str, ...] = ()
-    numbers: tuple[int, ...] = ()
-
-
-@dataclass
-class Segment:
-    """Instructions without a sum over all tensors between them, and the sums after them."""
-
-    code: list[Instruction] = field(default_factory=list)
-    totals: list[Total] = field(default_factory=list)
-
-    @property
-    def whole(self) -> bool:
-        """Whether it needs whole tensors, and no pieces."""
-        return any(each.operation in WHOLE for each in self.code)
-
-
-@dataclass
-class Program:
-    """What a chain does at a step, for parameters of one kind."""
-
-    segments: list[Segment]
-    kept: dict[str, Kept]
-    numbers: list[Number]
-    running: dict[str, tuple[float, Number]]
-    #: Products over all steps, kept for each parameter: the factor of a step.
-    products: dict[str, Number]
-    #: What kind a register is: "tensor", "scalar" (one number for each tensor), "total".
-    kinds: dict[str, str]
-    uses_step: bool
-    #: Registers with numbers for each tensor to log, by name.
-    watched: dict[str, str]
-    #: Registers with lists that whoever runs it takes.
-    results: tuple[str, ...] = ()
-
-    @property
-    def passes(self) -> int:
-        """How many instructions go over all elements."""
-        return sum(
-            self.kinds.get(each.target) == "tensor" for part in self.segments for each in part.code
-        )
+from trainbus_optim.operations import OPERATIONS
 
 
 class Symbol:
@@ -269,8 +191,8 @@ class Symbol:
 
     def __bool__(self) -> bool:
         raise UsageError(
-            f"block {self.tracer.block}: it asks `if` of a tensor, which is not there while a chain "
-            "is traced; multiply by a mask, or write the block with traced=False"
+            f"block {self.tracer.block}: it asks `if` of a tensor, which is not there while a "
+            "chain is traced; multiply by a mask, or write the block with traced=False"
         )
 
 
@@ -477,9 +399,7 @@ class Tracer:
         indices = tuple(self._number(each) for each in numbers)
         names = tuple(each.name for each in sources)
         target = made.name if makes else "_"
-        self._segments[-1].code.append(
-            Instruction("call", target, names, None, function, indices)
-        )
+        self._segments[-1].code.append(Instruction("call", target, names, None, function, indices))
         return made
 
     def total(

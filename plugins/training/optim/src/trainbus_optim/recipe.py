@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,8 +14,9 @@ from torch import nn
 from trainbus.errors import UsageError, nearest
 from trainbus_optim.blocks import Block
 from trainbus_optim.checks import check_number, check_order
+from trainbus_optim.instructions import Program
 from trainbus_optim.numbers import Number
-from trainbus_optim.program import Program, Tracer
+from trainbus_optim.program import Tracer
 from trainbus_optim.update import Term, Update
 
 #: Names that every group has, and no block.
@@ -114,7 +116,9 @@ class Recipe:
             )
         for key in self.number_keys:
             check_number(key, group[key], self.name)
-        strange = [key for key in group if key in NUMBERS and key not in self.defaults]
+        strange = [
+            key for key in group if key in NUMBERS and key not in self.defaults and group[key]
+        ]
         for key in strange:
             raise UsageError(
                 f"{self.name} has no {key!r}{nearest(key, list(self.defaults))}; its numbers are "
@@ -155,6 +159,9 @@ class Recipe:
         return tracer.finish(), tracer
 
 
+#: How often a tensor was changed in place.
+_changes = operator.attrgetter("_version")
+
 #: The numbers that blocks of this distribution have, to tell a typing error in a group.
 NUMBERS = {
     "betas", "beta", "momentum", "dampening", "alpha", "rho", "eps", "weight_decay",
@@ -193,9 +200,9 @@ def _plain(each: Block, tracer: Tracer, update: Update, values: dict[str, Any]) 
         arguments = {name: next(given) for name in names}
         for name in pairs:
             arguments[name] = tuple(next(given) for _ in values[name])
-        before = u._version
+        before = _changes(u)
         made = each.function(u, p, kept, **arguments, **fixed)
-        if u._version != before:
+        if _changes(u) != before:
             raise UsageError(
                 f"block {each.name} changes the update that it is given, which may be the "
                 "gradient; compute a new one (update * 2, update.clone())"
@@ -245,6 +252,7 @@ def ready(
             recipe = replace(recipe, name=title).with_options(**options)
             return recipe if params is None else recipe(params)
 
+        make.takes_model = True  # type: ignore[attr-defined]
         READY[title] = make
         return make
 

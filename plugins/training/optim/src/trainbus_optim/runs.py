@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from trainbus_optim import fused
-from trainbus_optim.program import Total
+from trainbus_optim.instructions import Total
 from trainbus_optim.variants import Variant, Variants
 
-#: Elements of a piece: 128 kB of float32 stay in a core's cache, and a call costs little beside it.
-CHUNK = 32768
+#: Elements of a piece: 256 kB of float32 stay in a core's cache, and a call costs little beside it.
+CHUNK = 65536
 
 
 class Wide:
@@ -21,10 +21,10 @@ class Wide:
 
     def __init__(self, variants: Variants, lists: dict[str, Any]) -> None:
         self._variants = variants
-        self._lists = lists
+        self.lists = lists
         self.variant: Variant | None = None
-        self._numbers: tuple[float, ...] = ()
-        self._registers: dict[str, Any] = {}
+        self.numbers: tuple[float, ...] = ()
+        self.registers: dict[str, Any] = {}
         #: What a GradScaler found, for kernels that unscale and skip by themselves.
         self.scale: Tensor | None = None
         self.found_inf: Tensor | None = None
@@ -34,8 +34,8 @@ class Wide:
     ) -> Variant:
         """Look up the program and its numbers."""
         self.variant = self._variants.of(group, count)
-        self._numbers = self.variant.evaluate(group, float(count + 1), host)
-        self._registers = {**self._lists, "g": gradients}
+        self.numbers = self.variant.evaluate(group, float(count + 1), host)
+        self.registers = {**self.lists, "g": gradients}
         return self.variant
 
     @property
@@ -47,7 +47,7 @@ class Wide:
     def run(self, index: int) -> None:
         """Run a segment."""
         assert self.variant is not None
-        self.variant.wide[index].run(self._registers, self._numbers)
+        self.variant.wide[index].run(self.registers, self.numbers)
 
     def totals(self, index: int) -> list[Total]:
         """The sums after a segment."""
@@ -56,23 +56,23 @@ class Wide:
 
     def value(self, name: str) -> Any:
         """What a register holds."""
-        return self._registers[name]
+        return self.registers[name]
 
     def number(self, index: int) -> float:
         """A number of the program."""
-        return self._numbers[index]
+        return self.numbers[index]
 
     def place(self, name: str, value: Tensor) -> None:
         """Give a sum over all tensors."""
-        self._registers[name] = value
+        self.registers[name] = value
 
     def share(self, name: str, value: Tensor) -> None:
         """Use one tensor for all parameters."""
-        self._lists[name] = value
+        self.lists[name] = value
 
     def end(self) -> None:
         """Let go of gradients and of what was computed."""
-        self._registers = {}
+        self.registers = {}
         self.scale = self.found_inf = None
 
 
@@ -90,10 +90,10 @@ class Deep(Wide):
         self, gradients: list[Tensor], group: dict[str, Any], count: int, host: dict[str, float]
     ) -> Variant:
         """As in lists; parameters that got other memory (`model.to`) are looked up again."""
-        addresses = [each.data_ptr() for each in self._lists["p"]]
+        addresses = [each.data_ptr() for each in self.lists["p"]]
         if addresses != self._addresses:
             self._columns, self._slots, self._addresses = {}, {}, addresses
-        parameters = self._lists["p"]
+        parameters = self.lists["p"]
         same = [
             g if g.stride() == p.stride() else torch.empty_like(p, dtype=g.dtype).copy_(g)
             for g, p in zip(gradients, parameters, strict=True)
@@ -107,17 +107,17 @@ class Deep(Wide):
         columns = [self._column(name, piece.whole, kinds.get(name)) for name in piece.reads]
         columns += [self._slot(slot, piece.whole) for slot in range(piece.slots)]
         out: dict[str, list[Tensor]] = {name: [] for name in piece.gives}
-        piece.run(zip(*columns, strict=True), self._numbers, self._registers, out)
-        self._registers.update(out)
+        piece.run(zip(*columns, strict=True), self.numbers, self.registers, out)
+        self.registers.update(out)
 
     def _column(self, name: str, whole: bool, kind: str | None) -> list[Tensor]:
         """The items of a register."""
         if kind == "scalar":
-            return self._spread(self._registers[name], whole)
-        if name not in self._lists:
-            return self._cut(self._registers[name], whole)
+            return self._spread(self.registers[name], whole)
+        if name not in self.lists:
+            return self._cut(self.registers[name], whole)
         if (name, whole) not in self._columns:
-            self._columns[name, whole] = self._cut(self._lists[name], whole)
+            self._columns[name, whole] = self._cut(self.lists[name], whole)
         return self._columns[name, whole]
 
     def _cut(self, tensors: list[Tensor], whole: bool) -> list[Tensor]:
@@ -139,7 +139,7 @@ class Deep(Wide):
             return numbers
         return [
             number
-            for number, p in zip(numbers, self._lists["p"], strict=True)
+            for number, p in zip(numbers, self.lists["p"], strict=True)
             for _ in range(max(1, -(-p.numel() // CHUNK)))
         ]
 
@@ -149,7 +149,7 @@ class Deep(Wide):
         while len(slots) <= slot:
             likes = self._column("p", whole, "tensor")
             largest = max((each.numel() for each in likes), default=0)
-            like = self._registers["g"][0]  # its type is that of the states
+            like = self.registers["g"][0]  # its type is that of the states
             space = torch.empty(largest, device=like.device, dtype=like.dtype)
             views: dict[Any, Tensor] = {}
             column = []
@@ -196,14 +196,13 @@ class Fused(Wide):
         if index < self.pieces - 1:
             return
         result = self.variant.program.results[0]
-        lists = {name.removeprefix("s_"): value for name, value in self._lists.items()}
-        lists["g"] = self._registers[result]
+        lists = {name.removeprefix("s_"): value for name, value in self.lists.items()}
+        lists["g"] = self.registers[result]
         fused.run(
             self._kernel, self._group, self._keys, self._count == 0, lists, self.scale,
             self.found_inf,
         )  # fmt: skip
         if self._after is not None:
-            after = Wide(self._after, self._lists)
-            after.begin(self._registers["g"], self._group, self._count, {})
+            after = Wide(self._after, self.lists)
+            after.begin(self.registers["g"], self._group, self._count, {})
             after.run(0)
-

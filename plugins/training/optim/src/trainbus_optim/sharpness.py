@@ -83,10 +83,9 @@ def sam(
     """
     recipe = sgd(lr=0.1, momentum=0.9) if base is None else base
     if params is None:
-        return replace(
-            recipe, optimizer=SAM, options={"rho": rho, "adaptive": adaptive, **options}
-        )
+        return replace(recipe, optimizer=SAM, options={"rho": rho, "adaptive": adaptive, **options})
     return SAM(params, recipe, rho=rho, adaptive=adaptive, **options)
 
 
+sam.takes_model = True  # type: ignore[attr-defined]
 READY["sam"] = sam

@@ -149,7 +149,9 @@ class Update:
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Any:
-        return self.tensor() / other if isinstance(other, (Symbol, Update)) else self * (1.0 / other)
+        return (
+            self.tensor() / other if isinstance(other, (Symbol, Update)) else self * (1.0 / other)
+        )
 
     def __add__(self, other: Any) -> Symbol:
         return self.tensor() + other

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainbus_optim.generate import Piece, by_tensor, for_lists
+from trainbus_optim.instructions import Program
 from trainbus_optim.numbers import advancer, evaluator
-from trainbus_optim.program import Program
 from trainbus_optim.recipe import Recipe
 
 
@@ -38,9 +38,13 @@ class Variant:
 
     def __init__(self, program: Program, conditions: Conditions) -> None:
         self.program, self.conditions = program, conditions
+        #: By segment, the function compiled and as it is, and the registers that it takes.
+        self.compiled: dict[int, tuple[Any, Any, list[str]]] = {}
         self.evaluate = evaluator(program.numbers)
         self.factors = evaluator(list(program.products.values()))
-        self.advance = advancer({name: following for name, (_, following) in program.running.items()})
+        self.advance = advancer(
+            {name: following for name, (_, following) in program.running.items()}
+        )
 
     @property
     def depends_on_count(self) -> bool:
