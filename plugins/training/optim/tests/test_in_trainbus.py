@@ -141,3 +141,23 @@ def test_a_file_names_it(tmp_path):
     (tmp_path / "fit.toml").write_text(text.replace('"lion"', table.replace("lr", "rl")))
     wrong = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert wrong.returncode and "'rl'" in wrong.stderr
+
+
+def test_sharpness_aware_steps_get_their_closure():
+    made = task(optim.sam(base=optim.sgd(lr=0.1), rho=0.1))
+    run = Trainer(epochs=2, seed=0).fit(made, loader())
+    plain = task(optim.sgd(lr=0.1))
+    Trainer(epochs=2, seed=0).fit(plain, loader())
+    assert run.global_step == 12
+    assert not torch.equal(made.model[0].weight, plain.model[0].weight)
+
+
+def test_a_learner_takes_a_name_and_its_usual_rate():
+    learner_of = pytest.importorskip("trainbus_learner").Learner
+    x = torch.randn(32, 6)
+    data = DataLoader(TensorDataset(x, (x.sum(dim=1) > 0).long()), batch_size=8)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    learner = learner_of((data, data), model, loss=nn.functional.cross_entropy, optimizer="muon")
+    assert learner.lr == 0.02
+    learner.fit(1)
+    assert {g["chain"] for g in learner.run.optimizer.param_groups} == {"muon", "adamw"}

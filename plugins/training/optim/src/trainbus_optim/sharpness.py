@@ -30,6 +30,9 @@ class SAM(Chain):
         options: of `Chain`.
     """
 
+    #: A run of trainbus gives `step` a closure.
+    needs_closure = True
+
     def __init__(
         self, params: Any, base: Recipe, *, rho: float = 0.05, adaptive: bool = False,
         **options: Any,
