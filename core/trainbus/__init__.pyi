@@ -10,6 +10,10 @@ from trainbus.checkpoints.weights import load_weights as load_weights, save_weig
 from trainbus.devices.accelerator import Accelerator as Accelerator
 from trainbus.devices.random_state import seed_everything as seed_everything
 from trainbus.engine.loader import Loader as Loader
+from trainbus.engine.optimizers import (
+    make_optimizer as make_optimizer,
+    optimizer_named as optimizer_named,
+)
 from trainbus.engine.run import Run as Run
 from trainbus.engine.scheduled import Scheduled as Scheduled
 from trainbus.engine.task import Task as Task

@@ -26,6 +26,7 @@ from trainbus.engine.given_arguments import given_to
 from trainbus.engine.interrupts import deferred
 from trainbus.engine.loop import Loop
 from trainbus.engine.optimizer_state import options
+from trainbus.engine.optimizers import listeners_of
 from trainbus.engine.own_steps import OwnSteps
 from trainbus.engine.predictions import Predictions
 from trainbus.engine.run import Stage
@@ -59,6 +60,8 @@ class Lifetime(Settings):
         #: What was loaded and why, for the header, the manifest and `trainbus plugins`.
         self.loaded = loading.register(self.bus, loading.load(self.plugins, installed))
         self.is_running = False
+        #: Listeners that the optimizers of the run brought.
+        self._brought: list[Plugin] = []
         #: Predictions that were not read to their end, as long as somebody holds them.
         self._waiting: Callable[[], Predictions | None] = lambda: None
 
@@ -183,6 +186,9 @@ class Lifetime(Settings):
                 run.stray.end()
             if bus.on_run_end:
                 bus.on_run_end(run, run.status)
+            for brought in self._brought:
+                bus.unregister(brought.name)
+            self._brought = []
 
     def prepare(
         self, run: Loop, with_optimizers: bool = False, given: Optimizers | None = None
@@ -210,6 +216,8 @@ class Lifetime(Settings):
             run.position.of_task = run.task_state.random_generators()
             for optimizer in run.optimizers:
                 optimizer.zero_grad()
+            self._brought = listeners_of(run.optimizers)
+            bus.register_all(self._brought)
         if not isinstance(run.task.hparams, Mapping):
             raise UsageError(
                 f"{type(run.task).__name__}.hparams is {run.task.hparams!r:.80}; give a mapping, "

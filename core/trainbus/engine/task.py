@@ -16,6 +16,7 @@ from trainbus.checkpoints import archive
 from trainbus.checkpoints.weights import load_weights
 from trainbus.engine.calls import Call, answer, loss_in
 from trainbus.engine.given_arguments import noting, taken
+from trainbus.engine.optimizers import make_optimizer, usual
 from trainbus.engine.scheduled import Scheduled, parted
 from trainbus.errors import UsageError
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from trainbus.engine.run import Run
 
 Optimizers = Optimizer | Sequence[Optimizer]
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer] | str
 
 
 class Task(nn.Module):
@@ -118,8 +119,9 @@ class Task(nn.Module):
             model: called with the input, or the inputs.
             loss: called with the model's output (its logits, where it has several fields) and the
                 target; None takes the loss that the model gives itself.
-            optimizer: made of the parameters by a call (`partial(torch.optim.SGD, lr=0.1)`), or
-                ready-made; AdamW with a learning rate of 1e-3 by default.
+            optimizer: made of the parameters by a call (`partial(torch.optim.SGD, lr=0.1)`), by
+                the name of an installed one (`"muon"`, of trainbus-optim), or ready-made; AdamW
+                with a learning rate of 1e-3 by default, fused where torch has the kernel.
             metrics: by name, functions of output and target that return one number for the batch,
                 or objects with `update(output, target)`, `compute()` and `reset()`. They are
                 evaluated in validation and test.
@@ -209,8 +211,8 @@ class Supervised(Task):
         if isinstance(self.optimizer, Optimizer):
             return self.optimizer
         if self.optimizer is not None:
-            return self.optimizer(self.model.parameters())
-        return torch.optim.AdamW(self.model.parameters(), lr=1e-3)
+            return make_optimizer(self.optimizer, self.model)
+        return usual(self.model)
 
 
 def _given_with_loss(task: Supervised, prefix: str) -> dict[str, Tensor]:

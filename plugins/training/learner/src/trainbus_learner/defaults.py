@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from trainbus import Trainer, UsageError
+from trainbus import Trainer, UsageError, optimizer_named
 from trainbus_data.words import instead
 from trainbus_learner.groups import Rates
 
@@ -34,6 +34,13 @@ def rate(lr: Rates | None, optimizer: Any) -> tuple[Rates, str]:
         return lr, "given"
     if isinstance(optimizer, partial) and "lr" in optimizer.keywords:
         return optimizer.keywords["lr"], "from the optimizer given"
+    if isinstance(optimizer, str):
+        optimizer = optimizer_named(optimizer)
+    if getattr(optimizer, "takes_model", False):  # its rate may be of another size than AdamW's
+        own = (
+            getattr(optimizer, "lr", None) or inspect.signature(optimizer).parameters["lr"].default
+        )
+        return own, "usual for the optimizer given"
     return LR, USUAL
 
 
@@ -64,11 +71,13 @@ def title(network: str, data: Any) -> str:
 
 def check_optimizer(optimizer: Any) -> None:
     """Refuse what makes no optimizer. Raises `UsageError`."""
+    if isinstance(optimizer, str):
+        return
     if optimizer is not None and (not callable(optimizer) or isinstance(optimizer, nn.Module)):
         raise UsageError(
             f"Learner(optimizer={type(optimizer).__name__}): give what makes an optimizer of "
-            "groups of parameters: torch.optim.SGD, or functools.partial(torch.optim.SGD, "
-            "momentum=0.9)"
+            "groups of parameters: torch.optim.SGD, functools.partial(torch.optim.SGD, "
+            "momentum=0.9), or the name of an installed one, 'muon'"
         )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from trainbus import Trainer, UsageError
+from trainbus import Trainer, UsageError, make_optimizer
 from trainbus.arguments import check_whole
 from trainbus.builtin.schedule import Schedule
 from trainbus.plugins.selection import name_of as name_of_plugin
@@ -46,7 +46,7 @@ class Fitter(Attributes):
         loss: Loss | str | None = None,
         class_weights: Balance | None = None,
         metrics: Metrics | None = None,
-        optimizer: Callable[..., Optimizer] | None = None,
+        optimizer: Callable[..., Optimizer] | str | None = None,
         lr: Rates | None = None,
         groups: Groups | None = None,
         pretrained: bool = False,
@@ -410,7 +410,7 @@ class Fitter(Attributes):
 
     def _make_optimizer(self, _parameters: Iterable[nn.Parameter]) -> Optimizer:
         make = self.optimizer_factory or default_optimizer(self.model.parameters())
-        return make(self.groups.optimizer_groups(self._rates))
+        return make_optimizer(make, self.model, self.groups.optimizer_groups(self._rates))
 
     def _refuse_second_schedule(self, verb: str) -> None:
         if any(isinstance(each, Schedule) for each in self.plugins):

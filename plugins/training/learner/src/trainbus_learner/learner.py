@@ -48,7 +48,8 @@ class Learner(Fitter):
             "balanced" for the inverse of how often classes occur in training.
         metrics: names, or functions by name; by default the block of the target has some.
         optimizer: makes an optimizer of groups of parameters:
-            `functools.partial(torch.optim.SGD, momentum=0.9)`. AdamW by default.
+            `functools.partial(torch.optim.SGD, momentum=0.9)`; or the name of an installed one,
+            `"muon"` of trainbus-optim. AdamW by default.
         lr: the learning rate of a fit that is given none: a number, a pair (lowest, highest) that
             is spread over the groups, or a list with one for each.
         groups: gives lists of parameters or modules for the model, the body first, the head last.

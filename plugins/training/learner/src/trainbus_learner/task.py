@@ -250,10 +250,13 @@ class BytesToFloats(nn.Module):
 
 
 def name_of(function: Any) -> str:
-    """A loss or a metric, in words."""
+    """A loss, a metric or an optimizer, in words."""
+    if isinstance(function, str):
+        return function
     while hasattr(function, "func"):  # a partial
         function = function.func
-    return str(getattr(function, "__name__", type(function).__name__))
+    name = getattr(function, "__name__", "") or getattr(function, "name", "")
+    return str(name or type(function).__name__)
 
 
 def _shapes(output: Any, target: Any) -> str:
