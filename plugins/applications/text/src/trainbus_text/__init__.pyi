@@ -1,4 +1,12 @@
+from trainbus_text.corpus import LanguageData as LanguageData, text_file as text_file
+from trainbus_text.counting import kneser_ney as kneser_ney
 from trainbus_text.data import TextData as TextData
+from trainbus_text.generator import LanguagePredictor as LanguagePredictor
+from trainbus_text.gpt import GPT as GPT
+from trainbus_text.language import (
+    LANGUAGE_ARCHS as LANGUAGE_ARCHS,
+    LanguageLearner as LanguageLearner,
+)
 from trainbus_text.learner import TextLearner as TextLearner
 from trainbus_text.models import ARCHS as ARCHS, TextModel as TextModel
 from trainbus_text.ngrams import NGrams as NGrams

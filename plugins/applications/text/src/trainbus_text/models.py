@@ -119,7 +119,7 @@ class Bag(nn.Module):
         dropout: the part of the n-grams of a text that is left out in training.
     """
 
-    def __init__(self, size: int, split: int = 0, dropout: float = 0.1) -> None:
+    def __init__(self, size: int, split: int = 0, dropout: float = 0.3) -> None:
         super().__init__()
         self.size, self.split, self.dropout = size, split, dropout
         self.register_buffer("rarity", torch.ones(size))

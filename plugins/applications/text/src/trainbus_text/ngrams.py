@@ -41,7 +41,7 @@ class NGrams:
         self,
         words: int = 2,
         characters: tuple[int, int] | None = (2, 5),
-        at_least: int = 2,
+        at_least: int = 1,
         most: int = 1_000_000,
     ) -> None:
         if words < 0 or at_least < 1 or most < 1:
