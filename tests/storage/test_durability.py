@@ -244,6 +244,7 @@ DEMOS = {
     "plugins/applications/vision/src/trainbus_vision/demo.py: train",
     "plugins/applications/vision/src/trainbus_vision/demo_detection.py: train",
     "plugins/applications/tabular/src/trainbus_tabular/demo.py: train",
+    "plugins/applications/text/src/trainbus_text/demo.py: train",
 }
 #: What writes without taking a place by itself, and why it may.
 OTHERS = {

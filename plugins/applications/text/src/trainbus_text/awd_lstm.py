@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -32,8 +33,7 @@ class AWDLSTM(nn.Module):
         self.layer_dropout, self.weight_dropout = 0.15 * dropout, 0.2 * dropout
         sizes = [width, *[hidden] * (layers - 1), width]
         self.layers = nn.ModuleList(
-            nn.LSTM(before, after, batch_first=True)
-            for before, after in zip(sizes, sizes[1:], strict=False)
+            nn.LSTM(before, after, batch_first=True) for before, after in pairwise(sizes)
         )
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

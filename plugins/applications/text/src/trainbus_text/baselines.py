@@ -73,9 +73,7 @@ def _measured(learner: Any, loader: Any, outputs: Tensor) -> dict[str, float]:
 
 def _constant(texts: _Texts) -> Tensor:
     empty = torch.zeros(len(texts.asked), 1)
-    return constant(
-        Problem(texts.kind, texts.outputs, (texts.target,), texts.target, (empty,))
-    )
+    return constant(Problem(texts.kind, texts.outputs, (texts.target,), texts.target, (empty,)))
 
 
 def _words(texts: _Texts) -> Tensor:
@@ -95,8 +93,9 @@ def _learn() -> tuple[Any, Any, Any]:
 
 
 def _tfidf(analyzer: str, lengths: tuple[int, int]) -> Any:
+    words = {"token_pattern": _WORDS} if analyzer == "word" else {}
     return _learn()[0].TfidfVectorizer(
-        analyzer=analyzer, ngram_range=lengths, sublinear_tf=True, token_pattern=_WORDS
+        analyzer=analyzer, ngram_range=lengths, sublinear_tf=True, **words
     )
 
 

@@ -180,6 +180,8 @@ class LanguageRecipe(Recipe):
     def __init__(self, tokens: Any, context: int, measured: Sequence[float] = (1.0, 1.0)) -> None:
         super().__init__([TokenWindow(), NextToken(tokens.size, *measured)])
         self.tokens, self.context = tokens, context
+        #: Whether it was said that a text is longer than the context.
+        self.noted = False
 
     def state(self) -> dict[str, Any]:
         """JSON values."""

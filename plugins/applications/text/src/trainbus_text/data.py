@@ -243,9 +243,7 @@ class TextData(Container):
                 f"{len(empty):,} of {len(texts):,} texts of {stage} have no token that is known "
                 f"(row {empty[0]}: {texts[int(empty[0])]!r:.40})"
             )
-        return Texts(
-            torch.from_numpy(kept.astype(np.int32)), torch.from_numpy(cut), target, texts
-        )
+        return Texts(torch.from_numpy(kept.astype(np.int32)), torch.from_numpy(cut), target, texts)
 
     # --- batches -------------------------------------------------------------------------------
 
@@ -317,4 +315,3 @@ def _is_fitted(tokens: Any) -> bool:
     if tokens.kind == "bytes" or getattr(tokens, "_tokenizer", None) is not None:
         return True
     return bool(len(getattr(tokens, "hashes", ())) or getattr(tokens, "vocab", ""))
-

@@ -144,7 +144,9 @@ class LanguagePredictor(Predictor):
         written: list[int] = []
         given = ""
         held = max((len(each) - 1 for each in stops), default=0)
-        for _, token in self._run([begun], length, choice, seed, use_cache, lambda row, made: False):
+        for _, token in self._run(
+            [begun], length, choice, seed, use_cache, lambda row, made: False
+        ):
             written.append(token)
             text = self.tokens.decode(written)
             cut = _before(text, stops)
@@ -191,7 +193,8 @@ class LanguagePredictor(Predictor):
         groups: dict[int, list[int]] = {}
         for row, tokens in enumerate(begun):
             groups.setdefault(len(tokens), []).append(row)
-        if max(groups) + length > self.context:
+        if max(groups) + length > self.context and not self.recipe.noted:
+            self.recipe.noted = True
             logger.warning(
                 "%d + %d tokens exceed the context of %d: older tokens are dropped",
                 max(groups), length, self.context,

@@ -52,9 +52,7 @@ class TextPlugin:
         @click.option("--stop", multiple=True, help="A text that ends it; may be given again.")
         @click.option("--seed", type=int, help="The same text each time.")
         @click.option("--device", default="cpu", show_default=True, help="As torch names it.")
-        def generate(
-            exported: str, prompt: str, length: int, device: str, **options: Any
-        ) -> None:
+        def generate(exported: str, prompt: str, length: int, device: str, **options: Any) -> None:
             """Write a text on with an exported model of language.
 
             EXPORTED is what `learner.export` of a LanguageLearner wrote. Text appears as it is

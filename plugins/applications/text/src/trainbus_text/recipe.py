@@ -1,4 +1,4 @@
-"""TextRecipe: from a text, or a row with one, to tokens; all that an export needs to do it again."""
+"""TextRecipe: from a text, or a row with one, to tokens."""
 
 from __future__ import annotations
 
@@ -84,9 +84,7 @@ class TextRecipe(Recipe):
     #: What an export names for `trainbus_learner.load`.
     reader = "text"
 
-    def __init__(
-        self, names: Sequence[str], tokens: Any, cutting: Cutting, target: Block
-    ) -> None:
+    def __init__(self, names: Sequence[str], tokens: Any, cutting: Cutting, target: Block) -> None:
         super().__init__([TokenNumbers(), Lengths(), target], inputs=2)
         self.names, self.tokens, self.cutting = tuple(names), tokens, cutting
 
@@ -117,7 +115,7 @@ class TextRecipe(Recipe):
             return ""
         if not isinstance(item, str):
             raise DataError(f"{item!r:.60} is a {type(item).__name__}, and no text")
-        return item
+        return item.strip()  # as cells of a table are
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[Array, Array]:
         """The tokens of all texts (T,), cut where they are too many, and how many each has."""
@@ -165,9 +163,7 @@ class TextRecipe(Recipe):
             DataError: they describe none.
         """
         try:
-            given = {
-                name.removeprefix("tokens."): each for name, each in dict(tensors).items()
-            }
+            given = {name.removeprefix("tokens."): each for name, each in dict(tensors).items()}
             return cls(
                 state["names"],
                 all_tokens.from_state(state["tokens"], given),
@@ -190,4 +186,4 @@ def joined(texts: Sequence[Any]) -> str:
     for each in texts:
         if not isinstance(each, str) and not is_missing(each):
             raise DataError(f"{each!r:.60} is a {type(each).__name__}, and no text")
-    return SEPARATOR.join("" if is_missing(each) else each for each in texts)
+    return SEPARATOR.join("" if is_missing(each) else each.strip() for each in texts)

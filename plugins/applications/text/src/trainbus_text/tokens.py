@@ -181,7 +181,7 @@ class Subwords:
         if self._tokenizer is None:
             self._tokenizer, trainer = _untrained(self.kind, self.most)
             with _one_process():
-                self._tokenizer.train_from_iterable(map(_valid, texts), trainer, len(texts))
+                self._tokenizer.train_from_iterator(map(_valid, texts), trainer)
         return self
 
     def encode_all(self, texts: Sequence[str]) -> tuple[Array, Array]:
@@ -329,7 +329,7 @@ def _read(text: str) -> Any:
         return Tokenizer.from_str(text)
     except Exception as error:  # the library raises its own, without a type
         raise DataError(
-            f"this is no tokenizer.json of the library `tokenizers`: {str(error):.200}"
+            f"this is no tokenizer.json of the library `tokenizers`: {error!s:.200}"
         ) from error
 
 
