@@ -296,5 +296,5 @@ def test_a_classifier_is_no_model_of_language(rows, capsys):
     made = TextLearner(text_table(rows, "text", "about"), plugins=QUIET)
     made.export("out")
     assert main(["-p", "text", "generate", "out", "a"]) not in (0, None)
-    assert "is no model of language" in capsys.readouterr().err
+    assert "is no model of language" in "".join(capsys.readouterr())
     assert load("out").predict("a").label in ("app", "bank")

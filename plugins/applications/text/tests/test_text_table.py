@@ -104,7 +104,7 @@ def test_rows_without_a_text_are_empty_and_said(caplog):
 def test_texts_without_a_token_are_said(caplog):
     given = texts(("a b", "x"), ("\u200b", "y")) * 10
     with caplog.at_level(logging.WARNING, "trainbus"):
-        text_table(given, "text", "about", split=0.5).train
+        text_table(given, "text", "about", split=0.5).summary()
     assert "have no token that is known" in caplog.text and "\\u200b" in caplog.text
 
 
@@ -155,7 +155,7 @@ def test_an_empty_file_is_refused(tmp_path):
 
 def test_a_label_that_training_had_not_is_said_with_its_row(rows):
     other = texts(("my card", "bank"), ("my cat", "banc"))
-    with pytest.raises(DataError, match="row 1 of valid.*'banc'.*bank"):
+    with pytest.raises(DataError, match=r"row 1 of valid.*'banc'.*bank"):
         text_table(rows, "text", "about", valid=other)
 
 

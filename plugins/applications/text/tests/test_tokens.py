@@ -52,7 +52,7 @@ def test_a_name_that_is_none_is_answered_with_the_nearest():
 
 def test_a_file_of_another_kind_is_no_tokenizer(tmp_path):
     (tmp_path / "tokenizer.json").write_text('{"model": 3}')
-    with pytest.raises(DataError, match="this is no tokenizer.json"):
+    with pytest.raises(DataError, match="this is no tokenizer"):
         made(tmp_path / "tokenizer.json", "bpe")
     with pytest.raises(DataError, match="cannot be read"):
         made("absent.json", "bpe")

@@ -241,7 +241,7 @@ class LanguageData(Container):
         return WindowsOfTokens(
             store, context, None if training else min(self.stride, context), self.kinds,
             batch_size=self.batch_size if training else max(self.batch_size, 8),
-            drop_last=drop_last, seed=self._seed, blocks=self.blocks,
+            drop_last=drop_last, seed=self._given.get("seed", 0), blocks=self.blocks,
         )  # fmt: skip
 
     def part(self, stage: str, indices: Sequence[int]) -> Any:

@@ -252,8 +252,8 @@ class TextData(Container):
     ) -> Any:
         return TextLoader(
             store, self.kinds, self._batch_tokens, batch_size=self.batch_size,
-            shuffle=stage == "train", drop_last=drop_last, seed=self._seed, blocks=self.blocks,
-            weights=weights,
+            shuffle=stage == "train", drop_last=drop_last, seed=self._options.get("seed", 0),
+            blocks=self.blocks, weights=weights,
         )  # fmt: skip
 
     def part(self, stage: str, indices: Sequence[int]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from trainbus.storage.files import replacing
+from trainbus.storage.files import make_directory, replacing
 from trainbus_data import DataError
 
 #: Bytes that are read and encoded together.
@@ -120,7 +120,7 @@ def encoded(span: Span, tokens: Any, folder: Path | None) -> tuple[np.ndarray[An
         characters += len(text)
     place = folder / f"{digest.hexdigest()[:32]}.tokens"
     if not place.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_directory(folder)
         with replacing(place) as beside, beside.open("wb") as file:
             for text in span:
                 file.write(tokens.encode_all([text])[0].astype(kind).tobytes())

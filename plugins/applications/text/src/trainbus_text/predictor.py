@@ -76,9 +76,10 @@ class TextPredictor(Predictor):
         about: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(forward, recipe.encode_input, target, recipe, about)
+        self._ask = forward
 
     def __repr__(self) -> str:
-        return f"TextPredictor({self._recipe!r})"
+        return f"TextPredictor({self.recipe!r})"
 
     def predict(self, item: Any) -> TextPrediction:
         """Predict one text; or a row, a mapping of columns to values.
@@ -134,7 +135,7 @@ class TextPredictor(Predictor):
         outputs: dict[int, Tensor] = {}
         for rows in _runs(order, cut):
             tokens = np.concatenate([kept[starts[r] : starts[r] + cut[r]] for r in rows])
-            output = self._forward(*recipe.padded(tokens, cut[rows]))
+            output = self._ask(*recipe.padded(tokens, cut[rows]))
             outputs |= dict(zip(rows.tolist(), output, strict=True))
         output = torch.stack([outputs[row] for row in range(len(texts))])
         for row, each in enumerate(self.read(output)):
