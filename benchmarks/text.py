@@ -1,8 +1,8 @@
 """Texts beside the classical answers: `python benchmarks/text.py --data DIR [NAME ...]`.
 
 DIR has the folders rt-polarity, banking77 and tinyshakespeare. NAMEs: reviews (ten folds), intents,
-language (`--epochs` of tiny-shakespeare), encoding, cache, step, importing; all by default. Networks
-have their defaults; the baselines are fitted in the same run to the same texts.
+language (`--epochs` of tiny-shakespeare), encoding, cache, step, importing; all by default.
+Networks have their defaults; the baselines are fitted in the same run to the same texts.
 """
 
 import argparse

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from trainbus import UsageError
 from trainbus_learner import Learner, defaults
 from trainbus_learner.baselines import Comparison
 from trainbus_learner.evaluation import forward
-from trainbus_text import baselines
+from trainbus_text import baselines, bodies
 from trainbus_text.models import ARCHS, USUAL_LENGTH, USUAL_TOKENS, TextModel
 from trainbus_text.predictor import BATCH, TextPrediction, TextPredictions, TextPredictor
 from trainbus_text.targets import Smoothed
+from trainbus_text.tokens import Subwords
 
 #: The highest rate of a cycle, by the network.
 _RATES = {"bag": 2e-2, "conv": 2e-3, "lstm": 5e-3, "transformer": 1e-3}
@@ -30,8 +32,8 @@ class TextLearner(Learner):
 
     Args:
         data: what `text_table(...)` made.
-        arch: "bag", "conv", "lstm", "transformer"; or a module that is called with
-            (tokens, lengths).
+        arch: "bag", "conv", "lstm", "transformer"; the folder of a body of transformers, or its
+            name on a hub; or a module that is called with (tokens, lengths).
         network: options of the network: {"width": 256, "layers": 4}, ...
         label_smoothing: the part of each label that is spread over all classes.
         lr: the learning rate; by default one for each network.
@@ -44,7 +46,7 @@ class TextLearner(Learner):
     def __init__(
         self,
         data: Any,
-        arch: str | nn.Module = "bag",
+        arch: str | Path | nn.Module = "bag",
         *,
         network: Mapping[str, Any] | None = None,
         label_smoothing: float = 0.0,
@@ -56,12 +58,26 @@ class TextLearner(Learner):
                 f"TextLearner(data={type(data).__name__}): give what text_table(...) makes: "
                 "text_table('file.csv', 'text', 'label')"
             )
-        name = arch if isinstance(arch, str) else type(arch).__name__
+        folder = None
+        if arch not in ARCHS and bodies.is_body(arch):
+            folder = bodies.folder_of(arch)  # type: ignore[arg-type]
+            given = Subwords(
+                "given", json=(folder / "tokenizer.json").read_text("utf-8"), special=True
+            )
+            longest = data.recipe.cutting.most if data.tokens is not None else None
+            data = data.with_tokens(given, longest or 256)
+        name = str(arch) if isinstance(arch, (str, Path)) else type(arch).__name__
+        name = folder.name if folder is not None else name
         if data.tokens is None and name in USUAL_TOKENS:
             data = data.with_tokens(USUAL_TOKENS[name], USUAL_LENGTH[name])
         self._arch = name
+        builder = "trainbus_text.models:rebuild"
         if isinstance(arch, nn.Module):
             model: Any = arch
+        elif folder is not None:
+            model = _of_folder(data, folder, dict(network or {}))
+            builder = "trainbus_text.bodies:rebuild"
+            options = {"groups": bodies.BodyModel.groups, "pretrained": True, **options}
         else:
             model = _made(data, arch, dict(network or {}), options.get("seed"))
             options.setdefault("groups", TextModel.groups)
@@ -73,7 +89,14 @@ class TextLearner(Learner):
             options["loss"] = Smoothed(label_smoothing)
         if data.target.kind == "category":
             options.setdefault("metrics", ["accuracy", "f1"])
-        rate = _RATES.get(name) if lr is None else lr
+        usual = (
+            _RATES.get(name)
+            if folder is None
+            else 5e-5
+            if not (network or {}).get("lora")
+            else 5e-4
+        )
+        rate = usual if lr is None else lr
         described = getattr(model, "description", None)
         super().__init__(
             data,
@@ -81,7 +104,7 @@ class TextLearner(Learner):
             lr=rate,
             model_description=None
             if described is None
-            else {"builder": "trainbus_text.models:rebuild", "options": described},
+            else {"builder": builder, "options": described},
             **options,
         )
         self.task.run_name = defaults.title(name, data)
@@ -154,3 +177,19 @@ def _made(data: Any, arch: str, network: dict[str, Any], seed: Any) -> TextModel
     if arch == "bag" and tokens.kind == "ngrams":
         model.body.rarity.copy_(torch.from_numpy(tokens.weights()))
     return model
+
+
+def _of_folder(data: Any, folder: Path, network: dict[str, Any]) -> nn.Module:
+    """The pretrained body of a folder, with a new head."""
+    tokens, outputs = data.recipe.tokens, data.target.outputs
+    body, config = bodies.read_body(folder, outputs)
+    room = body.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    if tokens.size > room:
+        raise UsageError(
+            f"{folder}: its tokenizer has {tokens.size:,} tokens, and its body vectors for "
+            f"{room:,}: they belong to different models"
+        )
+    try:
+        return bodies.BodyModel(config, outputs, tokens.hash, tokens.size, body=body, **network)
+    except TypeError as error:
+        raise UsageError(f"network={network!r:.80} of a body: {error}") from None

@@ -150,13 +150,16 @@ class Subwords:
             "unigram" (Kudo, 2018) or "words".
         size: so many tokens at most.
         json: of a tokenizer that is there already.
+        special: put the tokens around a text that its tokenizer has for that ([CLS], [SEP]).
     """
 
-    def __init__(self, model: str = "bpe", size: int = _SIZE, json: str | None = None) -> None:
+    def __init__(
+        self, model: str = "bpe", size: int = _SIZE, json: str | None = None, special: bool = False
+    ) -> None:
         if size < 2:
             raise DataError(f"a vocabulary of {size} tokens: give at least 2")
         self.kind, self.most = model, size
-        self._json = json
+        self._json, self.special = json, special
         self._tokenizer: Any = None if json is None else _read(json)
 
     @property
@@ -192,7 +195,9 @@ class Subwords:
                 some = [_valid(text) for text in texts[start : start + _TEXTS]]
                 ids = [
                     each.ids
-                    for each in self._tokenizer.encode_batch_fast(some, add_special_tokens=False)
+                    for each in self._tokenizer.encode_batch_fast(
+                        some, add_special_tokens=self.special
+                    )
                 ]
                 lengths += map(len, ids)
                 parts.append(np.fromiter(chain.from_iterable(ids), np.int32))
@@ -209,7 +214,9 @@ class Subwords:
 
     def state(self) -> dict[str, Any]:
         """The JSON of the tokenizer, as a text: one part of the one file of an export."""
-        return {"kind": self.kind, "json": self.json, "hash": self.hash}
+        return {
+            "kind": self.kind, "json": self.json, "special": self.special, "hash": self.hash,
+        }  # fmt: skip
 
     def tensors(self) -> dict[str, Tensor]:
         """None."""
@@ -274,7 +281,7 @@ def from_state(state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
     elif kind == "bytes":
         found = Bytes()
     else:
-        found = Subwords(kind, json=state["json"])
+        found = Subwords(kind, json=state["json"], special=bool(state.get("special")))
     if found.hash != state["hash"]:
         raise DataError(
             f"the {kind} of this export are not those that were written with it: hash "
@@ -326,7 +333,11 @@ def _read(text: str) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_str(text)
+        made = Tokenizer.from_str(text)
+        # Cuts and padding are ours, and are said.
+        made.no_truncation()
+        made.no_padding()
+        return made
     except Exception as error:  # the library raises its own, without a type
         raise DataError(
             f"this is no tokenizer.json of the library `tokenizers`: {error!s:.200}"
