@@ -23,7 +23,7 @@ def train(run_dir: str, seed: int, epochs: int = 2) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     manual = folder / "manual.txt"
     with replacing(manual) as beside:
-        beside.write_text("\n\n".join(topics[name] for name in sorted(topics))[:200_000], "utf-8")
+        beside.write_text("\n\n".join(topics[name] for name in sorted(topics))[:110_000], "utf-8")
     network = {"width": 96, "layers": 2, "heads": 4, "buckets": 1 << 12, "ngram_width": 48}
     learner = LanguageLearner(
         text_file(manual, context=96, batch_size=8), network=network, seed=seed, run_dir=run_dir
