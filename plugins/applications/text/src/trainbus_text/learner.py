@@ -22,6 +22,8 @@ from trainbus_text.tokens import Subwords
 
 #: The highest rate of a cycle, by the network.
 _RATES = {"bag": 2e-2, "conv": 2e-3, "lstm": 5e-3, "transformer": 1e-3}
+#: Of a pretrained body; and of adapters alone.
+_BODY_RATES = (5e-5, 5e-4)
 
 
 class TextLearner(Learner):
@@ -58,14 +60,7 @@ class TextLearner(Learner):
                 f"TextLearner(data={type(data).__name__}): give what text_table(...) makes: "
                 "text_table('file.csv', 'text', 'label')"
             )
-        folder = None
-        if arch not in ARCHS and bodies.is_body(arch):
-            folder = bodies.folder_of(arch)  # type: ignore[arg-type]
-            given = Subwords(
-                "given", json=(folder / "tokenizer.json").read_text("utf-8"), special=True
-            )
-            longest = data.recipe.cutting.most if data.tokens is not None else None
-            data = data.with_tokens(given, longest or 256)
+        data, folder = _with_body(data, arch)
         name = str(arch) if isinstance(arch, (str, Path)) else type(arch).__name__
         name = folder.name if folder is not None else name
         if data.tokens is None and name in USUAL_TOKENS:
@@ -89,13 +84,8 @@ class TextLearner(Learner):
             options["loss"] = Smoothed(label_smoothing)
         if data.target.kind == "category":
             options.setdefault("metrics", ["accuracy", "f1"])
-        usual = (
-            _RATES.get(name)
-            if folder is None
-            else 5e-5
-            if not (network or {}).get("lora")
-            else 5e-4
-        )
+        adapters = bool((network or {}).get("lora"))
+        usual = _RATES.get(name) if folder is None else _BODY_RATES[adapters]
         rate = usual if lr is None else lr
         described = getattr(model, "description", None)
         super().__init__(
@@ -177,6 +167,16 @@ def _made(data: Any, arch: str, network: dict[str, Any], seed: Any) -> TextModel
     if arch == "bag" and tokens.kind == "ngrams":
         model.body.rarity.copy_(torch.from_numpy(tokens.weights()))
     return model
+
+
+def _with_body(data: Any, arch: Any) -> tuple[Any, Path | None]:
+    """The data in the tokens of a pretrained body, and its folder, if one was asked for."""
+    if isinstance(arch, nn.Module) or arch in ARCHS or not bodies.is_body(arch):
+        return data, None
+    folder = bodies.folder_of(arch)
+    given = Subwords("given", json=(folder / "tokenizer.json").read_text("utf-8"), special=True)
+    longest = data.recipe.cutting.most if data.tokens is not None else None
+    return data.with_tokens(given, longest or 256), folder
 
 
 def _of_folder(data: Any, folder: Path, network: dict[str, Any]) -> nn.Module:
