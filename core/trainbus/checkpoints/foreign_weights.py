@@ -97,7 +97,7 @@ def tensors_in(content: Any, source: str) -> dict[str, Any]:
     )
 
 
-def renamed(weights: Mapping[str, Any], rename: Rename | None, prefix: str) -> dict[str, Any]:
+def with_names(weights: Mapping[str, Any], rename: Rename | None, prefix: str) -> dict[str, Any]:
     """Weights under the names that a caller gives them.
 
     Args:
