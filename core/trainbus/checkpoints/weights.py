@@ -15,9 +15,9 @@ from trainbus.checkpoints.foreign_weights import (
     Loaded,
     Rename,
     in_directory,
-    with_names,
     tensors_in,
     unwrapped,
+    with_names,
 )
 from trainbus.errors import CheckpointError
 from trainbus.storage.files import make_directory, replacing
