@@ -39,7 +39,7 @@ from trainbus.engine.task_state import TaskState
 from trainbus.errors import UsageError
 from trainbus.events.checks import listens
 from trainbus.events.plugin import Plugin
-from trainbus.plugins import loading
+from trainbus.plugins import loading, selection
 from trainbus.plugins.discovery import Installed
 from trainbus.storage.run_dir import RunDirectory
 
@@ -59,6 +59,7 @@ class Lifetime(Settings):
             self.bus.register_all([loading.built_in("clip", why, options, installed)])
         #: What was loaded and why, for the header, the manifest and `trainbus plugins`.
         self.loaded = loading.register(self.bus, loading.load(self.plugins, installed))
+        self.switched_off = dict(selection.select(self.plugins, installed=installed).blocked)
         self.is_running = False
         #: Listeners that the optimizers of the run brought.
         self._brought: list[Plugin] = []
