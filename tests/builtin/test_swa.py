@@ -55,9 +55,8 @@ def test_a_part_of_the_run():
 def test_a_constant_rate_from_there_on():
     task, rates = Net(), []
     trainer = Trainer(epochs=2, plugins=[SWA(start=1, lr=0.5)])
-    trainer.on("after_optimizer_step")(
-        lambda run: rates.append(run.optimizer.param_groups[0]["lr"])
-    )
+    used = trainer.on("after_optimizer_step")
+    used(lambda run: rates.append(run.optimizer.param_groups[0]["lr"]))
     trainer.fit(task, DATA)
     assert rates == [0.01] * 4 + [0.5] * 4
 
