@@ -99,6 +99,8 @@ class Lifetime(Settings):
         self.is_running = True
         with ExitStack() as undo:
             undo.callback(setattr, self, "is_running", False)
+            undo.callback(accelerator.deselect)
+            accelerator.begin_peak()
             bus.recall()
             run = self._new_run(task, stage, accelerator, why, resume, undo)
             run.undo = undo
@@ -271,11 +273,14 @@ def _deterministic() -> Iterator[None]:
     """Deterministic algorithms, or an error where there is none; then what was before."""
     before = torch.are_deterministic_algorithms_enabled()
     only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False  # it chooses by the clock
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=only_warn)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def _schedulers_of(given: Sequence[Scheduled], optimizer: Any) -> list[Scheduled]:
