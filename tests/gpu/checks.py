@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -27,10 +28,6 @@ from trainbus.builtin import OOM, Checkpoint, Clip
 CHECKS: list[Callable[[torch.device], Any]] = []
 #: What only a GPU can show.
 NEEDS_GPU: set[str] = set()
-
-
-class Skip(Exception):
-    """This device cannot show it, for this reason."""
 
 
 def check(function: Callable[[torch.device], Any]) -> Callable[[torch.device], Any]:
@@ -126,12 +123,16 @@ def same(one: Task, other: Task, tolerance: float = 0.0) -> float:
 @check
 def what_is_here(device: torch.device) -> dict[str, Any]:
     """The device, torch, and the types that it computes in."""
-    from trainbus.engine.choice import Current
+    from trainbus import Accelerator
 
-    found = Current()
-    names = sorted(str(each).removeprefix("torch.") for each in found.dtypes())
-    gpu = torch.cuda.get_device_name() if device.type == "cuda" else ""
-    return {"torch": torch.__version__, "device": gpu or found.name, "types": ", ".join(names)}
+    accelerator = Accelerator(device.type)
+    if device.type == "cuda":
+        from trainbus_cuda.device import CudaDevice
+
+        accelerator = CudaDevice()
+    names = sorted(str(each).removeprefix("torch.") for each in accelerator.dtypes())
+    gpu = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    return {"torch": torch.__version__, "device": gpu, "types": ", ".join(names)}
 
 
 @on_gpu
@@ -428,8 +429,6 @@ def main() -> int:
         return 0
     results = []
     with directory() as folder, torch.random.fork_rng():
-        import os
-
         os.chdir(folder)
         for each in CHECKS:
             started, verdict, said = perf_counter(), "ok", ""
@@ -442,14 +441,8 @@ def main() -> int:
                 verdict, said = "FAILED", f"{type(error).__name__}: {error}"[:300]
             seconds = perf_counter() - started
             print(f"{each.__name__:50} {verdict:12} {seconds:6.1f} s  {said}", flush=True)
-            results.append(
-                {
-                    "name": each.__name__,
-                    "verdict": verdict,
-                    "seconds": round(seconds, 1),
-                    "said": said,
-                }
-            )
+            name, seconds = each.__name__, round(seconds, 1)
+            results.append({"name": name, "verdict": verdict, "seconds": seconds, "said": said})
         os.chdir("/")
     print(json.dumps(results))
     return int(any(each["verdict"] == "FAILED" for each in results))
