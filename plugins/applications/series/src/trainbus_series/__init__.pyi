@@ -1,0 +1,7 @@
+from trainbus_series.data import ForecastData as ForecastData
+from trainbus_series.forecast import Forecast as Forecast, ForecastPredictor as ForecastPredictor
+from trainbus_series.learner import ForecastLearner as ForecastLearner
+from trainbus_series.models import ARCHS as ARCHS, ForecastModel as ForecastModel
+from trainbus_series.plugin import SeriesPlugin as SeriesPlugin
+from trainbus_series.recipe import SeriesRecipe as SeriesRecipe
+from trainbus_series.table import series_table as series_table
