@@ -13,7 +13,7 @@ from trainbus import UsageError
 from trainbus.errors import nearest
 from trainbus_learner.baselines import Comparison, Row, Unsuited
 from trainbus_learner.evaluation import measured, validation_of
-from trainbus_series.closed_form import ridge, windows_of
+from trainbus_series.closed_form import Moments, windows_of
 
 #: Gives N x horizon for the history N x lookback of windows.
 Rule = Callable[[Tensor], Tensor]
@@ -78,14 +78,8 @@ def drift(data: Any) -> Rule:
 
 
 def closed(data: Any) -> Rule:
-    """The ridge regression of all windows of training."""
+    """One ridge regression of all windows of training, less their last value."""
     try:
-        weights, bias = ridge(windows_of(data))
+        return Moments(windows_of(data)).solved(data.recipe.lookback, from_last=True)
     except ValueError:
         raise Unsuited("no window of training is known as a whole") from None
-
-    def rule(series: Tensor) -> Tensor:
-        last = series[:, -1:]
-        return ((series - last).double() @ weights + bias + last).float()
-
-    return rule

@@ -32,9 +32,13 @@ class Forecast(dict[str, Any]):
     """
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Each row as a dictionary."""
-        for values in zip(*self.values(), strict=True):
-            yield dict(zip(self, values, strict=True))
+        """Each row as a dictionary; times that are dates are texts."""
+        columns = dict(self)
+        if not isinstance(self["time"][0], (int, np.integer)):
+            texts = map(str, self["time"])
+            columns["time"] = [each.replace("T", " ").replace(".000000", "") for each in texts]
+        for values in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, values, strict=True))
 
     @property
     def count(self) -> int:
@@ -140,7 +144,7 @@ class ForecastPredictor(Predictor):
             spread = history[:, begin : begin + recipe.lookback, 0].std(1, correction=0)
             means.append(made)
             if recipe.target.offsets is not None:
-                quantiles.append(recipe.target.around(made, spread) )
+                quantiles.append(recipe.target.around(made, spread))
             going_on = torch.zeros(len(made), recipe.horizon, history.shape[2])
             going_on[..., 0] = made
             if recipe.gaps:

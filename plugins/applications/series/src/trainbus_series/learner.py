@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainbus import UsageError
 from trainbus_learner import Learner, defaults
@@ -24,7 +24,7 @@ _RATES = {"linear": 1e-4, "patch": 5e-4, "mixer": 1e-3}
 class ForecastLearner(Learner):
     """Learns what comes next in series.
 
-    The linear part of each network begins as the solution of a ridge regression of all windows, so
+    The linear part of each network begins as the solution of ridge regressions of all windows, so
     that training adds to it. `validate()` measures all windows; `forecast()` writes a table with
     quantiles, which are calibrated on the validation part; `baselines()` puts the classical answers
     beside it.
@@ -73,7 +73,7 @@ class ForecastLearner(Learner):
         self.task.run_name = defaults.title(name, data)
         about = {
             "network": ARCHS.get(name, f"{name} (given)"),
-            "begins as": "a ridge regression of all windows of training",
+            "begins as": "the mean of four ridge regressions of all windows of training",
         }
         self.choices = {**about, **self.choices}
         if lr is None and rate is not None:
@@ -187,15 +187,9 @@ def _made(data: Any, arch: str, network: dict[str, Any], seed: Any) -> ForecastM
             )  # fmt: skip
         except TypeError as error:
             raise UsageError(f"network={network!r:.80} of {arch!r}: {error}") from None
-    weights, bias = solution(data)
-    model.take(weights, bias)
-    return model
-
-
-def solution(data: Any) -> tuple[Tensor, Tensor]:
-    """The ridge regression of the windows of training; of none that is known as a whole, zeros."""
     try:
-        return closed_form.ridge(closed_form.windows_of(data))
-    except ValueError:
-        recipe = data.recipe
-        return torch.zeros(recipe.lookback, recipe.horizon), torch.zeros(recipe.horizon)
+        model.take(closed_form.ridge(closed_form.windows_of(data)))
+    except ValueError:  # no window is known as a whole
+        nn.init.zeros_(model.linear.weight)
+        nn.init.zeros_(model.linear.bias)
+    return model

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from trainbus import UsageError
 from trainbus.errors import nearest
+from trainbus_series.closed_form import Solution
 
 #: What may be asked for by name, with its source.
 ARCHS = {
-    "linear": "linear in what is looked back at, less its last value (NLinear, Zeng et al., 2023)",
+    "linear": "linear in what is looked back at (NLinear, Zeng et al., 2023)",
     "patch": "linear, and a transformer of patches beside it (PatchTST, Nie et al., 2023)",
     "mixer": "linear, and layers that mix patches and features beside it (Chen et al., 2023)",
 }
@@ -52,6 +53,7 @@ class ForecastModel(nn.Module):
         }  # fmt: skip
         self.lookback, self.horizon = lookback, horizon
         self.linear = nn.Linear(lookback, horizon)
+        self.level = nn.Parameter(torch.zeros(horizon))
         self.explained = Explained(features, static) if features + static else None
         self.beside = PastCovariates(lookback, horizon, channels - 1) if channels > 1 else None
         body = {"linear": None, "patch": PatchTransformer, "mixer": PatchMixer}[arch]
@@ -69,7 +71,7 @@ class ForecastModel(nn.Module):
             series = series - explained[:, : self.lookback]
         last = series[:, -1:]
         series = series - last
-        made = self.linear(series)
+        made = self.linear(series) + last * self.level
         if self.body is not None:
             made = made + self.body(series / spread) * spread
         if self.beside is not None:
@@ -77,11 +79,12 @@ class ForecastModel(nn.Module):
         made = made + last
         return made if explained is None else made + explained[:, self.lookback :]
 
-    def take(self, weights: Tensor, bias: Tensor) -> None:
-        """Begin with the linear map that was solved, lookback x horizon and horizon."""
+    def take(self, solution: Solution) -> None:
+        """Begin with the linear forecast that was solved."""
         with torch.no_grad():
-            self.linear.weight.copy_(weights.T)
-            self.linear.bias.copy_(bias)
+            self.linear.weight.copy_(solution.weights.T)
+            self.linear.bias.copy_(solution.bias)
+            self.level.copy_(solution.level)
 
 
 def rebuild(**description: Any) -> ForecastModel:

@@ -23,8 +23,8 @@ from trainbus_series.target import QUANTILES, Horizon
 
 logger = logging.getLogger("trainbus")
 Array = np.ndarray[Any, Any]
-#: Steps that are looked back at, by the season; of hours two weeks.
-_LOOKBACKS = {24: 336, 7: 112, 5: 100, 52: 104, 12: 36, 4: 16}
+#: Steps that are looked back at, by the season; of hours three weeks.
+_LOOKBACKS = {24: 504, 7: 112, 5: 100, 52: 104, 12: 36, 4: 16}
 #: Of training at least so many times a lookback is there, where nothing is said.
 _TIMES = 2
 

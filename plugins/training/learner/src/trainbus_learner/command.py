@@ -107,6 +107,11 @@ def _answers(
     shown = sys.stderr if sys.stderr.isatty() else io.StringIO()
     with click.progressbar(length=total, label="predicting", file=shown) as bar:
         for item in items:
+            if getattr(predictor, "takes_whole_files", False):  # rows of it belong together
+                block = list(predictor.predictions(Path(item)).rows())  # type: ignore[attr-defined]
+                yield block
+                first += len(block)
+                continue
             for block in table_files.blocks(Path(item), table_files.BLOCK, bar.update):
                 yield table_files.predicted(predictor, block, first, bad)
                 first += len(block)
