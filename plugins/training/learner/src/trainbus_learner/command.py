@@ -65,11 +65,12 @@ def lines(
 
 def _tables(predictor: Predictor, items: Sequence[str], as_json: bool, out: str) -> Iterator[str]:
     """A line for each row of the files, in their order; or all rows to a file."""
+    endings = getattr(predictor, "file_endings", table_files.ENDINGS)
     for item in items:
-        if not table_files.is_table(item):
+        if not item.lower().removesuffix(".gz").endswith(endings):
             raise UsageError(
-                f"predict: {item!r} is no table; give a file that ends in "
-                f"{', '.join(table_files.ENDINGS)}, also with .gz"
+                f"predict: {item!r} is no table; give a file that ends in {', '.join(endings)}, "
+                "also with .gz"
             )
     if Path(out).suffix == "":
         yield from _printed(predictor, items, as_json)
