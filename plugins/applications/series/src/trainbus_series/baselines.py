@@ -13,7 +13,7 @@ from trainbus import UsageError
 from trainbus.errors import nearest
 from trainbus_learner.baselines import Comparison, Row, Unsuited
 from trainbus_learner.evaluation import measured, validation_of
-from trainbus_series.closed_form import Moments, windows_of
+from trainbus_series.closed_form import Moments
 
 #: Gives N x horizon for the history N x lookback of windows.
 Rule = Callable[[Tensor], Tensor]
@@ -80,6 +80,6 @@ def drift(data: Any) -> Rule:
 def closed(data: Any) -> Rule:
     """One ridge regression of all windows of training, less their last value."""
     try:
-        return Moments(windows_of(data)).solved(data.recipe.lookback, from_last=True)
+        return Moments(data, data.recipe.lookback).solved(from_last=True)
     except ValueError:
         raise Unsuited("no window of training is known as a whole") from None

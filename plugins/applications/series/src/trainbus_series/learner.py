@@ -73,7 +73,7 @@ class ForecastLearner(Learner):
         self.task.run_name = defaults.title(name, data)
         about = {
             "network": ARCHS.get(name, f"{name} (given)"),
-            "begins as": "the mean of four ridge regressions of all windows of training",
+            "begins as": "the mean of ridge regressions of all windows of training",
         }
         self.choices = {**about, **self.choices}
         if lr is None and rate is not None:
@@ -188,7 +188,7 @@ def _made(data: Any, arch: str, network: dict[str, Any], seed: Any) -> ForecastM
         except TypeError as error:
             raise UsageError(f"network={network!r:.80} of {arch!r}: {error}") from None
     try:
-        model.take(closed_form.ridge(closed_form.windows_of(data)))
+        model.take(closed_form.ridge(data))
     except ValueError:  # no window is known as a whole
         nn.init.zeros_(model.linear.weight)
         nn.init.zeros_(model.linear.bias)

@@ -83,7 +83,7 @@ class ForecastModel(nn.Module):
         """Begin with the linear forecast that was solved."""
         with torch.no_grad():
             self.linear.weight.copy_(solution.weights.T)
-            self.linear.bias.copy_(solution.bias)
+            self.linear.bias.zero_()
             self.level.copy_(solution.level)
 
 
