@@ -26,12 +26,19 @@ class Background:
         self._thread: threading.Thread | None = None
         self._path = Path()
         self._error: CheckpointError | None = None
+        #: Another process of this run writes, and this one was told so.
+        self._is_written_elsewhere = False
 
     def begin(self, run: Loop, path: Path) -> None:
         """Copy the state of a run, and begin to write it. The one before must be done."""
         from trainbus.checkpoints import archive
         from trainbus.engine import state
 
+        self._path = path
+        if run.rank:  # the first process writes, for all
+            state.capture(run)
+            self._is_written_elsewhere = True
+            return
         parts = self._snapshot(run, path)
         about = state.about(run)
 
@@ -41,10 +48,14 @@ class Background:
             except CheckpointError as error:
                 self._error = error
 
-        self._path = path
         # No daemon: an interpreter that ends waits until the checkpoint is whole.
         self._thread = threading.Thread(target=write, name="trainbus-save")
         self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until what is being written is on the disk, or is known not to be."""
+        if self._thread is not None:
+            self._thread.join()
 
     def finished(self, wait: bool = False) -> Path | None:
         """The path that was written since the last call, or None.
@@ -52,6 +63,9 @@ class Background:
         Raises:
             CheckpointError: it could not be written.
         """
+        if self._is_written_elsewhere:
+            self._is_written_elsewhere = False
+            return self._path
         if self._thread is None or (self._thread.is_alive() and not wait):
             return None
         self._thread.join()

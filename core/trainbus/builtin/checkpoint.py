@@ -14,6 +14,7 @@ from trainbus.builtin import usr1
 from trainbus.builtin.background import Background
 from trainbus.builtin.monitor import SECTION as MONITOR, Monitor
 from trainbus.checkpoints import sections, states
+from trainbus.engine.agreement import Wish
 from trainbus.errors import CheckpointError, PluginError
 from trainbus.events.markers import hookimpl
 from trainbus.storage.files import remove_leftovers
@@ -129,7 +130,10 @@ class Checkpoint:
 
     def best_path(self, run: Run) -> Path | None:
         """The directory of the best state, or None when there is none yet."""
-        self._deliver(run, wait=True)
+        if run.world_size == 1:
+            self._deliver(run, wait=True)
+        elif self._background is not None:  # the first process alone may ask
+            self._background.wait()
         return self.directory(run) / self.best[0][1] if self.best else None
 
     # --- when to save --------------------------------------------------------------------------
@@ -182,9 +186,12 @@ class Checkpoint:
         """The weights are whole again."""
         self._stepping = False
 
-    @hookimpl(rank_zero=True)
+    @hookimpl
     def on_savepoint(self, run: Loop, after: str) -> None:
-        """Compare, and save what is due, asked for, or the last before the run ends."""
+        """Compare, and save what is due, asked for, or the last before the run ends.
+
+        All processes of a run do, and come to the same: a state is of all of them.
+        """
         if after == "train_batch":
             self._stepping = False
         if self._background is not None:
@@ -193,17 +200,22 @@ class Checkpoint:
             return
         if after == "epoch" or (after == "validation" and self._compares_validation):
             self._save_best(run)
-        if run.stopping or self._asked or self._is_due(run, after):
+        is_time = self._is_time(after)
+        if run.stopping or run.wanted(Wish.SAVE, self._asked or is_time) or self._is_due(run, after):
             self._save_last(run)
             if after == "train_epoch" and not run.stopping:
                 self._kept_step = run.global_step  # what follows is no part of a longer run
 
+    def _is_time(self, after: str) -> bool:
+        minutes = self.every_minutes
+        if minutes is None or after != "train_batch":
+            return False
+        return monotonic() - self._saved_at >= 60 * minutes
+
     def _is_due(self, run: Run, after: str) -> bool:
         if after == "train_batch":
-            steps, minutes = self.every_steps, self.every_minutes
+            steps = self.every_steps
             if steps is not None and run.stepped and run.global_step % steps == 0:
-                return True
-            if minutes is not None and monotonic() - self._saved_at >= 60 * minutes:
                 return True
             # In the last batch of an epoch more of it follows, and then another savepoint.
             return run.finished and run.batches_done != run.batches_in_pass
@@ -211,7 +223,7 @@ class Checkpoint:
             return (run.epoch + 1) % self.every_epochs == 0 and self._kept_step != run.global_step
         return after == "train_epoch"
 
-    @hookimpl(tryfirst=True, rank_zero=True)
+    @hookimpl(tryfirst=True)
     def on_fit_end(self, run: Run) -> None:
         """Save what the last epochs did, if that was not done."""
         name = f"step-{run.global_step:08d}"
@@ -226,6 +238,8 @@ class Checkpoint:
         """Save what is newer than the last state, if the weights are whole and finite."""
         if run.interruption is not None or isinstance(error, CheckpointError) or not self._fitting:
             return  # a signal that ended the run at once; what no state can hold
+        if run.world_size > 1:  # a state is of all processes, and they are not all there
+            return
         if run.position.is_half_restored:
             logger.warning("checkpoint: the run was not wholly restored; nothing is saved")
             return
@@ -249,7 +263,10 @@ class Checkpoint:
             self._answers()
             self._answers = None
         self._fitting = False
-        self._deliver(run, wait=True)
+        if run.world_size == 1:  # of several, all met at the end of the fit; or one has failed
+            self._deliver(run, wait=True)
+        elif self._background is not None:
+            self._background.wait()
 
     # --- how to save ---------------------------------------------------------------------------
 
@@ -264,21 +281,28 @@ class Checkpoint:
 
     def _deliver(self, run: Run, wait: bool = False) -> None:
         """Tell of a state that was written in the background."""
-        if self._background is None:
-            return
+        if self._background is None or (run.world_size > 1 and not wait):
+            return  # when a thread is done differs between processes
+        path, failure = None, ""
         try:
             path = self._background.finished(wait)
         except CheckpointError as error:
-            self._failed(run, error)
-        else:
-            if path is not None:
-                run.fire("on_checkpoint_saved", path)
+            if run.world_size == 1:
+                return self._failed(run, error)
+            failure = str(error)
+        if failure := run.peers.broadcast(failure):
+            self._failed(run, CheckpointError(failure))
+        elif path is not None:
+            run.fire("on_checkpoint_saved", path)
 
     @hookimpl
     def on_checkpoint_saved(self, run: Run, path: Path) -> None:
         """Let `best` lead to the best, and remove what is superseded."""
         directory = self.directory(run)
         if path.parent != directory:  # one of the user's own, or of another plugin of this kind
+            return
+        if run.rank:  # what is on the disk is the business of the first process
+            self._superseded = []
             return
         if self.best:
             self._point(run, directory)
@@ -295,7 +319,7 @@ class Checkpoint:
         leaves goes with the next state, and a best that is gone is the state that it goes on from.
         """
         directory = self.directory(run) if run.has_dir else None
-        here = states.found(directory)
+        here = set(run.peers.broadcast(sorted(states.found(directory))))
         here_too = path.name in here and path.parent == directory
         lost = [each for each in self.best if each[1] not in here]
         self.best = [each for each in self.best if each[1] in here]
@@ -312,14 +336,14 @@ class Checkpoint:
             )  # fmt: skip
         kept = {*self.last, *(name for _, name in self.best)}
         others = sorted(here - kept - {*self._superseded, path.name})
-        if others:
+        if others and run.rank == 0:
             logger.warning(
                 "%s: the run goes on from %s; %s, which it leaves behind, %s removed when the next "
                 "state is on the disk", run.bus.name_of(self), path, ", ".join(others),
                 "is" if len(others) == 1 else "are",
             )  # fmt: skip
         self._superseded = sorted(here - kept)  # nothing else that a file lists
-        if directory is not None and here:
+        if directory is not None and here and run.rank == 0:
             self._point(run, directory)
 
     def _point(self, run: Run, directory: Path) -> None:
@@ -368,10 +392,16 @@ class Checkpoint:
         self._saved_step = run.global_step
         self._save(run, name)
 
+    def _new_value(self, run: Loop) -> float | None:
+        """The metric, where it was measured anew; of several processes that of the first."""
+        if self._monitor is None or run.rank or not self._monitor.due(run):
+            return None
+        return self._monitor.value(run, run.bus.name_of(self))
+
     def _save_best(self, run: Loop) -> None:
-        if self._monitor is None or not self._monitor.due(run):
+        value = run.peers.broadcast(self._new_value(run))
+        if value is None:
             return
-        value = self._monitor.value(run, run.bus.name_of(self))
         sign = -1 if self.mode == "max" else 1
         if self.threshold is not None and not sign * value < sign * self.threshold:
             return

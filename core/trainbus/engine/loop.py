@@ -43,7 +43,7 @@ class Loop(Passes):
             self.finished = True
         if position.saved is not None and not position.saved["batches"]:
             position.restore_random(self)
-        while not (self.stopping or self.finished) and (count is None or self.epoch < count):
+        while self._goes_on() and (count is None or self.epoch < count):
             self.leave("epoch")
             self.ends_pass = self.cut_short = False
             position.over = ""
@@ -52,6 +52,11 @@ class Loop(Passes):
             self.leave("epoch")
             if not self.cut_short:
                 self.epoch += 1
+
+    def _goes_on(self) -> bool:
+        """Whether another epoch may begin."""
+        self.meet()
+        return not (self.stopping or self.finished)
 
     # --- training ------------------------------------------------------------------------------
 
@@ -64,7 +69,7 @@ class Loop(Passes):
 
     def _by_hand(self, loader: Iterable[Any]) -> Iterator[Any]:
         self.by_hand = True
-        for batch in self.training_batches(Loaders.of(loader)):
+        for batch in self.training_batches(self.peers.deal(Loaders.of(loader), "train")):
             try:
                 self.opened = self.bus.open("training_step", self)
             except Control as control:
@@ -146,6 +151,7 @@ class Loop(Passes):
         if saved is not None and saved["over"]:  # neither its start nor its end is once more
             return self.position.start(self, loader)
         self.enter("train_epoch")
+        self.meet()
         if self.stopping:
             return 0, ()
         first, rest = self.position.start(self, loader)

@@ -14,6 +14,7 @@ from trainbus.checkpoints.resume import states_of
 from trainbus.checkpoints.sections import Stateful, taken
 from trainbus.engine import optimizer_state
 from trainbus.engine.given_arguments import given_to
+from trainbus.engine.processes import of_this_rank, with_ranks
 
 if TYPE_CHECKING:
     from trainbus.engine.loop import Loop
@@ -66,18 +67,19 @@ def capture(run: Loop) -> dict[str, Any]:
     plugins = {
         name: taken(run.bus.who(name), plugin.state_dict) for name, plugin in _stateful(run).items()
     }
+    loop = {
+        "global_step": run.global_step,
+        "skipped_steps": run.skipped_steps,
+        "records": run.buffer.state_dict(),
+        "position": taken("the training loader", run.position.state_dict, run),
+        "optimizers": optimizer_state.described(run.optimizers, run.task, run.given_options),
+        "made_with": [each.name for each in run.loaded],
+        "task": taken("the task", run.task_state.state_dict) if run.task_state else {},
+    }
     return {
         "model": taken("the task", run.task.state_dict),
         "optimizers": [taken(type(each).__name__, each.state_dict) for each in run.optimizers],
-        "loop": {
-            "global_step": run.global_step,
-            "skipped_steps": run.skipped_steps,
-            "records": run.buffer.state_dict(),
-            "position": taken("the training loader", run.position.state_dict, run),
-            "optimizers": optimizer_state.described(run.optimizers, run.task, run.given_options),
-            "made_with": [each.name for each in run.loaded],
-            "task": taken("the task", run.task_state.state_dict) if run.task_state else {},
-        },
+        "loop": with_ranks(run.peers, loop),
         # Sections that no active plugin took when they were loaded go on with the run.
         "plugins": {**run.kept_sections, **plugins},
     }
@@ -98,7 +100,7 @@ def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
     """Put the parts into a run. Raises `CheckpointError` for what does not fit."""
     check_fit(run, parts, source)
     run.position.is_half_restored = True  # and stays so, if anything of it fails
-    loop = parts["loop"]
+    loop = of_this_rank(run, parts["loop"], source)
     told: list[str] = []
     states: list[dict[str, Any]] = []
     if run.optimizers:
