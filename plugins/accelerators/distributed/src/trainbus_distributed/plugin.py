@@ -1,0 +1,155 @@
+"""The plugin: which processes there are, and how they share a model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Literal
+
+from trainbus import PluginError, hookimpl
+from trainbus.arguments import check_number
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trainbus.engine.loop import Loop
+    from trainbus_distributed.peers import TorchPeers
+    from trainbus_distributed.strategy import Strategy
+
+logger = logging.getLogger("trainbus")
+
+
+class Distributed:
+    """Trains one model in all processes that a launcher started; alone it does nothing.
+
+    Args:
+        strategy: "ddp", a copy of the model in each process, or "fsdp", a part of each parameter;
+            "auto" is "ddp".
+        timeout: seconds after which a process that does not come is given up.
+        unused_parameters: with "ddp", some parameters take no part in some steps.
+        bucket_mb: with "ddp", megabytes of gradients that are reduced together.
+        deal: each process is given the same loader and reads its own part of it; without, it is
+            given its own part already.
+    """
+
+    def __init__(
+        self,
+        strategy: Literal["auto", "ddp"] = "auto",
+        timeout: float = 600.0,
+        unused_parameters: bool = False,
+        bucket_mb: float = 25.0,
+        deal: bool = True,
+    ) -> None:
+        if strategy not in ("auto", "ddp"):
+            raise PluginError(f"distributed: strategy={strategy!r}: give 'auto' or 'ddp'")
+        check_number(above=0, timeout=timeout, bucket_mb=bucket_mb)
+        self.strategy = strategy
+        self.timeout = timeout
+        self.unused_parameters = unused_parameters
+        self.bucket_mb = bucket_mb
+        self.deal = deal
+        self._peers: TorchPeers | None = None
+        self._strategy: Strategy | None = None
+
+    @hookimpl
+    def provide_peers(self) -> TorchPeers | None:
+        """Join the other processes, if a launcher started any; once for all runs of a process."""
+        from trainbus_distributed.joining import joined
+
+        self._peers = joined(self.timeout)
+        self._strategy = None
+        if self._peers is not None:
+            self._peers.deals = self.deal
+        return self._peers
+
+    @hookimpl(wrapper=True, after=["amp"])
+    def configure_model(self, run: Loop) -> Generator[None, nn.Module, nn.Module]:
+        """Share the model: the outermost of what is done to it."""
+        model = yield
+        if self._peers is None or run.stage != "train":
+            return model
+        from trainbus_distributed.ddp import Replicated
+        from trainbus_distributed.peers import compare_models
+
+        compare_models(self._peers, model)
+        made = Replicated(self._peers, self.unused_parameters, self.bucket_mb)
+        self._strategy = self._peers.strategy = made
+        model = made.wrap(run, model)
+        run.header["distributed"] = made.in_words()
+        return model
+
+    @hookimpl(trylast=True)
+    def on_train_epoch_start(self, run: Loop) -> None:
+        """What was frozen or freed meanwhile is reduced otherwise."""
+        if self._strategy is not None:
+            self._strategy.begin_epoch(run)
+
+    @hookimpl(tryfirst=True)
+    def on_train_batch_start(self, run: Loop) -> None:
+        """Know what this batch weighs in each process."""
+        if self._peers is None:
+            return
+        from trainbus_distributed.data import weights
+
+        window: Any = run.window
+        window.begin_round(weights(run.loader, run.batch_index, self._peers.data_size))
+        if not window.round[self._peers.data_rank]:
+            run.batch_size = 0
+
+    @hookimpl
+    def training_step(self, run: Loop) -> Any:
+        """Make the task's step, in a way that its backward reduces gradients."""
+        if self._strategy is None:
+            return None
+        window: Any = run.window
+        if window.round[run.peers.data_rank]:
+            return self._strategy.forward(run)
+        from trainbus_distributed.strategy import Frozen
+
+        with Frozen(run.model):  # a batch that another process has counts there
+            loss = self._strategy.forward(run)
+        run.batch_size = 0
+        return loss
+
+    @hookimpl(wrapper=True, tryfirst=True)
+    def backward(self, run: Loop) -> Generator[None, bool, bool]:
+        """Notice a step that makes its backward itself."""
+        if self._strategy is not None and run.manual:
+            self._strategy.before_backward(run)
+        return (yield)
+
+    @hookimpl(tryfirst=True)
+    def on_before_optimizer_step(self, run: Loop) -> None:
+        """Gradients that are not yet those of all become so, before anybody looks at them."""
+        if self._strategy is not None:
+            self._strategy.before_step(run)
+
+    @hookimpl(tryfirst=True)
+    def on_validation_start(self, run: Loop) -> None:
+        """The running statistics of normalisations become those of all."""
+        self._average(run)
+
+    @hookimpl(tryfirst=True)
+    def on_train_epoch_end(self, run: Loop) -> None:
+        """The same before a state is saved at the end of an epoch."""
+        self._average(run)
+
+    @hookimpl(wrapper=True, tryfirst=True)
+    def save_checkpoint(self, run: Loop) -> Generator[None, bool, bool]:
+        """The same before any state is saved."""
+        self._average(run)
+        return (yield)
+
+    def _average(self, run: Loop) -> None:
+        if self._strategy is None:
+            return
+        from trainbus_distributed.strategy import averaged_statistics
+
+        averaged_statistics(run.model, self._strategy.peers)
+
+    @hookimpl
+    def on_run_end(self) -> None:
+        """Let the model go."""
+        self._strategy = None
+        if self._peers is not None:
+            self._peers.strategy = None
