@@ -241,6 +241,19 @@ class Fit(click.Command):
     help="Tell where the time goes and what to mend first: the same as -p profiler.",
     **_TOLD,
 )
+@click.option(
+    "--nproc",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Train in N processes of this machine (trainbus-distributed; with -p distributed).",
+)
+@click.option(
+    "--restarts",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="With --nproc: start all again up to N times after a failure, from the newest state.",
+)
 @selects_plugins
 @click.option("-h", "--help", "wants_help", is_flag=True, help="Show all that can be set.")
 @click.pass_context
@@ -249,13 +262,15 @@ def fit(
     config: str | None,
     settings: tuple[str, ...],
     resume: str | None,
+    nproc: int | None,
+    restarts: int,
     wants_help: bool,
 ) -> None:
     """Train as a file says: task, data, trainer, plugins and their options.
 
     With CONFIG.toml, --help lists the arguments of its task and data, too.
     """
-    from trainbus.fit.command import fit as fit_file
+    from trainbus.fit.command import fit as fit_file, fit_with
 
     if wants_help:
         from trainbus.fit.help import text
@@ -263,6 +278,8 @@ def fit(
         terminal.say(context.get_help() + "\n\n" + text(config, settings))
     elif config is None:
         raise click.MissingParameter(ctx=context, param_hint="CONFIG.toml", param_type="argument")
+    elif nproc is not None and nproc > 1:
+        fit_with(Path(config), settings, nproc, restarts)
     else:
         fit_file(Path(config), settings, resume)
 

@@ -95,8 +95,9 @@ class Peers:
 
     # --- failures ------------------------------------------------------------------------------
 
-    def fail(self, error: BaseException) -> None:
-        """Tell the others why this process ends; no meeting."""
+    def fail(self, error: BaseException) -> bool:
+        """Tell the others why this process ends; no meeting. True: who started it prints that."""
+        return False
 
     def failure(self, error: BaseException) -> BaseException | None:
         """What ended another process, where that is why this one failed; no meeting."""

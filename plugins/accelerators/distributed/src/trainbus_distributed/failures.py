@@ -59,6 +59,10 @@ class Failures:
     def begin(self, run: Any) -> None:
         """Note once a second where this process stands, until `end`."""
         self._run, self._main = run, threading.get_ident()
+        folder = os.environ.get("TRAINBUS_FAILURES")
+        if folder and self.rank == 0 and run.stage == "train" and not run.dry_run:
+            with suppress(OSError):  # where a restart finds the states of this run
+                (Path(folder) / "directory").write_text(str(run.dir), "utf-8")
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._note, name="trainbus-place", daemon=True)
         self._thread.start()
@@ -118,12 +122,17 @@ class Failures:
 
     # --- failures ------------------------------------------------------------------------------
 
-    def publish(self, error: BaseException) -> None:
-        """Tell the others, and the launcher, what ended this process; the first counts."""
+    def publish(self, error: BaseException) -> bool:
+        """Tell the others, and the launcher, what ended this process; the first counts.
+
+        Returns:
+            Whether the launcher prints it, when all are gone.
+        """
         if isinstance(error, (KeyboardInterrupt, SystemExit, PeerFailed)):
-            return
+            return False
         text = "".join(traceback.format_exception(error))
-        told = json.dumps({"rank": self.rank, "text": text, "time": time.time(),
+        step = -1 if self._run is None else self._run.global_step
+        told = json.dumps({"rank": self.rank, "text": text, "time": time.time(), "step": step,
                            "message": f"{type(error).__name__}: {error}"})  # fmt: skip
         with suppress(Exception):
             self._store.compare_set(_KEY, "", told)
@@ -133,6 +142,8 @@ class Failures:
                 beside = Path(folder) / f".rank-{self.rank}.part"
                 beside.write_text(told, "utf-8")
                 beside.replace(Path(folder) / f"rank-{self.rank}.json")
+                return True
+        return False
 
     def cause_of(self, error: BaseException) -> BaseException | None:
         """What ended another process, where this error is only what followed from it."""

@@ -180,9 +180,9 @@ class TorchPeers(Peers):
 
     # --- failures ------------------------------------------------------------------------------
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> bool:
         """See `Peers`."""
-        self.failures.publish(error)
+        return self.failures.publish(error)
 
     def failure(self, error: BaseException) -> BaseException | None:
         """See `Peers`."""
