@@ -9,11 +9,12 @@ EDITABLE = $(foreach folder,$(1),-e $(folder))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow test-xla torture lint format hooks bench bench-vision docs release clean
+.PHONY: help demo test test-slow test-transformers test-xla torture lint format hooks bench bench-vision docs release clean
 
 help:
 	@echo "make demo       train a classifier of handwritten digits"
 	@echo "make test       run the tests (make test-slow: the long ones)"
+	@echo "make test-transformers  run the tests of texts with transformers, random bodies (1 minute)"
 	@echo "make test-xla   run the tests of the plugin xla with torch_xla, on the CPU (7 GB)"
 	@echo "make torture    kill and resume a training more than a hundred times"
 	@echo "make lint       check style and types (make format: mend the style)"
@@ -33,6 +34,10 @@ test: $(VENV)/installed-dev
 
 test-slow: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -m slow
+
+test-transformers: $(VENV)/installed-dev .venv-transformers/installed
+	PYTHONPATH=.venv-transformers OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope \
+		plugins/applications/text/tests/test_bodies.py
 
 test-xla: .venv-xla/installed $(VENV)/installed-dev
 	PJRT_DEVICE=CPU OMP_NUM_THREADS=1 .venv-xla/bin/python -m pytest plugins/accelerators/xla/tests
@@ -75,7 +80,7 @@ release: .venv-release/installed
 	.venv-release/bin/python release.py
 
 clean:
-	rm -rf .venv .venv-bench .venv-xla .venv-release .venv-clean dist
+	rm -rf .venv .venv-bench .venv-transformers .venv-xla .venv-release .venv-clean dist
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -93,6 +98,12 @@ $(VENV)/installed-dev: $(VENV)/installed-demo
 .venv-release/installed:
 	$(PYTHON) -m venv .venv-release
 	.venv-release/bin/pip install -q 'hatchling>=1.27' build twine
+	@touch $@
+
+# Beside the environment, and not in it: all other tests run without.
+.venv-transformers/installed: constraints.txt $(VENV)/installed-dev
+	$(BIN)/pip install -q -c constraints.txt --no-deps --target .venv-transformers transformers peft \
+		accelerate regex
 	@touch $@
 
 .venv-xla/installed: pyproject.toml $(PLUGINS)

@@ -19,7 +19,7 @@ ROOT = HERE.parent.parent
 CORE = ROOT / "core" / "trainbus"
 SOURCES = sorted([*CORE.rglob("*.py"), *ROOT.glob("plugins/*/*/src/**/*.py")])
 #: Lines of code: without comments, docstrings and blank lines.
-BUDGETS = {"events": 890, "plugins": 890, "engine": 3000}
+BUDGETS = {"events": 890, "plugins": 890, "engine": 3600}
 NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
     tokenize.ENDMARKER,
@@ -67,7 +67,7 @@ def test_a_room_stays_within_its_budget(room):
 
 
 def test_the_core_stays_within_its_budget():
-    assert total(CORE.rglob("*.py")) <= 15_500
+    assert total(CORE.rglob("*.py")) <= 16_500
 
 
 def test_a_file_is_read_in_one_sitting():

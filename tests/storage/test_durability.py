@@ -215,6 +215,14 @@ def export_model(path, run):
     return [path / "here" / "model"]
 
 
+def keep_tokens(path, run):
+    from trainbus_text import text_file
+
+    (path / "text.txt").write_text("a text of words " * 40)
+    text_file(path / "text.txt", context=16, cache=path / "tokens")
+    return sorted((path / "tokens").iterdir())
+
+
 #: Each function that gives something its place, and what makes it write.
 WRITERS = {
     "core/trainbus/builtin/manifest.py: Manifest._write": fit,
@@ -228,6 +236,7 @@ WRITERS = {
     "core/trainbus/runs/backup.py: backup": back_up,
     "core/trainbus/runs/export.py: write": export_metrics,
     "core/trainbus/runs/plot.py: write": plot_metrics,
+    "plugins/applications/text/src/trainbus_text/files.py: encoded": keep_tokens,
     "plugins/observers/profiler/src/trainbus_profiler/plugin.py: Profiler._finish": profile,
     "plugins/observers/profiler/src/trainbus_profiler/tracing.py: Trace.write": profile,
     "plugins/training/learner/src/trainbus_learner/export.py: write": export_model,
@@ -244,6 +253,7 @@ DEMOS = {
     "plugins/applications/vision/src/trainbus_vision/demo.py: train",
     "plugins/applications/vision/src/trainbus_vision/demo_detection.py: train",
     "plugins/applications/tabular/src/trainbus_tabular/demo.py: train",
+    "plugins/applications/text/src/trainbus_text/demo.py: train",
 }
 #: What writes without taking a place by itself, and why it may.
 OTHERS = {

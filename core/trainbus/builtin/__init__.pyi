@@ -10,4 +10,5 @@ from trainbus.builtin.nonfinite import Nonfinite as Nonfinite
 from trainbus.builtin.oom import OOM as OOM
 from trainbus.builtin.schedule import Schedule as Schedule
 from trainbus.builtin.summary import Summary as Summary
+from trainbus.builtin.swa import SWA as SWA
 from trainbus.builtin.watch import Watch as Watch

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainbus.arguments import check_number
 from trainbus.errors import PluginError
 from trainbus.events.markers import hookimpl
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from trainbus.engine.run import Run
 
 
@@ -43,4 +45,26 @@ class Clip:
             torch.nn.utils.clip_grad_value_(parameters, self.value)
         else:
             assert self.norm is not None
-            torch.nn.utils.clip_grad_norm_(parameters, self.norm)
+            _clip_norm(parameters, self.norm)
+
+
+def _clip_norm(parameters: list[Any], norm: float) -> None:
+    """As `torch.nn.utils.clip_grad_norm_`, with the norm of 16-bit gradients in float32.
+
+    In float16 it overflows above 65,504, and all gradients would become 0.
+    """
+    import torch
+
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not any(each.dtype in (torch.float16, torch.bfloat16) for each in gradients):
+        torch.nn.utils.clip_grad_norm_(parameters, norm)
+        return
+    norms = [torch.linalg.vector_norm(each, dtype=_wide(each)) for each in gradients]
+    total = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
+    torch.nn.utils.clip_grads_with_norm_(parameters, norm, total)
+
+
+def _wide(gradient: Tensor) -> Any:
+    import torch
+
+    return torch.float64 if gradient.dtype is torch.float64 else torch.float32

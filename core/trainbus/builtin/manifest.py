@@ -56,6 +56,7 @@ class Manifest:
                     "validate_every", "limit_batches", "log_every", "overfit",
                 )
             },
+            "switched_off": trainer.switched_off,
             "plugins": [
                 {
                     "name": each.name,

@@ -38,9 +38,8 @@ _NUMBER: Shape = number
 
 def _random(value: Any, where: str) -> None:
     """Fits the random states of a process: generators of this kind take them."""
-    fields({"python": listed(length=3), "torch": one_of(Tensor)}, {"device": one_of(Tensor)})(
-        value, where
-    )
+    needed = {"python": listed(length=3), "torch": one_of(Tensor)}
+    fields(needed, {"device": one_of(Tensor), "device_type": text(100)})(value, where)
     try:
         random.Random().setstate(value["python"])
         torch.Generator().set_state(value["torch"])

@@ -97,7 +97,7 @@ def tensors_in(content: Any, source: str) -> dict[str, Any]:
     )
 
 
-def renamed(weights: Mapping[str, Any], rename: Rename | None, prefix: str) -> dict[str, Any]:
+def with_names(weights: Mapping[str, Any], rename: Rename | None, prefix: str) -> dict[str, Any]:
     """Weights under the names that a caller gives them.
 
     Args:
@@ -118,24 +118,23 @@ def renamed(weights: Mapping[str, Any], rename: Rename | None, prefix: str) -> d
         raise UsageError(f"load_weights(prefix={prefix!r}): the names begin otherwise: {some}, ...")
     if rename is None:
         return found
-    if isinstance(rename, Mapping):
-        rename = _by_beginnings(rename)
-    elif not callable(rename):
+    change = _by_beginnings(rename) if isinstance(rename, Mapping) else rename
+    if not callable(change):
         raise UsageError(
             f"load_weights(rename={rename!r:.80}): give {{'old.': 'new.'}}, or a function of a name"
         )
-    names = {name: rename(name) for name in found}
+    names = {name: change(name) for name in found}
     return {new: found[old] for old, new in names.items() if new is not None}
 
 
 def _by_beginnings(changes: Mapping[str, str]) -> Callable[[str], str]:
-    def rename(name: str) -> str:
+    def changed(name: str) -> str:
         for old in sorted(changes, key=len, reverse=True):
             if name.startswith(old):
                 return changes[old] + name[len(old) :]
         return name
 
-    return rename
+    return changed
 
 
 def unwrapped(weights: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from trainbus.checkpoints.foreign_weights import (
     Loaded,
     Rename,
     in_directory,
-    renamed,
     tensors_in,
     unwrapped,
+    with_names,
 )
 from trainbus.errors import CheckpointError
 from trainbus.storage.files import make_directory, replacing
@@ -82,7 +82,7 @@ def load_weights(
             the keys and shapes that differ. With `strict=False`: nothing fits.
     """
     # Shapes are compared before the numbers are read, which go from the file into the model.
-    weights = renamed(read_weights(path, mapped=True), rename, prefix)
+    weights = with_names(read_weights(path, mapped=True), rename, prefix)
     own = model.state_dict()
     if not weights.keys() >= own.keys():
         weights = unwrapped(weights, own)

@@ -31,6 +31,10 @@ def _tell(context: click.Context, parameter: click.Parameter, value: Any) -> Non
         told = replace(told, disabled=told.disabled or bool(value))
     elif parameter.name == "plugin":
         told = replace(told, plugins=(*told.plugins, *value))
+    elif parameter.name == "require":
+        told = replace(told, require=(*told.require, *value))
+    elif parameter.name == "forbid":
+        told = replace(told, forbid=(*told.forbid, *value))
     elif parameter.name == "profile":
         told = replace(told, plugins=(*told.plugins, *(["profiler"] if value else [])))
     else:
@@ -80,6 +84,20 @@ def selects_plugins(command: F) -> F:
             multiple=True,
             metavar="NAME",
             help="Switch a plugin on; no:NAME switches it off.",
+            **_TOLD,
+        ),
+        click.option(
+            "--require",
+            multiple=True,
+            metavar="NAME[>=VERSION]",
+            help="Refuse to run without this plugin, or distribution.",
+            **_TOLD,
+        ),
+        click.option(
+            "--forbid",
+            multiple=True,
+            metavar="NAME[>=VERSION]",
+            help="Refuse to run with this plugin, or distribution.",
             **_TOLD,
         ),
     ):
@@ -134,12 +152,29 @@ def trainbus(debug: bool) -> None:
 @click.option("--hooks", is_flag=True, help="For each hook, the active plugins in calling order.")
 @click.option("--why", is_flag=True, help="Who switched what on or off.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.option(
+    "--requirements", is_flag=True, help="What is on, as a requirements file of pip, with hashes."
+)
+@click.option(
+    "--check",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Compare what is on with such a file; differences are an error.",
+)
+@click.argument("name", required=False)
 @selects_plugins
-def plugins(hooks: bool, why: bool, as_json: bool) -> None:
-    """List the plugins: installed, active, switched off, broken."""
-    from trainbus.cli import listing
+def plugins(
+    hooks: bool, why: bool, as_json: bool, requirements: bool, check: Path | None, name: str | None
+) -> None:
+    """List the plugins: installed, active, switched off, broken. Or show one: its options."""
+    from trainbus.cli import listing, requirements as pinned
 
-    if hooks:
+    if name is not None:
+        listing.show_one(name, as_json)
+    elif requirements:
+        terminal.say("\n".join(pinned.lines()))
+    elif check is not None:
+        terminal.say(pinned.compared(check))
+    elif hooks:
         listing.show_hooks(as_json)
     elif why:
         listing.show_why(as_json)

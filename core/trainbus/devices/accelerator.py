@@ -20,7 +20,12 @@ from trainbus.errors import UsageError
 Boundary = Literal["micro_step", "optimizer_step", "log", "save"]
 
 #: In the messages of allocators that have no exception of their own.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_NO_MEMORY = (
+    "can't allocate memory", "not enough memory", "out of memory",
+    # Of libraries, whose first product finds the memory full.
+    "cublas_status_alloc_failed", "cudnn_status_alloc_failed", "miopenstatusallocfailed",
+    "rocblas_status_memory_error", "hipblas_status_alloc_failed",
+)  # fmt: skip
 
 
 class Accelerator:
@@ -42,6 +47,8 @@ class Accelerator:
     def __init__(self, device: str = "cpu", index: int | None = None) -> None:
         self.name = self.name or device
         self.device = torch.device(device) if index is None else torch.device(device, index)
+        #: The index of the device that torch used before this one was selected.
+        self._before: int | None = None
 
     def unavailable(self) -> str | None:
         """Why it cannot be used here, or None when it can.
@@ -79,8 +86,15 @@ class Accelerator:
             index = torch.accelerator.current_device_index()
         if not 0 <= index < count:
             raise UsageError(f"devices=[{index}]: {self.name} has {count}, counted from 0")
+        self._before = torch.accelerator.current_device_index()
         torch.accelerator.set_device_index(index)
         self.device = torch.device(self.device.type, index)
+
+    def deselect(self) -> None:
+        """Let torch use the device again that it used before `select`."""
+        before, self._before = self._before, None
+        if before is not None:
+            torch.accelerator.set_device_index(before)
 
     def select_for_rank(self, local_rank: int) -> None:
         """Use the device that belongs to a process, given its rank among those of this machine.
@@ -102,7 +116,11 @@ class Accelerator:
         return module.to(self.device)
 
     def place_batch(self, batch: Any) -> Any:
-        """The batch on the device: nested, of any type, without waiting for the copy."""
+        """The batch on the device: nested, of any type.
+
+        A copy from pinned memory is not waited for; one from other memory is, and with it what the
+        device was given before.
+        """
         return batch if self.device.type == "cpu" else batches.move(batch, self.device)
 
     def fetch(self, tensors: Sequence[torch.Tensor]) -> list[float]:
@@ -184,6 +202,13 @@ class Accelerator:
             }
         except RuntimeError:  # not every backend's allocator counts
             return {}
+
+    def begin_peak(self) -> None:
+        """Let `peak` count from now on, where the device's allocator can."""
+        reset = getattr(torch.accelerator.memory, "reset_peak_memory_stats", None)
+        if self.device.type != "cpu" and reset is not None:
+            with suppress(RuntimeError):
+                reset(self.device)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether an error says that there was not enough memory."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import sys
+from functools import cache
 from typing import Any
 
 import torch
+
+logger = logging.getLogger("trainbus")
 
 
 def seed_everything(seed: int) -> None:
@@ -32,6 +36,7 @@ def take(device: torch.device) -> dict[str, Any]:
         state["numpy"] = (name, torch.from_numpy(words.astype("int64")), *rest)
     if device.type != "cpu":
         state["device"] = torch.get_device_module(device).get_rng_state(device)
+        state["device_type"] = device.type
     return state
 
 
@@ -43,5 +48,17 @@ def put_back(state: dict[str, Any], device: torch.device) -> None:
     if numpy is not None and "numpy" in state:
         name, words, *rest = state["numpy"]
         numpy.random.set_state((name, words.numpy().astype("uint32"), *rest))
-    if "device" in state:
+    if "device" not in state:
+        return
+    if (kind := state.get("device_type", device.type)) == device.type != "cpu":
         torch.get_device_module(device).set_rng_state(state["device"], device)
+    else:
+        _tell_of_another_device(kind if kind != "cpu" else "another device", device.type)
+
+
+@cache
+def _tell_of_another_device(before: str, now: str) -> None:
+    logger.warning(
+        "the random state of %s is of no use on %s: what is drawn there differs from what the "
+        "checkpoint's run would have drawn", before, now,
+    )  # fmt: skip

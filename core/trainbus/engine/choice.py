@@ -32,6 +32,8 @@ def choose(wanted: str | Accelerator, offered: Sequence[Accelerator]) -> tuple[A
         UsageError: unknown, not installed, not available, or offered by two plugins under one name.
     """
     candidates = _candidates(offered)
+    if wanted == "cpu":  # to ask the others may wake a driver, with which no process can be forked
+        return candidates["cpu"], "asked for by name"
     reasons = {name: each.unavailable() for name, each in candidates.items()}
     usable = [each for name, each in candidates.items() if reasons[name] is None]
     if isinstance(wanted, Accelerator):

@@ -42,7 +42,7 @@ from trainbus.engine.task_state import TaskState
 from trainbus.errors import UsageError
 from trainbus.events.checks import listens
 from trainbus.events.plugin import Plugin
-from trainbus.plugins import loading
+from trainbus.plugins import loading, selection
 from trainbus.plugins.discovery import Installed
 from trainbus.storage.run_dir import RunDirectory
 
@@ -62,6 +62,7 @@ class Lifetime(Settings):
             self.bus.register_all([loading.built_in("clip", why, options, installed)])
         #: What was loaded and why, for the header, the manifest and `trainbus plugins`.
         self.loaded = loading.register(self.bus, loading.load(self.plugins, installed))
+        self.switched_off = dict(selection.select(self.plugins, installed=installed).blocked)
         self.is_running = False
         #: Listeners that the optimizers of the run brought.
         self._brought: list[Plugin] = []
@@ -104,6 +105,8 @@ class Lifetime(Settings):
         self.is_running = True
         with ExitStack() as undo:
             undo.callback(setattr, self, "is_running", False)
+            undo.callback(accelerator.deselect)
+            accelerator.begin_peak()
             bus.recall()
             run = self._new_run(task, stage, accelerator, why, resume, undo, peers)
             run.undo = undo
@@ -309,11 +312,14 @@ def _deterministic() -> Iterator[None]:
     """Deterministic algorithms, or an error where there is none; then what was before."""
     before = torch.are_deterministic_algorithms_enabled()
     only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False  # it chooses by the clock
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=only_warn)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def _schedulers_of(given: Sequence[Scheduled], optimizer: Any) -> list[Scheduled]:

@@ -59,6 +59,8 @@ class Settings:
             seconds = amount.total_seconds() if isinstance(amount, timedelta) else amount
             right = amount is None or (is_number(seconds) and seconds > 0)
             _require(right, name, seconds, "a number greater than 0")
+        #: Plugins that were switched off, and by whom.
+        self.switched_off: dict[str, str] = {}
         self.cadence = Cadence.of(self.validate_every)
         _check_limit(self.limit_batches)
         if self.epochs is self.max_steps is self.max_time is None or self.dry_run is not None:

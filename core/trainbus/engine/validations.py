@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Any
 
@@ -70,7 +70,7 @@ class Validations:
         run = self._run
         if self._valid is None or run.global_step or run.resume_path is not None:
             return
-        if run.trainer.sanity_batches and iter(self._valid) is not self._valid:
+        if run.trainer.sanity_batches and not isinstance(self._valid, Iterator):
             run.rehearse(self._valid, run.trainer.sanity_batches)
         if run.trainer.validate_first:
             self.make()

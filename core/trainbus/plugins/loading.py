@@ -29,7 +29,7 @@ from trainbus.plugins.discovery import (
 from trainbus.plugins.names import found_of, is_name, kind_of, name_of
 from trainbus.plugins.options import Given, build, field_names, schema
 from trainbus.plugins.project import Project, find_project
-from trainbus.plugins.selection import Request, Selection, command_line, select
+from trainbus.plugins.selection import Request, Selection, command_line, policy_of, select
 from trainbus.secrets import hide_secrets
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def load(
                 failures.append(error)
     if failures:
         raise together(failures) from failures[0].__cause__
+    policy_of(project).check(loaded)
     return loaded
 
 
@@ -300,6 +301,15 @@ def given_options(
             raise PluginError(f"-o {name}.{key}: plugin {name!r} is not active{mend}")
         given.setdefault(name, {})[key] = Given(value, f"-o {name}.{key}", text=True)
     return given
+
+
+def where_set(plugin: Plugin) -> dict[str, str]:
+    """Where each option of a plugin was set, by name; those that were not are left out."""
+    project, installed = project_in_use(), Installed()
+    given = given_options(project, select((), project, installed), installed)
+    known = field_names(type(plugin.object))
+    merged = _with_environment(plugin.name, known, given.get(plugin.name, {}))
+    return {key: option.where for key, option in merged.items()}
 
 
 def _with_environment(

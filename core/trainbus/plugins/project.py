@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from trainbus.errors import PluginError, nearest
+from trainbus.plugins.policy import Policy, rules
 
 logger = logging.getLogger("trainbus")
 
-_KEYS = ("plugins", "options")
+_KEYS = ("plugins", "options", "require", "forbid")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Project:
     path: Path | None = None
     plugins: tuple[str, ...] = ()
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    policy: Policy = field(default_factory=Policy)
 
     @property
     def label(self) -> str:
@@ -124,4 +126,4 @@ def from_table(path: Path, table: Any) -> Project:
     options = table.get("options", {})
     if not isinstance(options, dict) or not all(isinstance(t, dict) for t in options.values()):
         raise PluginError(f"{path}: options must be tables, [options.NAME]")
-    return Project(path, tuple(plugins), options)
+    return Project(path, tuple(plugins), options, rules(table, str(path)))

@@ -20,6 +20,7 @@ from trainbus.plugins.discovery import (
     known_distributions,
 )
 from trainbus.plugins.names import is_name, kind_of, name_of
+from trainbus.plugins.policy import Policy, names, of_machine, rules, together
 from trainbus.plugins.project import Project, find_project
 
 #: Built-in plugins that are active unless switched off.
@@ -33,6 +34,8 @@ class CommandLine:
     plugins: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     disabled: bool = False
+    require: tuple[str, ...] = ()
+    forbid: tuple[str, ...] = ()
     #: The file that `trainbus fit` runs: nearer than the project's.
     config: Project = field(default_factory=Project)
 
@@ -148,17 +151,21 @@ def select(
     `Trainer(plugins=...)`, the environment (`TRAINBUS_PLUGINS`, by commas), the command line.
     """
     told, installed = command_line.get(), installed or Installed()
-    if told.disabled:  # what the program itself made is part of the program
+    project = project if project is not None else find_project()
+    policy = policy_of(project)
+    if told.disabled or _is_on("TRAINBUS_NO_PLUGINS"):
+        # What the program itself made is part of the program.
         made = Selection(installed=installed)
         for item in argument:
             if not isinstance(item, str):
                 made.switch(name_of(item, installed), Request(item, "Trainer"), on=True)
+        _require(made, policy)
         return made
     if isinstance(argument, str):
         raise PluginError(f"plugins={argument!r}: give a list, [{argument!r}]")
-    project = project if project is not None else find_project()
+    autoload = () if _is_on("TRAINBUS_DISABLE_AUTOLOAD") else installed.autoload
     wishes = [
-        *(Request(f"{AUTOLOAD_GROUP}:{name}", "installed") for name in installed.autoload),
+        *(Request(f"{AUTOLOAD_GROUP}:{name}", "installed") for name in autoload),
         *(Request(name, "built in") for name in DEFAULTS),
         *(
             Request(_beside(item, file), file.label)
@@ -181,7 +188,40 @@ def select(
             if off is None:
                 ever.add(name)
     _check_switched_off(selection, ever)
+    _leave_out_forbidden(selection, policy)
+    _require(selection, policy)
     return selection
+
+
+def policy_of(project: Project) -> Policy:
+    """The rules of the machine, the project and the command line, in this order."""
+    told = command_line.get()
+    own = {"require": list(told.require), "forbid": list(told.forbid)}
+    return together([of_machine(), project.policy, rules(own, "command line")])
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() not in ("", "0", "false", "no")
+
+
+def _leave_out_forbidden(selection: Selection, policy: Policy) -> None:
+    """Switch off what is on by itself and may not be; what somebody asked for is refused later."""
+    for name, wish in list(selection.active.items()):
+        found = selection.installed.every.get(name)
+        if found is None or wish.why not in ("installed", "built in"):
+            continue
+        for rule in policy.forbid:
+            if rule.means(name, found.dist_name) and rule.holds(found.version):
+                selection.switch(name, replace(wish, why=rule.why), on=False)
+
+
+def _require(selection: Selection, policy: Policy) -> None:
+    """Switch on what has to be on. Raises `PluginError` where somebody switched it off."""
+    for name, why in names(policy, selection.installed):
+        if (by := selection.blocked.get(name)) is not None:
+            raise PluginError(f"{why} requires {name!r}, and {by} switches it off")
+        if name not in selection.active:
+            selection.switch(name, Request(name, why), on=True)
 
 
 def _meant(wish: Request, installed: Installed) -> Iterator[tuple[str, Request]]:

@@ -70,7 +70,7 @@ class CudaDevice(Accelerator):
         found = {torch.float32, torch.float64, torch.float16}
         if torch.cuda.is_bf16_supported(including_emulation=False):
             found.add(torch.bfloat16)
-        return frozenset(found)
+        return frozenset(found | _of_eight_bits())
 
     def peak_flops(self, dtype: torch.dtype) -> float | None:
         """By the vendor's data sheet, dense; float32 in TF32 where that is switched on."""
@@ -80,6 +80,17 @@ class CudaDevice(Accelerator):
         """Bytes `allocated`, `reserved` and at `peak`, and those that are `free`, of a `total`."""
         free, total = torch.cuda.mem_get_info(self.device)
         return {**super().memory_stats(), "free": free, "total": total}
+
+
+def _of_eight_bits() -> set[torch.dtype]:
+    """The types of 8 bits that its matrix units know: Ada and Hopper on, CDNA 3 and 4 of AMD."""
+    if torch.version.hip:
+        arch = torch.cuda.get_device_properties().gcnArchName
+        if arch.startswith("gfx94"):
+            return {torch.float8_e4m3fnuz, torch.float8_e5m2fnuz}
+        return {torch.float8_e4m3fn, torch.float8_e5m2} if arch.startswith("gfx95") else set()
+    new = torch.cuda.get_device_capability() >= (8, 9)
+    return {torch.float8_e4m3fn, torch.float8_e5m2} if new else set()
 
 
 def _multiplies_in_tf32() -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from trainbus import UsageError, hookimpl
+from trainbus import hookimpl
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -42,16 +44,15 @@ class Graphs:
         #: What was captured, and how each was then.
         self._captured: dict[nn.Module, tuple[Any, ...]] = {}
         self._done = False
-
-    @hookimpl
-    def on_train_epoch_start(self) -> None:
-        """Begin again if a module is no longer what it was."""
-        if any(_traits(module) != traits for module, traits in self._captured.items()):
-            self.undo()
+        #: Batches that were begun.
+        self.batch = 0
 
     @hookimpl(trylast=True)
     def on_train_batch_start(self, run: Run) -> None:
-        """Watch which modules are called, with what."""
+        """Begin again if a module is no longer what it was; watch which are called, with what."""
+        self.batch += 1
+        if any(_traits(module) != traits for module, traits in self._captured.items()):
+            self.undo()
         if self._done or self._calls is not None:
             return
         self._calls = {}
@@ -90,19 +91,23 @@ class Graphs:
         )
         try:
             with torch.enable_grad(), autocast:
-                torch.cuda.make_graphed_callables(module, samples)
+                make = torch.cuda.make_graphed_callables
+                make(module, samples, allow_unused_input=True, **_beside_other_threads(make))
         except Exception as error:
             module.__dict__.pop("forward", None)
-            raise UsageError(
-                f"plugin 'cuda' (trainbus-cuda): graphs=True: {name} of {type(run.task).__name__} "
-                f"cannot be captured: {error}; leave out graphs, or compile the model"
-            ) from error
+            with suppress(Exception):  # of the capture that failed
+                torch.cuda.synchronize()
+            logger.warning(
+                "cuda, graphs: %s is computed as before: it cannot be captured: %s", name, error
+            )
+            return
         finally:
             with torch.no_grad():
                 for buffer, value in buffers:
                     buffer.copy_(value)
             run.accelerator.set_random_state(random_state)
-        module.forward = _by_shape(run, module.forward, eager, samples, call.autocast)
+        graphed = module.forward
+        module.forward = Replay(self, run, graphed, eager, samples, call.autocast)
         self._captured[module] = _traits(module)
 
     def _unwatch(self) -> None:
@@ -147,13 +152,33 @@ def why_not(module: nn.Module, calls: list[Call], run: Run) -> str | None:
         return "it was called with something else than tensors by position"
     if not all(x.device == run.device for x in call.arguments):
         return f"it was called with tensors that are not on {run.device}"
-    if "forward" in module.__dict__ or hasattr(module, "_orig_mod"):
-        return "its forward was replaced (compiled, for example)"
-    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
-        return "it has hooks"
+    if any(map(_is_replaced, module.modules())):
+        return "its forward was replaced, or that of a part of it (compiled, for example)"
+    if any(map(_has_hooks, module.modules())):
+        return "it has hooks, or a part of it has, which would run at the capture alone"
     if not module.training:
         return "it is not in training mode"
     return None
+
+
+def _is_replaced(module: nn.Module) -> bool:
+    compiled = getattr(module, "_compiled_call_impl", None) is not None
+    return compiled or "forward" in module.__dict__ or hasattr(module, "_orig_mod")
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return any(
+        getattr(module, name, None)
+        for name in (
+            "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
+        )
+    )  # fmt: skip
+
+
+def _beside_other_threads(make: Callable[..., Any]) -> dict[str, Any]:
+    """What lets a loader's thread pin memory during a capture, where this torch has it."""
+    known = "capture_error_mode" in inspect.signature(make).parameters
+    return {"capture_error_mode": "thread_local"} if known else {}
 
 
 def same_shapes(arguments: tuple[Any, ...], samples: tuple[Tensor, ...]) -> bool:
@@ -168,24 +193,67 @@ def same_shapes(arguments: tuple[Any, ...], samples: tuple[Tensor, ...]) -> bool
     )
 
 
-def _by_shape(
-    run: Run,
-    graphed: Callable[..., Any],
-    eager: Callable[..., Any],
-    samples: tuple[Tensor, ...],
-    autocast: torch.dtype | None,
-) -> Callable[..., Any]:
-    """A forward that replays the graph where it fits, and computes as before where not."""
+class Replay:
+    """A forward that replays the graph where it fits, once in a batch, and is as before where not.
 
-    def forward(*arguments: Any, **keywords: Any) -> Any:
+    What a graph gives lies in memory that its next replay writes to: so a second call in a batch is
+    computed as before, and outputs are copies, which a metric may keep.
+    """
+
+    def __init__(
+        self,
+        graphs: Graphs,
+        run: Run,
+        graphed: Callable[..., Any],
+        eager: Callable[..., Any],
+        samples: tuple[Tensor, ...],
+        autocast: torch.dtype | None,
+    ) -> None:
+        self._graphs = graphs
+        self._run = run
+        self._graphed = graphed
+        self._eager = eager
+        self._samples = samples
+        self._autocast = autocast
+        self._traits = _traits(self._module)
+        #: The batch in which it was replayed last.
+        self._batch = -1
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """What the module gives."""
+        run, batch = self._run, self._graphs.batch
         fits = (
-            run.stage == "train"
+            batch != self._batch
+            and run.stage == "train"
             and run.window.size == 1
             and torch.is_grad_enabled()
             and not keywords
-            and same_shapes(arguments, samples)
-            and _autocast() == autocast
+            and same_shapes(arguments, self._samples)
+            and _traits(self._module) == self._traits
+            and _autocast() == self._autocast
         )
-        return graphed(*arguments) if fits else eager(*arguments, **keywords)
+        if not fits:
+            return self._eager(*arguments, **keywords)
+        self._batch = batch
+        return _copied(self._graphed(*arguments))
 
-    return forward
+    def __reduce__(self) -> Any:
+        """A copy in another process has no graph: it computes as before."""
+        return _own_forward, (self._module,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return _own_forward(memo.get(id(self._module), self._module))
+
+    @property
+    def _module(self) -> Any:
+        return self._eager.__self__  # type: ignore[attr-defined]
+
+
+def _own_forward(module: Any) -> Any:
+    return type(module).forward.__get__(module)
+
+
+def _copied(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.clone()
+    return type(output)(map(_copied, output)) if isinstance(output, (tuple, list)) else output

@@ -125,10 +125,14 @@ class Cuda:
     def _fuse(self, run: Run, optimizers: Sequence[Optimizer]) -> None:
         if not self.fused or self._settings is None:
             return
-        from trainbus_cuda.fusing import fuse
+        from trainbus_cuda.fusing import fuse, with_sparse_gradients
 
-        for optimizer in optimizers:
-            fuse(optimizer, run.device.type)
+        sparse = with_sparse_gradients(run.task)
+        fused = [each for each in optimizers if fuse(each, run.device.type, sparse)]
+        if others := [type(each).__name__ for each in optimizers if each not in fused]:
+            run.header["fused"] = (
+                f"{len(fused)} of {len(optimizers)} optimizers; {', '.join(others)} as it was"
+            )
 
     # --- the end -------------------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ class Copy(NamedTuple):
 
     batch: Any
     arrived: torch.cuda.Event | None
+    #: The tensors that were made for it on the side stream.
+    made: list[Tensor] = []  # noqa: RUF012 (a named tuple's default, which nobody changes)
 
 
 class SideStream:
@@ -34,7 +36,8 @@ class SideStream:
         if all(tensor.device == self.device for tensor in tensors):
             return Copy(batch, None)
         with torch.cuda.stream(self.stream):
-            return Copy(_moved(batch, self.device), self.stream.record_event())
+            moved, made = _moved(batch, self.device)
+            return Copy(moved, self.stream.record_event(), made)
 
     def hand_over(self, sent: Copy) -> Any:
         """The batch, for the present stream, which waits for it; the host does not."""
@@ -42,7 +45,7 @@ class SideStream:
             return sent.batch
         present = torch.cuda.current_stream(self.device)
         present.wait_event(sent.arrived)
-        for tensor in plain_tensors(sent.batch) or ():
+        for tensor in sent.made:
             # It belongs to the other stream, which would use its memory again as soon as the last
             # name is gone, and not when the computation has read it.
             tensor.record_stream(present)
@@ -58,13 +61,24 @@ class Ahead(batches.Wrapped):
 
     def __iter__(self) -> Iterator[Any]:
         side = self._side
+        rest = iter(self.loader)
         ahead: Copy | None = None
-        for batch in self.loader:
-            present, ahead = ahead, side.begin(batch)
+        failure: Exception | None = None
+        while failure is None:
+            present = ahead
+            try:
+                ahead = side.begin(next(rest))
+            except StopIteration:
+                ahead = None
+                break
+            except Exception as error:  # the batch that is here was read before it
+                failure = error
             if present is not None:
                 yield side.hand_over(present)
-        if ahead is not None:
-            yield side.hand_over(ahead)
+        if failure is not None:
+            raise failure
+        if present is not None:
+            yield side.hand_over(present)
 
 
 def may_read_ahead(loader: Iterable[Any]) -> bool:
@@ -99,19 +113,32 @@ def _moves_itself(value: Any) -> bool:
     return callable(getattr(value, "to", None))
 
 
-def _moved(batch: Any, device: torch.device) -> Any:
+def _moved(batch: Any, device: torch.device) -> tuple[Any, list[Tensor]]:
     """A batch of plain tensors, rebuilt on the device; those of the host go through pinned memory.
 
     A copy from there holds that memory until it is done, also when the tensor is gone before.
+
+    Returns:
+        The batch, and the tensors that were made. A record may make others of its own besides.
     """
+    made: list[Tensor] = []
 
     def moved(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return None
-        return value.to(device) if value.is_cuda else _pinned(value).to(device, non_blocking=True)
+        new = value.to(device) if value.is_cuda else pinned(value).to(device, non_blocking=True)
+        made.append(new)
+        return new
 
-    return batches.rebuilt(batch, moved)
+    return batches.rebuilt(batch, moved), made
 
 
-def _pinned(tensor: Tensor) -> Tensor:
-    return tensor if tensor.is_pinned() else tensor.pin_memory()
+def pinned(tensor: Tensor, pin: bool = True) -> Tensor:
+    """The tensor in pinned memory: dense, whatever it is a view of, with its order of dimensions.
+
+    `Tensor.pin_memory` keeps the strides: it refuses expanded tensors, and pins all that lies
+    between the numbers of a slice.
+    """
+    if tensor.is_pinned() if pin else False:
+        return tensor
+    return torch.empty_like(tensor, pin_memory=pin).copy_(tensor)

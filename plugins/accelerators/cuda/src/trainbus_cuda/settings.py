@@ -49,6 +49,8 @@ class Settings:
 
 def _places() -> list[Any]:
     backends: Any = torch.backends
+    # The wholes before their parts, which inherit from them.
     return [
-        backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul
+        backends, backends.cudnn, backends.mkldnn,
+        backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul,
     ]  # fmt: skip

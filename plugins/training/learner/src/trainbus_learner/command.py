@@ -40,7 +40,9 @@ def lines(
         out: the folder for masks; or the file for rows.
     """
     predictor = load(exported, device=device)
-    if getattr(predictor, "takes_tables", False):
+    # One that takes words is asked about a text as it stands, unless it is the name of a table.
+    words = getattr(predictor, "takes_words", False) and not any(map(table_files.is_table, items))
+    if getattr(predictor, "takes_tables", False) and not words:
         yield from _tables(predictor, items, as_json, out)
         return
     places = _expanded(predictor, items, Path(out))

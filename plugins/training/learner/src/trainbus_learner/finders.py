@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from itertools import islice
 from typing import Any
@@ -88,7 +88,7 @@ def find_batch_size(
 def _subject(who: str, task: Task, train: Iterable[Any], trainer: Trainer | None) -> Subject:
     if not isinstance(task, Task):
         raise UsageError(f"{who}({task!r:.80}): give a Task; Task.supervised(model) makes one")
-    if iter(train) is train:
+    if isinstance(train, Iterator):
         raise UsageError(f"{who}: a generator can be read only once; give a loader, or a list")
     trainer = trainer or Trainer()
     names = [field.name for field in fields(Settings) if field.name != "plugins"]
