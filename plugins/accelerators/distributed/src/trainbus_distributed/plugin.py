@@ -103,13 +103,15 @@ class Distributed:
             return None
         window: Any = run.window
         if window.round[run.peers.data_rank]:
-            return self._strategy.forward(run)
-        from trainbus_distributed.strategy import Frozen
-
-        with Frozen(run.model):  # a batch that another process has counts there
             loss = self._strategy.forward(run)
-        run.batch_size = 0
-        return loss
+        else:
+            from trainbus_distributed.strategy import Frozen
+
+            with Frozen(run.model):  # a batch that another process has counts there
+                loss = self._strategy.forward(run)
+            run.batch_size = 0
+        # Of a step that made its backward itself; by None the next listener would be asked.
+        return {} if loss is None and run.manual else loss
 
     @hookimpl(wrapper=True, tryfirst=True)
     def backward(self, run: Loop) -> Generator[None, bool, bool]:
