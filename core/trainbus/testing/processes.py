@@ -45,6 +45,7 @@ def ranks(
         RankFailed: one failed, unless `survive`.
         TimeoutError: some did not end in time; it names them.
     """
+    import torch._dynamo  # DDP imports it: once here, and not in each process
     import torch.distributed as dist
 
     context: Any = multiprocessing.get_context("fork")

@@ -26,7 +26,7 @@ from trainbus import terminal
 from trainbus.errors import UsageError
 
 _PRELOADED = [
-    "torch", "torch.distributed", "torch.nn.parallel", "trainbus.engine.trainer",
+    "torch", "torch.distributed", "torch._dynamo", "torch.nn.parallel", "trainbus.engine.trainer",
     "trainbus.engine.defaults", "trainbus.fit.command", "trainbus_distributed.plugin",
     "trainbus_distributed.peers", "trainbus_distributed.ddp",
 ]  # fmt: skip
