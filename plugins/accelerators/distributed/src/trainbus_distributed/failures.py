@@ -163,6 +163,11 @@ class Failures:
             return TrainbusError(
                 f"after {self.timeout:g} s of waiting for the other processes: {who}"
             )
+        if "peer" in text or "closed" in text:
+            return PeerFailed(
+                "another process of this run is gone, and told nothing: it was killed (by the "
+                f"system, for its memory?), or ended in the midst of the run ({error})"
+            )
         return None
 
     def _published(self) -> dict[str, Any] | None:
