@@ -43,6 +43,10 @@ class Clip:
         parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
         if self.value is not None:
             torch.nn.utils.clip_grad_value_(parameters, self.value)
+        elif run.world_size > 1:  # each process may have a part of every gradient
+            gradients = [each.grad for each in parameters if each.grad is not None]
+            norm = run.peers.norm(gradients)
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.norm, norm)
         else:
             assert self.norm is not None
             _clip_norm(parameters, self.norm)

@@ -80,6 +80,10 @@ class Peers:
         """The whole of a tensor of which each process has a part; a meeting, where it is one."""
         return tensor
 
+    def part(self, whole: Tensor, like: Tensor) -> Tensor:
+        """What this process keeps of a whole tensor, in the way that `like` is shared out."""
+        return whole
+
     def norm(self, tensors: Sequence[Tensor]) -> Tensor:
         """The norm of all of them together, in all processes; a meeting, where they are parts."""
         return nn.utils.get_total_norm(tensors)

@@ -223,12 +223,12 @@ class Lifetime(Settings):
     ) -> None:
         """Model, optimizers and schedulers, and what the run says at its start."""
         bus = self.bus
+        run.given_optimizers = given
         run.model = bus.configure_model(run)
         if isinstance(run.model, Task):
             run.task = run.model
         if run.stage == "train" and (frozen := in_evaluation_mode(run.model)):
             run.header["evaluation mode"] = f"{frozen}, as they were found"
-        run.given_optimizers = given
         if with_optimizers or given is not None:
             run.optimizers = list(bus.configure_optimizer(run))
             run.optimizer = run.optimizers[0]

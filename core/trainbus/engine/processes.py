@@ -8,9 +8,12 @@ counted again, in batches of all processes together, which have one order whoeve
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from trainbus.devices.peers import Peers
 from trainbus.devices.random_state import seed_everything
@@ -37,6 +40,55 @@ def with_ranks(peers: Peers, loop: dict[str, Any]) -> dict[str, Any]:
     if peers.world_size == 1:
         return loop
     return {**loop, "ranks": peers.gather({name: loop[name] for name in OWN})}
+
+
+def whole(peers: Peers, value: Any) -> Any:
+    """A state with every tensor whole that processes share: on the host of the first one.
+
+    A meeting, where there are such; of the others only what has no part is kept.
+    """
+    if isinstance(value, dict):
+        return {key: whole(peers, item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(whole(peers, item) for item in value)
+    if isinstance(value, Tensor) and type(value) not in (Tensor, nn.Parameter, nn.Buffer):
+        full = peers.unshard(value.detach())
+        return full.cpu() if peers.rank == 0 else full.new_empty(0)
+    return value
+
+
+def in_parts(peers: Peers, state: Any, like: Mapping[str, Any], name: str = "") -> Any:
+    """A state in which each tensor is shared out as that of its name in a model is.
+
+    Args:
+        peers: the processes.
+        state: that of a model, or of a plugin that keeps tensors by the names of parameters.
+        like: tensors of the model, by name.
+        name: where in a mapping the state stands.
+    """
+    if isinstance(state, Mapping):
+        return {key: in_parts(peers, item, like, str(key)) for key, item in state.items()}
+    of_model = like.get(name)
+    if isinstance(state, Tensor) and isinstance(of_model, Tensor) and state.shape == of_model.shape:
+        return peers.part(state, of_model)
+    return state
+
+
+def optimizer_in_parts(peers: Peers, state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """The state of an optimizer, each tensor of a parameter's shape shared out like that."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return {
+        **state,
+        "state": {
+            index: {
+                name: peers.part(value, parameters[index])
+                if isinstance(value, Tensor) and value.shape == parameters[index].shape
+                else value
+                for name, value in entry.items()
+            }
+            for index, entry in state["state"].items()
+        },
+    }
 
 
 def of_this_rank(run: Loop, loop: dict[str, Any], source: str) -> dict[str, Any]:

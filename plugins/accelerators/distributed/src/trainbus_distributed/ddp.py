@@ -6,7 +6,6 @@ import inspect
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -156,13 +155,3 @@ class Replicated(Strategy):
         return f"ddp: a copy in each process, {count} parameters reduced" + (
             ", before each optimizer step" if self.by_itself else ", while backward goes on"
         )
-
-
-def held_by(model: nn.Module) -> int:
-    """Bytes of a model's parameters with their gradients and Adam's two moments."""
-    return 4 * sum(p.numel() * p.element_size() for p in model.parameters())
-
-
-def is_meta(model: nn.Module) -> bool:
-    """Whether a model was made without memory."""
-    return any(p.device == torch.device("meta") for p in model.parameters())

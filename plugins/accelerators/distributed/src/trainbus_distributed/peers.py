@@ -62,6 +62,8 @@ class TorchPeers(Peers):
         self.meetings = 0
         #: Loaders are dealt out; else each process was given its part.
         self.deals = True
+        #: A forward without gradients is a collective, so that all have to make as many.
+        self.meets_in_evaluation = False
         #: Loaders that were dealt out, by the identity of what was given.
         self._dealt: dict[int, tuple[Any, Any]] = {}
 
@@ -152,6 +154,15 @@ class TorchPeers(Peers):
         full = getattr(tensor, "full_tensor", None)
         return tensor if full is None else full()
 
+    def part(self, whole: Tensor, like: Tensor) -> Tensor:
+        """See `Peers`; each process has the whole, so nothing is sent."""
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        if not isinstance(like, DTensor) or isinstance(whole, DTensor):
+            return whole
+        whole = whole.to(like.to_local().device)
+        return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
+
     def norm(self, tensors: Sequence[Tensor]) -> Tensor:
         """See `Peers`: of each mesh of devices for itself, then of all."""
         groups: dict[Any, list[Tensor]] = {}
@@ -169,7 +180,8 @@ class TorchPeers(Peers):
         key = (id(loader), stage == "train")
         if (known := self._dealt.get(hash(key))) is not None and known[0] is loader:
             return known[1]
-        dealt = deal(loader, self, stage == "train", own=not self.deals)
+        pads = stage == "train" or self.meets_in_evaluation
+        dealt = deal(loader, self, pads, own=not self.deals)
         self._dealt[hash(key)] = (loader, dealt)  # kept together, so that no other has this id
         return dealt
 

@@ -43,6 +43,9 @@ class Strategy:
     def before_backward(self, run: Loop) -> None:
         """The task makes a backward of its own."""
 
+    def settle(self) -> None:
+        """A pass is over, or a state is taken: the optimizers' parameters are those of the model."""
+
     def begin_epoch(self, run: Loop) -> None:
         """Layers may have been frozen or freed."""
 
