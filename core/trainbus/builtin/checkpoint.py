@@ -201,7 +201,11 @@ class Checkpoint:
         if after == "epoch" or (after == "validation" and self._compares_validation):
             self._save_best(run)
         is_time = self._is_time(after)
-        if run.stopping or run.wanted(Wish.SAVE, self._asked or is_time) or self._is_due(run, after):
+        if (
+            run.stopping
+            or run.wanted(Wish.SAVE, self._asked or is_time)
+            or self._is_due(run, after)
+        ):
             self._save_last(run)
             if after == "train_epoch" and not run.stopping:
                 self._kept_step = run.global_step  # what follows is no part of a longer run
@@ -288,8 +292,8 @@ class Checkpoint:
             path = self._background.finished(wait)
         except CheckpointError as error:
             if run.world_size == 1:
-                return self._failed(run, error)
-            failure = str(error)
+                self._failed(run, error)
+            failure = str(error) if run.world_size > 1 else ""
         if failure := run.peers.broadcast(failure):
             self._failed(run, CheckpointError(failure))
         elif path is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainbus.events.markers import hookimpl
@@ -84,7 +83,7 @@ class Watch:
         before, self._before = self._before, []
         old = _norm_of_each(run.peers, [each for _, _, each in before])
         moved = torch._foreach_sub([p.detach() for _, p, _ in before], [e for _, _, e in before])
-        new = _norm_of_each(run.peers, moved)
+        new = _norm_of_each(run.peers, list(moved))
         tiny = torch.finfo(old[0].dtype).tiny
         run.log(update_ratio=torch.stack(new).norm() / torch.stack(old).norm().clamp_min(tiny))
         if self.layers:
@@ -122,13 +121,13 @@ def _value(group: dict[str, Any], key: str) -> Any:
     return group.get(key)
 
 
-def _norm_of_each(peers: Peers, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+def _norm_of_each(peers: Peers, tensors: list[Tensor]) -> list[Tensor]:
     """The norm of each tensor, whole; where a process has parts of them that is a meeting each."""
     import torch
 
     if peers.world_size > 1:
         return [peers.norm([each]) for each in tensors]
-    return torch._foreach_norm(tensors)
+    return list(torch._foreach_norm(tensors))
 
 
 def _norms(

@@ -90,7 +90,9 @@ class Peers:
 
     # --- data and steps ------------------------------------------------------------------------
 
-    def deal(self, loader: Iterable[Any], stage: Literal["train", "valid", "test", "predict"]) -> Any:
+    def deal(
+        self, loader: Iterable[Any], stage: Literal["train", "valid", "test", "predict"]
+    ) -> Any:
         """The part of a loader that this process reads."""
         return loader
 

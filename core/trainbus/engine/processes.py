@@ -119,9 +119,7 @@ def of_this_rank(run: Loop, loop: dict[str, Any], source: str) -> dict[str, Any]
     }
 
 
-def _counted_again(
-    run: Loop, saved: dict[str, Any], before: int, source: str
-) -> dict[str, Any]:
+def _counted_again(run: Loop, saved: dict[str, Any], before: int, source: str) -> dict[str, Any]:
     """A place in the data that was counted by so many processes, as those of now count it."""
     now = run.peers.data_size
     if saved["batches"] * before % now and not saved["over"]:

@@ -122,7 +122,8 @@ def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
         here = run.task.state_dict()
         model = in_parts(run.peers, model, here)
         states = [
-            optimizer_in_parts(run.peers, *each) for each in zip(states, run.optimizers, strict=True)
+            optimizer_in_parts(run.peers, *each)
+            for each in zip(states, run.optimizers, strict=True)
         ]
         plugins = in_parts(run.peers, plugins, here)
     run.task.load_state_dict(model)

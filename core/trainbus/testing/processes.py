@@ -45,8 +45,7 @@ def ranks(
         RankFailed: one failed, unless `survive`.
         TimeoutError: some did not end in time; it names them.
     """
-    import torch._dynamo  # DDP imports it: once here, and not in each process
-    import torch.distributed as dist
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     context: Any = multiprocessing.get_context("fork")
     port = _free_port()
@@ -61,7 +60,7 @@ def ranks(
         theirs.close()
         pipes.append(ours)
         started.append(process)
-    store = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
     deadline = time.monotonic() + seconds
     results: list[Any] = [None] * count
     failed: list[tuple[float, int, str]] = []

@@ -8,8 +8,6 @@ from torch import nn
 
 from trainbus import Loader, Task, Trainer
 from trainbus.testing.fixtures import own_directory  # noqa: F401
-import trainbus_distributed.ddp
-import trainbus_distributed.peers  # what processes are forked with is not imported in each
 from trainbus_distributed import Distributed
 
 

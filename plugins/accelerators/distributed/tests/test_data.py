@@ -15,6 +15,8 @@ from trainbus_distributed.data import deal, weights
 
 from .conftest import Small, dataset, fit, loader
 
+PARTS = list(itertools.product([1, 2, 3, 4], [False, True]))
+
 
 class Alone:
     """As many processes as a test wants, of which this is one: nobody is there to meet."""
@@ -40,7 +42,7 @@ def read(given, size, pads):
     return told
 
 
-@pytest.mark.parametrize(("size", "drop_last"), list(itertools.product([1, 2, 3, 4], [False, True])))
+@pytest.mark.parametrize(("size", "drop_last"), PARTS)
 @pytest.mark.parametrize("count", [1, 7, 16, 33])
 @pytest.mark.parametrize("pads", [False, True])
 def test_each_sample_counts_once(count, size, drop_last, pads):

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from trainbus import StopEpoch, StopRun, Trainer, TrainbusError, hookimpl
+from trainbus import StopEpoch, StopRun, TrainbusError, Trainer, hookimpl
 from trainbus.builtin import Checkpoint
 from trainbus.testing.processes import RankFailed, ranks
 from trainbus_distributed import Distributed
@@ -82,9 +82,7 @@ def test_an_epoch_that_one_ends_is_ended_by_all():
 
 def test_early_stopping_is_by_the_metric_of_all():
     def train():
-        trainer = Trainer(
-            epochs=30, seed=1, plugins=[Distributed(), "early_stopping", "-journal"]
-        )
+        trainer = Trainer(epochs=30, seed=1, plugins=[Distributed(), "early_stopping", "-journal"])
         run = trainer.fit(Small(), loader(40), loader(12))
         return run.status, run.epoch, run.metrics["valid/loss"]
 

@@ -1,5 +1,7 @@
 """A part of each parameter in each process: the bits of one process, in states that any reads."""
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -76,9 +78,7 @@ def test_states_load_at_any_number_of_processes():
     (state,) = (each for each in _states(first["dir"]) if each.name.startswith("step-"))
 
     def go_on(size):
-        return train(
-            Adam, plugins=["-journal"], epochs=2, accumulate=2 // size, resume=state
-        )
+        return train(Adam, plugins=["-journal"], epochs=2, accumulate=2 // size, resume=state)
 
     two = ranks(2, lambda: go_on(2))
     one = go_on(1)
@@ -119,7 +119,9 @@ def test_an_average_of_shared_weights_goes_on():
     left = ranks(2, lambda: go(1))
     back = ranks(2, lambda: go(2, resume=_states(left[0]["dir"])[0]))
     assert back[0]["digest"] == straight[0]["digest"]
-    assert back[0]["metrics"]["valid/loss"] == straight[0]["metrics"]["valid/loss"]
+    assert back[0]["metrics"]["valid/loss"] == pytest.approx(
+        straight[0]["metrics"]["valid/loss"], rel=1e-6
+    )
 
 
 def test_validation_with_fewer_batches_in_one_process():
@@ -191,6 +193,7 @@ def test_a_task_that_steps_by_itself():
             run.optimizer_step()
 
     assert isinstance(ByItself(), Task)
+
     def with_blocks():
         task = ByItself()
         chosen = Distributed(strategy="fsdp", blocks=["net.*"])
@@ -200,6 +203,7 @@ def test_a_task_that_steps_by_itself():
     def without():
         with pytest.raises(UsageError, match=r"blocks=\['net'\]"):
             train(ByItself)
+        time.sleep(0.5)  # gloo aborts a process whose peer is gone in the midst of a collective
 
     ranks(2, without)
     first, second = ranks(2, with_blocks)

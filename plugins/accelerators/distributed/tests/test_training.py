@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainbus import Loader, SkipBatch, SkipStep, Task, Trainer, TrainbusError, UsageError, hookimpl
+from trainbus import Loader, SkipBatch, SkipStep, Task, TrainbusError, Trainer, UsageError, hookimpl
 from trainbus.testing.processes import ranks
 from trainbus_distributed import Distributed
 

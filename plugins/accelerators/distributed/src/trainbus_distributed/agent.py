@@ -105,7 +105,7 @@ class _Agent:
         self.processes = []
         for rank in range(self.count):
             own = {**os.environ, **environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            process = self.context.Process(target=_child, args=(arguments, own, os.getcwd()))
+            process = self.context.Process(target=_child, args=(arguments, own, str(Path.cwd())))
             process.start()
             self.processes.append(process)
 

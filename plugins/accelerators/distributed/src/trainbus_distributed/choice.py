@@ -25,5 +25,5 @@ def fits(model: nn.Module, device: torch.device) -> tuple[bool, str]:
     total = torch.get_device_module(device).get_device_properties(device).total_memory / 2**30
     does = needed <= _SHARE * total
     return does, (
-        f"a copy with gradients and two moments takes {needed:.2f} of {total:.0f} GiB of each device"
+        f"a copy with gradients and two moments takes {needed:.2f} of {total:.0f} GiB of a device"
     )

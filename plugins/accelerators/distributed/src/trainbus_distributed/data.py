@@ -185,9 +185,7 @@ class DealtLoader(Dealt):
     def __init__(self, loader: DataLoader[Any], peers: TorchPeers, pads: bool) -> None:
         inner = copy(loader)
         automatic = loader.batch_sampler is not None
-        self.own = _DealtSampler(
-            loader.batch_sampler if automatic else loader.sampler, peers, pads
-        )
+        self.own = _DealtSampler(loader.batch_sampler if automatic else loader.sampler, peers, pads)
         # A DataLoader does not let them be set.
         vars(inner)["batch_sampler" if automatic else "sampler"] = self.own
         vars(inner)["_iterator"] = None

@@ -36,7 +36,7 @@ class _Step(nn.Module):
         """The loss of a batch; of none a zero that all parameters lead to."""
         if run is not None:
             return run.task.training_step(run.batch, run)
-        return sum((each.sum() * 0 for each in self.task.parameters() if each.requires_grad))
+        return sum(each.sum() * 0 for each in self.task.parameters() if each.requires_grad)
 
 
 class Replicated(Strategy):

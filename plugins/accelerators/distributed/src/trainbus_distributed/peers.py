@@ -108,9 +108,7 @@ class TorchPeers(Peers):
         sizes = [_size(each) for each in heads]
         longest = max(sizes)
         if longest <= _SHORT:
-            return [
-                _unpacked(each[8 : 8 + size]) for each, size in zip(heads, sizes, strict=True)
-            ]
+            return [_unpacked(each[8 : 8 + size]) for each, size in zip(heads, sizes, strict=True)]
         own = torch.zeros(longest, dtype=torch.uint8)
         own[: len(data)] = _bytes(data)
         rest = [torch.empty_like(own) for _ in range(self.world_size)]
@@ -168,14 +166,14 @@ class TorchPeers(Peers):
         groups: dict[Any, list[Tensor]] = {}
         for each in tensors:
             groups.setdefault(getattr(each, "device_mesh", None), []).append(each)
-        norms = [
-            self.unshard(torch.nn.utils.get_total_norm(each)) for each in groups.values()
-        ]
+        norms = [self.unshard(torch.nn.utils.get_total_norm(each)) for each in groups.values()]
         return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
 
     # --- data and steps ------------------------------------------------------------------------
 
-    def deal(self, loader: Iterable[Any], stage: Literal["train", "valid", "test", "predict"]) -> Any:
+    def deal(
+        self, loader: Iterable[Any], stage: Literal["train", "valid", "test", "predict"]
+    ) -> Any:
         """See `Peers`: batch `i` of the one order is read by rank `i` modulo their number."""
         key = (id(loader), stage == "train")
         if (known := self._dealt.get(hash(key))) is not None and known[0] is loader:

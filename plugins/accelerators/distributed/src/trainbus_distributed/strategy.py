@@ -44,7 +44,7 @@ class Strategy:
         """The task makes a backward of its own."""
 
     def settle(self) -> None:
-        """A pass is over, or a state is taken: the optimizers' parameters are those of the model."""
+        """A pass is over, or a state is taken: the model has the parameters of the optimizers."""
 
     def begin_epoch(self, run: Loop) -> None:
         """Layers may have been frozen or freed."""
