@@ -9,11 +9,12 @@ EDITABLE = $(foreach folder,$(1),-e $(folder))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow test-transformers test-xla torture lint format hooks bench bench-vision docs release clean
+.PHONY: help demo test test-slow test-gpu test-transformers test-xla torture lint format hooks bench bench-vision docs release clean
 
 help:
 	@echo "make demo       train a classifier of handwritten digits"
 	@echo "make test       run the tests (make test-slow: the long ones)"
+	@echo "make test-gpu   check trainbus on the GPU of this machine (skips where there is none)"
 	@echo "make test-transformers  run the tests of texts with transformers, random bodies (1 minute)"
 	@echo "make test-xla   run the tests of the plugin xla with torch_xla, on the CPU (7 GB)"
 	@echo "make torture    kill and resume a training more than a hundred times"
@@ -34,6 +35,10 @@ test: $(VENV)/installed-dev
 
 test-slow: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -m slow
+
+test-gpu: $(VENV)/installed-dev
+	$(BIN)/python tests/gpu/checks.py
+	$(BIN)/python -m pytest plugins/accelerators/cuda/tests/test_gpu.py
 
 test-transformers: $(VENV)/installed-dev .venv-transformers/installed
 	PYTHONPATH=.venv-transformers OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope \

@@ -8,8 +8,9 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from trainbus import PluginError, hookimpl
+from trainbus import PluginError, UsageError, hookimpl
 from trainbus.arguments import check_whole
+from trainbus.batches import rebuilt
 from trainbus.errors import nearest
 from trainbus_compile.regions import Regions, find
 from trainbus_compile.watch import Watch
@@ -24,8 +25,33 @@ __all__ = ["Compile"]
 logger = logging.getLogger("trainbus")
 
 _WHO = "plugin 'compile' (trainbus-compile)"
+#: Modes of inductor that replay graphs, and the plugin that tells them where steps begin.
+_GRAPH_MODES = ("reduce-overhead", "max-autotune")
+_GRAPH_STEPS = "compile_graph_steps"
 #: Where an exception of the compiler comes from.
 _COMPILER = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch.fx.experimental")
+
+
+class GraphSteps:
+    """Says where a step begins: what the graphs of the one before gave may be written over."""
+
+    @hookimpl(tryfirst=True)
+    def on_train_batch_start(self) -> None:
+        """Begin a step."""
+        import torch
+
+        torch.compiler.cudagraph_mark_step_begin()
+
+    on_validation_batch_start = on_test_batch_start = on_train_batch_start
+
+    @hookimpl(wrapper=True)
+    def predict_step(self) -> Generator[None, Any, Any]:
+        """Begin a step, and let the consumer keep what it gives."""
+        import torch
+
+        torch.compiler.cudagraph_mark_step_begin()
+        output = yield
+        return rebuilt(output, lambda value: value.clone() if type(value) is torch.Tensor else None)
 
 
 class Compile:
@@ -83,9 +109,24 @@ class Compile:
         """Check what was asked for, and begin to count."""
         run.claim("compile", run.bus.name_of(self))
         self._check(self._backend(run))
+        self._begin_graphs(run)
         self._waiting, self._logged = set(), {}
         self._watch = Watch(__file__, self.warn_after)
         self._watch.start()
+
+    def _begin_graphs(self, run: Run) -> None:
+        """Tell inductor where steps begin, if it replays graphs; refuse what they cannot do."""
+        asked = self.options or {}
+        graphs = self.mode in _GRAPH_MODES or asked.get("triton.cudagraphs")
+        if not graphs or run.device.type == "cpu":
+            return
+        if run.accumulate > 1:
+            raise UsageError(
+                f"{_WHO}: mode={self.mode!r} replays graphs, whose gradients the next batch writes "
+                f"over, so those of {run.accumulate} batches cannot be gathered; leave out the "
+                "mode, or Trainer(accumulate=...)"
+            )
+        run.bus.register(GraphSteps(), _GRAPH_STEPS, _WHO)
 
     def _backend(self, run: Run) -> str:
         return self.backend or run.accelerator.compile_backend()
@@ -212,6 +253,8 @@ class Compile:
     @hookimpl
     def on_run_end(self, run: Run) -> None:
         """Give the modules back as they were, and sum up."""
+        if _GRAPH_STEPS in run.bus.plugins:
+            run.bus.unregister(_GRAPH_STEPS)
         compiled, self._compiled = self._compiled, []
         for module in compiled:
             vars(module).pop("_compiled_call_impl", None)
