@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trainbus.engine.loop import Loop
+    from trainbus.engine.run import Run
 
 
 class Background:
@@ -74,6 +75,25 @@ class Background:
         if error is not None:
             raise error
         return self._path
+
+    def delivered(self, run: Run, wait: bool) -> Path | None:
+        """As `finished`; of several processes all get the same, when they wait for it.
+
+        Raises:
+            CheckpointError: it could not be written; in all of them.
+        """
+        if run.world_size == 1:
+            return self.finished(wait)
+        if not wait:
+            return None  # when a thread is done differs between processes
+        path, failure = None, ""
+        try:
+            path = self.finished(wait)
+        except CheckpointError as error:
+            failure = str(error)
+        if failure := run.peers.broadcast(failure):
+            raise CheckpointError(failure)
+        return path
 
     def _snapshot(self, run: Loop, path: Path) -> dict[str, Any]:
         import torch

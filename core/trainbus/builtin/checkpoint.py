@@ -9,13 +9,13 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
-from trainbus.arguments import check_number, check_whole
 from trainbus.builtin import usr1
 from trainbus.builtin.background import Background
+from trainbus.builtin.checkpoint_options import check_options, is_finite
 from trainbus.builtin.monitor import SECTION as MONITOR, Monitor
 from trainbus.checkpoints import sections, states
 from trainbus.engine.agreement import Wish
-from trainbus.errors import CheckpointError, PluginError
+from trainbus.errors import CheckpointError
 from trainbus.events.markers import hookimpl
 from trainbus.storage.files import remove_leftovers
 from trainbus.storage.untrusted import fields, listed, maybe, number, pair, text
@@ -73,16 +73,10 @@ class Checkpoint:
         background: bool = False,
         on_error: Literal["raise", "warn"] = "raise",
     ) -> None:
-        if mode not in ("min", "max"):
-            raise PluginError(f"mode={mode!r}: give 'min' or 'max'")
-        if on_error not in ("raise", "warn"):
-            raise PluginError(f"on_error={on_error!r}: give 'raise' or 'warn'")
-        counts = {"every_epochs": every_epochs, "keep_best": keep_best, "keep_last": keep_last}
-        for name, count in {**counts, "every_steps": every_steps}.items():
-            if count is not None:
-                check_whole(1, **{name: count})
-        if every_minutes is not None:
-            check_number(above=0, every_minutes=every_minutes)
+        check_options(
+            mode, on_error, every_minutes, threshold, every_epochs=every_epochs,
+            keep_best=keep_best, keep_last=keep_last, every_steps=every_steps,
+        )  # fmt: skip
         self.monitor = monitor
         self.mode = mode
         self.every_steps = every_steps
@@ -90,8 +84,6 @@ class Checkpoint:
         self.every_minutes = every_minutes
         self.keep_best = keep_best
         self.keep_last = keep_last
-        if threshold is not None:
-            check_number(threshold=threshold)
         self.threshold = threshold
         self.on_error = on_error
         self.background = background
@@ -250,7 +242,7 @@ class Checkpoint:
         self._deliver(run, wait=True)
         if run.dry_run or run.global_step == self._saved_step:
             return
-        if self._stepping or not _finite(run):
+        if self._stepping or not is_finite(run):
             what = "half-updated" if self._stepping else "not finite"
             logger.warning("checkpoint: the weights are %s; nothing is saved", what)
             return
@@ -285,19 +277,15 @@ class Checkpoint:
 
     def _deliver(self, run: Run, wait: bool = False) -> None:
         """Tell of a state that was written in the background."""
-        if self._background is None or (run.world_size > 1 and not wait):
-            return  # when a thread is done differs between processes
-        path, failure = None, ""
+        if self._background is None:
+            return
         try:
-            path = self._background.finished(wait)
+            path = self._background.delivered(run, wait)
         except CheckpointError as error:
-            if run.world_size == 1:
-                self._failed(run, error)
-            failure = str(error) if run.world_size > 1 else ""
-        if failure := run.peers.broadcast(failure):
-            self._failed(run, CheckpointError(failure))
-        elif path is not None:
-            run.fire("on_checkpoint_saved", path)
+            self._failed(run, error)
+        else:
+            if path is not None:
+                run.fire("on_checkpoint_saved", path)
 
     @hookimpl
     def on_checkpoint_saved(self, run: Run, path: Path) -> None:
@@ -451,9 +439,3 @@ class Checkpoint:
             self._monitor.load_state_dict(state["monitor"])
         self.last = list(state["last"])
         self._superseded = list(state["superseded"])
-
-
-def _finite(run: Run) -> bool:
-    import torch
-
-    return all(bool(torch.isfinite(p.detach()).all()) for p in run.task.parameters())

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from trainbus import terminal
+from trainbus.cli.processes import starts_processes
 from trainbus.errors import TrainbusError, UsageError, nearest
 from trainbus.plugins import loading
 from trainbus.plugins.discovery import Installed, known_distributions
@@ -276,19 +277,7 @@ class Fit(click.Command):
     help="Tell where the time goes and what to mend first: the same as -p profiler.",
     **_TOLD,
 )
-@click.option(
-    "--nproc",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Train in N processes of this machine (trainbus-distributed; with -p distributed).",
-)
-@click.option(
-    "--restarts",
-    type=click.IntRange(0),
-    default=0,
-    metavar="N",
-    help="With --nproc: start all again up to N times after a failure, from the newest state.",
-)
+@starts_processes
 @selects_plugins
 @click.option("-h", "--help", "wants_help", is_flag=True, help="Show all that can be set.")
 @click.pass_context

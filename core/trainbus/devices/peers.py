@@ -26,6 +26,9 @@ class Peers:
     data_rank: int = 0
     data_size: int = 1
 
+    #: Who started this process prints why the newest run failed, or another process did.
+    failure_is_told: bool = False
+
     def described(self) -> str:
         """All of them in words, for the header; a meeting."""
         return "1"

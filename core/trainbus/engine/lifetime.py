@@ -198,7 +198,7 @@ class Lifetime(Settings):
             error = raised if run.interruption is None else run.interruption
             if (other := peers.failure(error)) is not None:
                 error = other
-            run.failure_is_told = peers.fail(error) or other is not None
+            peers.failure_is_told = peers.fail(error) or other is not None
             ended = isinstance(error, (KeyboardInterrupt, SystemExit))
             run.status = "interrupted" if ended else "failed"
             with suppress(Exception):  # a device that failed may give nothing back

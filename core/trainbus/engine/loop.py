@@ -43,7 +43,9 @@ class Loop(Passes):
             self.finished = True
         if position.saved is not None and not position.saved["batches"]:
             position.restore_random(self)
-        while self._goes_on() and (count is None or self.epoch < count):
+        if self.agreement is not None:
+            self.meet()
+        while not (self.stopping or self.finished) and (count is None or self.epoch < count):
             self.leave("epoch")
             self.ends_pass = self.cut_short = False
             position.over = ""
@@ -52,11 +54,8 @@ class Loop(Passes):
             self.leave("epoch")
             if not self.cut_short:
                 self.epoch += 1
-
-    def _goes_on(self) -> bool:
-        """Whether another epoch may begin."""
-        self.meet()
-        return not (self.stopping or self.finished)
+            if self.agreement is not None:
+                self.meet()
 
     # --- training ------------------------------------------------------------------------------
 
@@ -151,7 +150,8 @@ class Loop(Passes):
         if saved is not None and saved["over"]:  # neither its start nor its end is once more
             return self.position.start(self, loader)
         self.enter("train_epoch")
-        self.meet()
+        if self.agreement is not None:
+            self.meet()
         if self.stopping:
             return 0, ()
         first, rest = self.position.start(self, loader)

@@ -89,7 +89,7 @@ class Passes(Step):
 
     def savepoint(self, after: str) -> None:
         """Tell those who save states that all who listen at this moment are done."""
-        if after != "train_batch":
+        if self.agreement is not None and after != "train_batch":
             self.meet()
         self.told_of_stop = self.stopping
         if "fit" in self.open_events:

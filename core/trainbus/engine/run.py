@@ -88,8 +88,6 @@ class Run:
         self.finished = False
         #: What a signal asked to raise once the batch is done.
         self.interruption: BaseException | None = None
-        #: Who started this process prints why it failed, or another process's failure was it.
-        self.failure_is_told = False
 
         self.stage: Stage = "train"
         #: Events that began and have not ended, the innermost last.

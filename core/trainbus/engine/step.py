@@ -250,9 +250,9 @@ class Step(Run):
     # --- control -------------------------------------------------------------------------------
 
     def meet(self) -> None:
-        """Hear what the other processes want, where there are any."""
-        if self.agreement is not None:
-            self.agreement.meet(self)
+        """Hear what the other processes want; there are some."""
+        assert self.agreement is not None
+        self.agreement.meet(self)
 
     def wanted(self, wish: Wish, here: bool) -> bool:
         """Whether any process wants something at this place; where others are, what it wanted.

@@ -55,13 +55,13 @@ def fit(path: Path, settings: Sequence[str], resume: str | None) -> None:
         try:
             trainer.fit(task, train, valid, resume=resume)
         except TrainbusError:
-            if any(run.failure_is_told for run in runs):
+            if any(run.peers.failure_is_told for run in runs):
                 sys.exit(1)
             raise
         except (
             Exception
         ):  # from the task, the data or a plugin: hours may be needed to see it again
-            if not any(run.failure_is_told for run in runs):
+            if not any(run.peers.failure_is_told for run in runs):
                 traceback.print_exc()
             sys.exit(1)
         finally:
