@@ -11,30 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trainbus.builtin import usr1
 from trainbus.builtin.background import Background
-from trainbus.builtin.checkpoint_options import check_options, is_finite
-from trainbus.builtin.monitor import SECTION as MONITOR, Monitor
+from trainbus.builtin.checkpoint_options import SECTION, check_options, is_finite, is_over
+from trainbus.builtin.monitor import Monitor
 from trainbus.checkpoints import sections, states
 from trainbus.engine.agreement import Wish
 from trainbus.errors import CheckpointError
 from trainbus.events.markers import hookimpl
 from trainbus.storage.files import remove_leftovers
-from trainbus.storage.untrusted import fields, listed, maybe, number, pair, text
 
 if TYPE_CHECKING:
     from trainbus.engine.loop import Loop
     from trainbus.engine.run import Run
 
 logger = logging.getLogger("trainbus")
-
-_NAMES = listed(text(form=states.FORM))
-_SECTION = fields(
-    {
-        "monitor": maybe(MONITOR),
-        "best": listed(pair(number, text(form=states.FORM))),
-        "last": _NAMES,
-        "superseded": _NAMES,
-    }
-)
 
 
 class Checkpoint:
@@ -192,7 +181,7 @@ class Checkpoint:
             return
         if after == "epoch" or (after == "validation" and self._compares_validation):
             self._save_best(run)
-        is_time = self._is_time(after)
+        is_time = is_over(self.every_minutes, self._saved_at, after)
         if (
             run.stopping
             or run.wanted(Wish.SAVE, self._asked or is_time)
@@ -201,12 +190,6 @@ class Checkpoint:
             self._save_last(run)
             if after == "train_epoch" and not run.stopping:
                 self._kept_step = run.global_step  # what follows is no part of a longer run
-
-    def _is_time(self, after: str) -> bool:
-        minutes = self.every_minutes
-        if minutes is None or after != "train_batch":
-            return False
-        return monotonic() - self._saved_at >= 60 * minutes
 
     def _is_due(self, run: Run, after: str) -> bool:
         if after == "train_batch":
@@ -425,7 +408,7 @@ class Checkpoint:
         Raises:
             CheckpointError: it is the section of something else.
         """
-        sections.check(state, _SECTION, "checkpoint")
+        sections.check(state, SECTION, "checkpoint")
         before = state["monitor"] or {"metric": None, "mode": None}
         self.best = []
         if (before["metric"], before["mode"]) == (self.monitor, self.mode):

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from trainbus.arguments import check_number, check_whole
+from trainbus.builtin.monitor import SECTION as MONITOR
+from trainbus.checkpoints import states
 from trainbus.errors import PluginError
+from trainbus.storage.untrusted import fields, listed, maybe, number, pair, text
 
 if TYPE_CHECKING:
     from trainbus.engine.run import Run
+
+_NAMES = listed(text(form=states.FORM))
+#: What the plugin keeps in a checkpoint.
+SECTION = fields(
+    {
+        "monitor": maybe(MONITOR),
+        "best": listed(pair(number, text(form=states.FORM))),
+        "last": _NAMES,
+        "superseded": _NAMES,
+    }
+)
 
 
 def check_options(
@@ -37,3 +52,8 @@ def is_finite(run: Run) -> bool:
     import torch
 
     return all(bool(torch.isfinite(p.detach()).all()) for p in run.task.parameters())
+
+
+def is_over(minutes: float | None, since: float, after: str) -> bool:
+    """Whether so many minutes are over inside an epoch, since a time of the monotonic clock."""
+    return minutes is not None and after == "train_batch" and monotonic() - since >= 60 * minutes
