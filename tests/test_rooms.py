@@ -19,7 +19,7 @@ ROOT = HERE.parent.parent
 CORE = ROOT / "core" / "trainbus"
 SOURCES = sorted([*CORE.rglob("*.py"), *ROOT.glob("plugins/*/*/src/**/*.py")])
 #: Lines of code: without comments, docstrings and blank lines.
-BUDGETS = {"events": 890, "plugins": 890, "engine": 3600}
+BUDGETS = {"events": 890, "plugins": 890, "engine": 3800}
 NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
     tokenize.ENDMARKER,
@@ -67,7 +67,7 @@ def test_a_room_stays_within_its_budget(room):
 
 
 def test_the_core_stays_within_its_budget():
-    assert total(CORE.rglob("*.py")) <= 16_500
+    assert total(CORE.rglob("*.py")) <= 17_200
 
 
 def test_a_file_is_read_in_one_sitting():
@@ -126,9 +126,9 @@ def public_names():
     return given | {name for name in vars(Run) if not name.startswith("_")}
 
 
-def test_a_run_has_at_most_seventy_three_public_names():
+def test_a_run_has_at_most_seventy_four_public_names():
     names = public_names()
-    assert len(names) <= 73, f"{len(names)}: {sorted(names)}"
+    assert len(names) <= 74, f"{len(names)}: {sorted(names)}"
 
 
 def test_every_hook_is_tested_by_its_name():

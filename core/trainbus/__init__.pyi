@@ -8,6 +8,7 @@ from trainbus import (
 from trainbus.bus import Bus as Bus
 from trainbus.checkpoints.weights import load_weights as load_weights, save_weights as save_weights
 from trainbus.devices.accelerator import Accelerator as Accelerator
+from trainbus.devices.peers import Peers as Peers
 from trainbus.devices.random_state import seed_everything as seed_everything
 from trainbus.engine.loader import Loader as Loader
 from trainbus.engine.optimizers import (

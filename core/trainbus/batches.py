@@ -83,6 +83,12 @@ class Limited(Wrapped):
         return islice(iter(self.loader), self.count)
 
 
+class OfThisProcess(Wrapped):
+    """Batches that are this process's own, where others have theirs: nothing of it is dealt out."""
+
+    one_for_one = False
+
+
 def limited(loader: Iterable[Any], limit: float | None) -> Iterable[Any]:
     """A loader, or its first batches where there is a limit."""
     return loader if limit is None else Limited(loader, limit)

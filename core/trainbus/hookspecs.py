@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from trainbus.devices.accelerator import Accelerator
+    from trainbus.devices.peers import Peers
     from trainbus.engine.run import Run
     from trainbus.records.artifacts import Artifact
     from trainbus.records.delivery import RunInfo
@@ -38,6 +39,14 @@ def register_commands(commands: click.Group) -> None:
 @hookspec(kind="contribution")
 def provide_accelerator() -> Accelerator | None:
     """Return an accelerator that `Trainer(accelerator=...)` may choose by name or by priority."""
+
+
+@hookspec(kind="contribution")
+def provide_peers() -> Peers | None:
+    """Return the processes that train together with this one, if there are any.
+
+    Asked before a device is chosen, a checkpoint looked for or anything seeded.
+    """
 
 
 # --- the start of a run --------------------------------------------------------------------------

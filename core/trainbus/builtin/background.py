@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trainbus.engine.loop import Loop
+    from trainbus.engine.run import Run
 
 
 class Background:
@@ -26,12 +27,19 @@ class Background:
         self._thread: threading.Thread | None = None
         self._path = Path()
         self._error: CheckpointError | None = None
+        #: Another process of this run writes, and this one was told so.
+        self._is_written_elsewhere = False
 
     def begin(self, run: Loop, path: Path) -> None:
         """Copy the state of a run, and begin to write it. The one before must be done."""
         from trainbus.checkpoints import archive
         from trainbus.engine import state
 
+        self._path = path
+        if run.rank:  # the first process writes, for all
+            state.capture(run)
+            self._is_written_elsewhere = True
+            return
         parts = self._snapshot(run, path)
         about = state.about(run)
 
@@ -41,10 +49,14 @@ class Background:
             except CheckpointError as error:
                 self._error = error
 
-        self._path = path
         # No daemon: an interpreter that ends waits until the checkpoint is whole.
         self._thread = threading.Thread(target=write, name="trainbus-save")
         self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until what is being written is on the disk, or is known not to be."""
+        if self._thread is not None:
+            self._thread.join()
 
     def finished(self, wait: bool = False) -> Path | None:
         """The path that was written since the last call, or None.
@@ -52,6 +64,9 @@ class Background:
         Raises:
             CheckpointError: it could not be written.
         """
+        if self._is_written_elsewhere:
+            self._is_written_elsewhere = False
+            return self._path
         if self._thread is None or (self._thread.is_alive() and not wait):
             return None
         self._thread.join()
@@ -60,6 +75,25 @@ class Background:
         if error is not None:
             raise error
         return self._path
+
+    def delivered(self, run: Run, wait: bool) -> Path | None:
+        """As `finished`; of several processes all get the same, when they wait for it.
+
+        Raises:
+            CheckpointError: it could not be written; in all of them.
+        """
+        if run.world_size == 1:
+            return self.finished(wait)
+        if not wait:
+            return None  # when a thread is done differs between processes
+        path, failure = None, ""
+        try:
+            path = self.finished(wait)
+        except CheckpointError as error:
+            failure = str(error)
+        if failure := run.peers.broadcast(failure):
+            raise CheckpointError(failure)
+        return path
 
     def _snapshot(self, run: Loop, path: Path) -> dict[str, Any]:
         import torch

@@ -9,31 +9,21 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
-from trainbus.arguments import check_number, check_whole
 from trainbus.builtin import usr1
 from trainbus.builtin.background import Background
-from trainbus.builtin.monitor import SECTION as MONITOR, Monitor
+from trainbus.builtin.checkpoint_options import SECTION, check_options, is_finite, is_over
+from trainbus.builtin.monitor import Monitor
 from trainbus.checkpoints import sections, states
-from trainbus.errors import CheckpointError, PluginError
+from trainbus.engine.agreement import Wish
+from trainbus.errors import CheckpointError
 from trainbus.events.markers import hookimpl
 from trainbus.storage.files import remove_leftovers
-from trainbus.storage.untrusted import fields, listed, maybe, number, pair, text
 
 if TYPE_CHECKING:
     from trainbus.engine.loop import Loop
     from trainbus.engine.run import Run
 
 logger = logging.getLogger("trainbus")
-
-_NAMES = listed(text(form=states.FORM))
-_SECTION = fields(
-    {
-        "monitor": maybe(MONITOR),
-        "best": listed(pair(number, text(form=states.FORM))),
-        "last": _NAMES,
-        "superseded": _NAMES,
-    }
-)
 
 
 class Checkpoint:
@@ -72,16 +62,10 @@ class Checkpoint:
         background: bool = False,
         on_error: Literal["raise", "warn"] = "raise",
     ) -> None:
-        if mode not in ("min", "max"):
-            raise PluginError(f"mode={mode!r}: give 'min' or 'max'")
-        if on_error not in ("raise", "warn"):
-            raise PluginError(f"on_error={on_error!r}: give 'raise' or 'warn'")
-        counts = {"every_epochs": every_epochs, "keep_best": keep_best, "keep_last": keep_last}
-        for name, count in {**counts, "every_steps": every_steps}.items():
-            if count is not None:
-                check_whole(1, **{name: count})
-        if every_minutes is not None:
-            check_number(above=0, every_minutes=every_minutes)
+        check_options(
+            mode, on_error, every_minutes, threshold, every_epochs=every_epochs,
+            keep_best=keep_best, keep_last=keep_last, every_steps=every_steps,
+        )  # fmt: skip
         self.monitor = monitor
         self.mode = mode
         self.every_steps = every_steps
@@ -89,8 +73,6 @@ class Checkpoint:
         self.every_minutes = every_minutes
         self.keep_best = keep_best
         self.keep_last = keep_last
-        if threshold is not None:
-            check_number(threshold=threshold)
         self.threshold = threshold
         self.on_error = on_error
         self.background = background
@@ -129,7 +111,10 @@ class Checkpoint:
 
     def best_path(self, run: Run) -> Path | None:
         """The directory of the best state, or None when there is none yet."""
-        self._deliver(run, wait=True)
+        if run.world_size == 1:
+            self._deliver(run, wait=True)
+        elif self._background is not None:  # the first process alone may ask
+            self._background.wait()
         return self.directory(run) / self.best[0][1] if self.best else None
 
     # --- when to save --------------------------------------------------------------------------
@@ -182,9 +167,12 @@ class Checkpoint:
         """The weights are whole again."""
         self._stepping = False
 
-    @hookimpl(rank_zero=True)
+    @hookimpl
     def on_savepoint(self, run: Loop, after: str) -> None:
-        """Compare, and save what is due, asked for, or the last before the run ends."""
+        """Compare, and save what is due, asked for, or the last before the run ends.
+
+        All processes of a run do, and come to the same: a state is of all of them.
+        """
         if after == "train_batch":
             self._stepping = False
         if self._background is not None:
@@ -193,17 +181,20 @@ class Checkpoint:
             return
         if after == "epoch" or (after == "validation" and self._compares_validation):
             self._save_best(run)
-        if run.stopping or self._asked or self._is_due(run, after):
+        is_time = is_over(self.every_minutes, self._saved_at, after)
+        if (
+            run.stopping
+            or run.wanted(Wish.SAVE, self._asked or is_time)
+            or self._is_due(run, after)
+        ):
             self._save_last(run)
             if after == "train_epoch" and not run.stopping:
                 self._kept_step = run.global_step  # what follows is no part of a longer run
 
     def _is_due(self, run: Run, after: str) -> bool:
         if after == "train_batch":
-            steps, minutes = self.every_steps, self.every_minutes
+            steps = self.every_steps
             if steps is not None and run.stepped and run.global_step % steps == 0:
-                return True
-            if minutes is not None and monotonic() - self._saved_at >= 60 * minutes:
                 return True
             # In the last batch of an epoch more of it follows, and then another savepoint.
             return run.finished and run.batches_done != run.batches_in_pass
@@ -211,7 +202,7 @@ class Checkpoint:
             return (run.epoch + 1) % self.every_epochs == 0 and self._kept_step != run.global_step
         return after == "train_epoch"
 
-    @hookimpl(tryfirst=True, rank_zero=True)
+    @hookimpl(tryfirst=True)
     def on_fit_end(self, run: Run) -> None:
         """Save what the last epochs did, if that was not done."""
         name = f"step-{run.global_step:08d}"
@@ -226,13 +217,15 @@ class Checkpoint:
         """Save what is newer than the last state, if the weights are whole and finite."""
         if run.interruption is not None or isinstance(error, CheckpointError) or not self._fitting:
             return  # a signal that ended the run at once; what no state can hold
+        if run.world_size > 1:  # a state is of all processes, and they are not all there
+            return
         if run.position.is_half_restored:
             logger.warning("checkpoint: the run was not wholly restored; nothing is saved")
             return
         self._deliver(run, wait=True)
         if run.dry_run or run.global_step == self._saved_step:
             return
-        if self._stepping or not _finite(run):
+        if self._stepping or not is_finite(run):
             what = "half-updated" if self._stepping else "not finite"
             logger.warning("checkpoint: the weights are %s; nothing is saved", what)
             return
@@ -249,7 +242,10 @@ class Checkpoint:
             self._answers()
             self._answers = None
         self._fitting = False
-        self._deliver(run, wait=True)
+        if run.world_size == 1:  # of several, all met at the end of the fit; or one has failed
+            self._deliver(run, wait=True)
+        elif self._background is not None:
+            self._background.wait()
 
     # --- how to save ---------------------------------------------------------------------------
 
@@ -267,7 +263,7 @@ class Checkpoint:
         if self._background is None:
             return
         try:
-            path = self._background.finished(wait)
+            path = self._background.delivered(run, wait)
         except CheckpointError as error:
             self._failed(run, error)
         else:
@@ -279,6 +275,9 @@ class Checkpoint:
         """Let `best` lead to the best, and remove what is superseded."""
         directory = self.directory(run)
         if path.parent != directory:  # one of the user's own, or of another plugin of this kind
+            return
+        if run.rank:  # what is on the disk is the business of the first process
+            self._superseded = []
             return
         if self.best:
             self._point(run, directory)
@@ -295,7 +294,7 @@ class Checkpoint:
         leaves goes with the next state, and a best that is gone is the state that it goes on from.
         """
         directory = self.directory(run) if run.has_dir else None
-        here = states.found(directory)
+        here = set(run.peers.broadcast(sorted(states.found(directory))))
         here_too = path.name in here and path.parent == directory
         lost = [each for each in self.best if each[1] not in here]
         self.best = [each for each in self.best if each[1] in here]
@@ -312,14 +311,14 @@ class Checkpoint:
             )  # fmt: skip
         kept = {*self.last, *(name for _, name in self.best)}
         others = sorted(here - kept - {*self._superseded, path.name})
-        if others:
+        if others and run.rank == 0:
             logger.warning(
                 "%s: the run goes on from %s; %s, which it leaves behind, %s removed when the next "
                 "state is on the disk", run.bus.name_of(self), path, ", ".join(others),
                 "is" if len(others) == 1 else "are",
             )  # fmt: skip
         self._superseded = sorted(here - kept)  # nothing else that a file lists
-        if directory is not None and here:
+        if directory is not None and here and run.rank == 0:
             self._point(run, directory)
 
     def _point(self, run: Run, directory: Path) -> None:
@@ -368,10 +367,16 @@ class Checkpoint:
         self._saved_step = run.global_step
         self._save(run, name)
 
+    def _new_value(self, run: Loop) -> float | None:
+        """The metric, where it was measured anew; of several processes that of the first."""
+        if self._monitor is None or run.rank or not self._monitor.due(run):
+            return None
+        return self._monitor.value(run, run.bus.name_of(self))
+
     def _save_best(self, run: Loop) -> None:
-        if self._monitor is None or not self._monitor.due(run):
+        value = run.peers.broadcast(self._new_value(run))
+        if value is None:
             return
-        value = self._monitor.value(run, run.bus.name_of(self))
         sign = -1 if self.mode == "max" else 1
         if self.threshold is not None and not sign * value < sign * self.threshold:
             return
@@ -403,7 +408,7 @@ class Checkpoint:
         Raises:
             CheckpointError: it is the section of something else.
         """
-        sections.check(state, _SECTION, "checkpoint")
+        sections.check(state, SECTION, "checkpoint")
         before = state["monitor"] or {"metric": None, "mode": None}
         self.best = []
         if (before["metric"], before["mode"]) == (self.monitor, self.mode):
@@ -417,9 +422,3 @@ class Checkpoint:
             self._monitor.load_state_dict(state["monitor"])
         self.last = list(state["last"])
         self._superseded = list(state["superseded"])
-
-
-def _finite(run: Run) -> bool:
-    import torch
-
-    return all(bool(torch.isfinite(p.detach()).all()) for p in run.task.parameters())

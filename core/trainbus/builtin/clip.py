@@ -11,6 +11,7 @@ from trainbus.events.markers import hookimpl
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trainbus.devices.peers import Peers
     from trainbus.engine.run import Run
 
 
@@ -45,10 +46,10 @@ class Clip:
             torch.nn.utils.clip_grad_value_(parameters, self.value)
         else:
             assert self.norm is not None
-            _clip_norm(parameters, self.norm)
+            _clip_norm(parameters, self.norm, run.peers)
 
 
-def _clip_norm(parameters: list[Any], norm: float) -> None:
+def _clip_norm(parameters: list[Any], norm: float, peers: Peers) -> None:
     """As `torch.nn.utils.clip_grad_norm_`, with the norm of 16-bit gradients in float32.
 
     In float16 it overflows above 65,504, and all gradients would become 0.
@@ -56,6 +57,9 @@ def _clip_norm(parameters: list[Any], norm: float) -> None:
     import torch
 
     gradients = [p.grad for p in parameters if p.grad is not None]
+    if peers.world_size > 1:  # each process may have a part of every gradient
+        torch.nn.utils.clip_grads_with_norm_(parameters, norm, peers.norm(gradients))
+        return
     if not any(each.dtype in (torch.float16, torch.bfloat16) for each in gradients):
         torch.nn.utils.clip_grad_norm_(parameters, norm)
         return

@@ -10,7 +10,7 @@ from trainbus.arguments import check_number, check_whole
 from trainbus.checkpoints import sections
 from trainbus.errors import CheckpointError, Control, UsageError
 from trainbus.events.markers import hookimpl
-from trainbus.storage.untrusted import fields, mapping, one_of, whole
+from trainbus.storage.untrusted import Unfit, fields, mapping, whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -284,9 +284,7 @@ class EMA:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with an average of before. Raises `CheckpointError` when it does not fit."""
-        from torch import Tensor
-
-        tensors = mapping(one_of(Tensor))
+        tensors = mapping(_is_tensor)
         shape = fields({"updates": whole()}, {"weights": tensors, "average": tensors})
         sections.check(state, shape, "ema")
         average = state["weights"] if "weights" in state else state.get("average", {})
@@ -317,6 +315,14 @@ class EMA:
             if self._parameters:
                 self._begin()
         self._loaded = False
+
+
+def _is_tensor(value: Any, where: str) -> None:
+    """Fits a tensor, also one that several processes share."""
+    from torch import Tensor
+
+    if not isinstance(value, Tensor):
+        raise Unfit(f"{where} is a {type(value).__name__}; it has to be a tensor")
 
 
 def _averaged_type(parameter: Tensor) -> Any:

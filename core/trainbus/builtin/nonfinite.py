@@ -182,8 +182,9 @@ def _norm(run: Run) -> float:
                 gradients.append(gradient.coalesce().values() if gradient.is_sparse else gradient)
     if not gradients:
         return 0.0
-    norm = float(torch.nn.utils.get_total_norm(gradients))
+    norm = float(run.peers.norm(gradients))
     if math.isfinite(norm):
         return norm
     # A sum of squares overflows where each gradient may be finite; the largest does not.
-    return float(torch.nn.utils.get_total_norm(gradients, norm_type=math.inf))
+    largest = torch.nn.utils.get_total_norm(gradients, norm_type=math.inf)
+    return float(run.peers.unshard(largest))

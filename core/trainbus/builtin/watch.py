@@ -9,6 +9,7 @@ from trainbus.events.markers import hookimpl
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trainbus.devices.peers import Peers
     from trainbus.engine.run import Run
 
 #: Numbers of the groups that are logged, as torch calls them.
@@ -66,7 +67,7 @@ class Watch:
         parameters = [p for group in groups for p in group["params"] if p.grad is not None]
         if self.gradients and parameters:
             named = [(self._named(p), p.grad) for p in parameters]
-            run.log(_norms("grad_norm", several, named, self.layers))
+            run.log(_norms(run.peers, "grad_norm", several, named, self.layers))
         if self.updates:
             self._before = [
                 (self._named(p), p, p.detach().clone()) for p in parameters if p.numel()
@@ -80,9 +81,9 @@ class Watch:
         import torch
 
         before, self._before = self._before, []
-        old = torch._foreach_norm([each for _, _, each in before])
+        old = _norm_of_each(run.peers, [each for _, _, each in before])
         moved = torch._foreach_sub([p.detach() for _, p, _ in before], [e for _, _, e in before])
-        new = torch._foreach_norm(moved)
+        new = _norm_of_each(run.peers, list(moved))
         tiny = torch.finfo(old[0].dtype).tiny
         run.log(update_ratio=torch.stack(new).norm() / torch.stack(old).norm().clamp_min(tiny))
         if self.layers:
@@ -120,12 +121,21 @@ def _value(group: dict[str, Any], key: str) -> Any:
     return group.get(key)
 
 
+def _norm_of_each(peers: Peers, tensors: list[Tensor]) -> list[Tensor]:
+    """The norm of each tensor, whole; where a process has parts of them that is a meeting each."""
+    import torch
+
+    if peers.world_size > 1:
+        return [peers.norm([each]) for each in tensors]
+    return list(torch._foreach_norm(tensors))
+
+
 def _norms(
-    name: str, several: str, named: list[tuple[str, Any]], layers: bool
+    peers: Peers, name: str, several: str, named: list[tuple[str, Any]], layers: bool
 ) -> dict[str, Tensor]:
     import torch
 
-    each = torch._foreach_norm([value.detach() for _, value in named])
+    each = _norm_of_each(peers, [value.detach() for _, value in named])
     found = {f"{name}{several}": torch.stack([n.float() for n in each]).norm()}
     if layers:
         found |= {f"{name}/{key}": norm for (key, _), norm in zip(named, each, strict=True)}

@@ -96,17 +96,18 @@ _POSITION = fields(
     },
     {"validated_step": whole()},
 )
+_RECORDS = fields(
+    {
+        "sums": mapping(pair(_NUMBER, _NUMBER)),
+        "latest": mapping(_NUMBER),
+        "measured": mapping(whole()),
+    }
+)
 _LOOP = fields(
     {
         "global_step": whole(),
         "skipped_steps": whole(),
-        "records": fields(
-            {
-                "sums": mapping(pair(_NUMBER, _NUMBER)),
-                "latest": mapping(_NUMBER),
-                "measured": mapping(whole()),
-            }
-        ),
+        "records": _RECORDS,
         "position": _POSITION,
         "optimizers": listed(
             fields(
@@ -119,7 +120,9 @@ _LOOP = fields(
         ),
         "made_with": listed(text()),
         "task": _SECTION,
-    }
+    },
+    # Of each process, where there were several.
+    {"ranks": listed(fields({"position": _POSITION, "records": _RECORDS}))},
 )
 _OPTIMIZER = fields(
     {

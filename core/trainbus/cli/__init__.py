@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from trainbus import terminal
+from trainbus.cli.processes import starts_processes
 from trainbus.errors import TrainbusError, UsageError, nearest
 from trainbus.plugins import loading
 from trainbus.plugins.discovery import Installed, known_distributions
@@ -276,6 +277,7 @@ class Fit(click.Command):
     help="Tell where the time goes and what to mend first: the same as -p profiler.",
     **_TOLD,
 )
+@starts_processes
 @selects_plugins
 @click.option("-h", "--help", "wants_help", is_flag=True, help="Show all that can be set.")
 @click.pass_context
@@ -284,13 +286,15 @@ def fit(
     config: str | None,
     settings: tuple[str, ...],
     resume: str | None,
+    nproc: int | None,
+    restarts: int,
     wants_help: bool,
 ) -> None:
     """Train as a file says: task, data, trainer, plugins and their options.
 
     With CONFIG.toml, --help lists the arguments of its task and data, too.
     """
-    from trainbus.fit.command import fit as fit_file
+    from trainbus.fit.command import fit as fit_file, fit_with
 
     if wants_help:
         from trainbus.fit.help import text
@@ -298,6 +302,8 @@ def fit(
         terminal.say(context.get_help() + "\n\n" + text(config, settings))
     elif config is None:
         raise click.MissingParameter(ctx=context, param_hint="CONFIG.toml", param_type="argument")
+    elif nproc is not None and nproc > 1:
+        fit_with(Path(config), settings, nproc, restarts)
     else:
         fit_file(Path(config), settings, resume)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from math import inf
 from typing import Any
 
 from torch.optim import Optimizer
+
+from trainbus.devices.peers import Peers
 
 
 class Window:
@@ -17,7 +19,9 @@ class Window:
     log are: by `run.batch_size`.
     """
 
-    __slots__ = ("begun", "first_batch", "first_weight", "gathered", "size", "total_weight")
+    __slots__ = (
+        "begun", "first_batch", "first_weight", "gathered", "size", "total_weight", "uneven",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         #: Batches in it.
@@ -29,6 +33,8 @@ class Window:
         #: Batches whose gradients are there.
         self.gathered = 0
         self.first_weight = self.total_weight = 1
+        #: Its batches weigh otherwise than those of other processes.
+        self.uneven = False
 
     def begin_batch(self, wanted: int, left: int | None) -> bool:
         """Count a batch in; True while more are to come before the step.
@@ -76,6 +82,46 @@ class Window:
     def clear(self) -> None:
         """Begin a new window."""
         self.size, self.begun, self.gathered = 1, 0, 0
+
+
+class SharedWindow(Window):
+    """One whose batches are those of several processes, which make the mean of their gradients.
+
+    A batch counts by its samples, which the loader tells: then each process knows what those of the
+    others weigh, and nothing has to be said.
+    """
+
+    __slots__ = ("_peers", "round")
+
+    def __init__(self, peers: Peers) -> None:
+        super().__init__()
+        self._peers = peers
+        #: What the present batch weighs in each process, by rank.
+        self.round: Sequence[int] = (1,) * peers.data_size
+
+    def begin_round(self, weights: Sequence[int]) -> None:
+        """Take the weights of a batch in all processes."""
+        self.round = weights
+        self.uneven = len(set(weights)) > 1
+
+    def divisor(self, weight: int) -> float:
+        """See `Window`; the weight is that of the round, in this process."""
+        weight = self.round[self._peers.data_rank]
+        first = self.first_weight if self.gathered else self.round[0]
+        return (first or 1) * self.size / weight if weight else inf
+
+    def gather(self, weight: int) -> None:
+        """See `Window`."""
+        if self.gathered == 0:
+            self.first_weight, self.total_weight = self.round[0] or 1, 0
+        self.total_weight += sum(self.round)
+        self.gathered += 1
+
+    def close(self, optimizers: Iterable[Optimizer]) -> None:
+        """See `Window`: the gradients are a mean over the processes already."""
+        self.first_weight *= self._peers.data_size
+        super().close(optimizers)
+        self.uneven = False
 
 
 def looking_ahead(rest: Iterator[Any], told: int, longer: Callable[[], None]) -> Iterator[Any]:

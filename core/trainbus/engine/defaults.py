@@ -16,6 +16,7 @@ from trainbus.engine.closures import closure_of
 from trainbus.engine.loop import Loop
 from trainbus.engine.run import Run
 from trainbus.engine.task import optimizers_of
+from trainbus.errors import CheckpointError
 from trainbus.events.markers import hookimpl
 
 
@@ -72,8 +73,18 @@ class Defaults:
 
     @hookimpl(trylast=True)
     def save_checkpoint(self, run: Loop, path: Path) -> bool:
-        """Write it whole or not at all."""
-        archive.write(path, state.capture(run), state.about(run))
+        """Write it whole or not at all; of several processes the first does, for all."""
+        parts = state.capture(run)
+        failed = ""
+        if run.rank == 0:
+            try:
+                archive.write(path, parts, state.about(run))
+            except CheckpointError as error:
+                if run.world_size == 1:
+                    raise
+                failed = str(error)
+        if failed := run.peers.broadcast(failed):
+            raise CheckpointError(failed)
         return True
 
     @hookimpl(trylast=True)

@@ -18,6 +18,7 @@ from torch import nn
 from trainbus.bus import Bus
 from trainbus.checkpoints import resume as resuming
 from trainbus.devices.accelerator import Accelerator
+from trainbus.devices.peers import Peers
 from trainbus.devices.random_state import seed_everything
 from trainbus.engine.choice import choose
 from trainbus.engine.closures import needs_closure
@@ -28,7 +29,9 @@ from trainbus.engine.loop import Loop
 from trainbus.engine.optimizer_state import options
 from trainbus.engine.optimizers import listeners_of
 from trainbus.engine.own_steps import OwnSteps
+from trainbus.engine.place import agreed_place
 from trainbus.engine.predictions import Predictions
+from trainbus.engine.processes import seed_apart
 from trainbus.engine.run import Stage
 from trainbus.engine.scheduled import Scheduled
 from trainbus.engine.settings import Settings
@@ -91,18 +94,21 @@ class Lifetime(Settings):
         if self.is_running:
             raise UsageError("this trainer is in the middle of a run; use another one")
         bus = self.bus
-        _check_processes(bus)
+        peers = _peers(bus)
         if bus.logger_names and "journal" not in bus.plugins:  # without it they would get nothing
             bus.register_all([loading.built_in("journal", "needed by a logger")])
         accelerator, why = choose(self.accelerator, _asked(bus.provide_accelerator))
-        accelerator.select(self.device_index)
+        if peers.world_size > 1:
+            accelerator.select_for_rank(peers.local_rank)
+        else:
+            accelerator.select(self.device_index)
         self.is_running = True
         with ExitStack() as undo:
             undo.callback(setattr, self, "is_running", False)
             undo.callback(accelerator.deselect)
             accelerator.begin_peak()
             bus.recall()
-            run = self._new_run(task, stage, accelerator, why, resume, undo)
+            run = self._new_run(task, stage, accelerator, why, resume, undo, peers)
             run.undo = undo
             if run.dry_run:
                 undo.callback(bus.mute("record"))
@@ -125,14 +131,12 @@ class Lifetime(Settings):
         why: str,
         resume: str | Path | None,
         undo: ExitStack,
+        peers: Peers,
     ) -> Loop:
-        path, lock = None, None
-        parent = Path(self.run_dir).absolute()  # the process may change its directory
-        if resume is not None:
-            path, lock = resuming.resume_from(parent, resume, task.run_name)
-        directory = RunDirectory(parent, task.run_name, self.dry_run is not None, lock)
+        wants_directory = stage == "train" or bool(self.bus.logger_names)
+        path, directory = self._place(task.run_name, resume, peers, wants_directory)
         undo.callback(directory.release)
-        run = Loop(self, self.bus, task, accelerator, self.loaded, directory)
+        run = Loop(self, self.bus, task, accelerator, self.loaded, directory, peers)
         run.stage, run.resume_path = stage, path
         run.header.update(
             device=f"{_device_in_words(accelerator)} ({why})",
@@ -140,6 +144,20 @@ class Lifetime(Settings):
             plugins=loading.listed(self.loaded),
         )
         return run
+
+    def _place(
+        self, name: str, resume: str | Path | None, peers: Peers, wanted: bool
+    ) -> tuple[Path | None, RunDirectory]:
+        """The checkpoint to begin with, and where the run writes: the first process says it."""
+        parent = Path(self.run_dir).absolute()  # the process may change its directory
+
+        def find() -> tuple[Path | None, RunDirectory]:
+            path, lock = None, None
+            if resume is not None:
+                path, lock = resuming.resume_from(parent, resume, name)
+            return path, RunDirectory(parent, name, self.dry_run is not None, lock)
+
+        return find() if peers.world_size == 1 else agreed_place(peers, find, wanted)
 
     def _listeners_of_run(self, run: Loop) -> Iterator[Plugin]:
         """The task and the accelerator, where they listen."""
@@ -149,10 +167,13 @@ class Lifetime(Settings):
             yield Plugin("accelerator", Boundaries(run.accelerator), run.accelerator.name)
 
     def _lifetime(self, run: Loop) -> Iterator[Loop]:
-        bus = self.bus
+        bus, peers = self.bus, run.peers
         try:
             if self.seed is not None:
                 seed_everything(self.seed)
+            if peers.world_size > 1:
+                run.header["processes"] = peers.described()
+            peers.begin(run)
             if self.max_seconds is not None:
                 run.deadline = monotonic() + self.max_seconds
             run.fire("on_run_start")
@@ -175,6 +196,9 @@ class Lifetime(Settings):
         except BaseException as raised:
             # What a signal broke (a loader whose workers got it, too) is no failure of its own.
             error = raised if run.interruption is None else run.interruption
+            if (other := peers.failure(error)) is not None:
+                error = other
+            peers.failure_is_told = peers.fail(error) or other is not None
             ended = isinstance(error, (KeyboardInterrupt, SystemExit))
             run.status = "interrupted" if ended else "failed"
             with suppress(Exception):  # a device that failed may give nothing back
@@ -187,6 +211,7 @@ class Lifetime(Settings):
         finally:
             if run.stray is not None:
                 run.stray.end()
+            peers.end(run)
             if bus.on_run_end:
                 bus.on_run_end(run, run.status)
             for brought in self._brought:
@@ -198,12 +223,12 @@ class Lifetime(Settings):
     ) -> None:
         """Model, optimizers and schedulers, and what the run says at its start."""
         bus = self.bus
+        run.given_optimizers = given
         run.model = bus.configure_model(run)
         if isinstance(run.model, Task):
             run.task = run.model
         if run.stage == "train" and (frozen := in_evaluation_mode(run.model)):
             run.header["evaluation mode"] = f"{frozen}, as they were found"
-        run.given_optimizers = given
         if with_optimizers or given is not None:
             run.optimizers = list(bus.configure_optimizer(run))
             run.optimizer = run.optimizers[0]
@@ -228,7 +253,10 @@ class Lifetime(Settings):
             )
         if parameters := run.task.hparams or given_to(run.task):
             run.log_params(parameters)
-        if not any(getattr(each, "shows_header", False) for each in bus.plugins.values()):
+        if run.stage == "train":
+            seed_apart(run.peers, self.seed)
+        shown = any(getattr(each, "shows_header", False) for each in bus.plugins.values())
+        if not shown and run.rank == 0:
             for topic, text in run.header.items():
                 logger.info("%s: %s", topic, text)
 
@@ -256,16 +284,27 @@ def _asked(contribution: Callable[[], list[Any]] | None) -> list[Any]:
     return contribution() if contribution else []
 
 
-def _check_processes(bus: Bus) -> None:
-    """Refuse to train the same model in several processes that know nothing of each other."""
+def _peers(bus: Bus) -> Peers:
+    """The processes that train together; refuses those that know nothing of each other."""
+    offered = [each for each in _asked(bus.provide_peers) if each is not None]
+    if len(offered) > 1:
+        kinds = " and ".join(type(each).__name__ for each in offered)
+        raise UsageError(f"two plugins provide the processes of a run ({kinds}); switch one off")
+    if offered:
+        if not isinstance(offered[0], Peers):
+            raise UsageError(
+                f"provide_peers returned {offered[0]!r:.80}; return a trainbus.Peers or None"
+            )
+        return offered[0]
     told = os.environ.get("WORLD_SIZE", "1")
-    distributes = any(getattr(each, "distributes", False) for each in bus.plugins.values())
-    if told.isdigit() and int(told) > 1 and not distributes:
+    if told.isdigit() and int(told) > 1:
         raise UsageError(
             f"WORLD_SIZE={told}: a launcher (torchrun?) started {told} processes, but no active "
-            "plugin distributes this run, so that each would make all of it alone; start one "
-            "process, or unset WORLD_SIZE where that is what you want"
+            "plugin distributes this run, so that each would make all of it alone; pip install "
+            "trainbus-distributed and name it (plugins=['distributed']), start one process, or "
+            "unset WORLD_SIZE where that is what you want"
         )
+    return Peers()
 
 
 @contextmanager

@@ -90,7 +90,7 @@ class _Order:
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         if self.shuffle:
-            generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch, -1))
+            generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch, -1))
             indices: Iterable[int] = torch.randperm(self.size, generator=generator).tolist()
         else:
             indices = range(self.size)
@@ -115,7 +115,7 @@ class _Samples(Dataset[Any]):
         epoch, index = key
         if not self.seeded:
             return self.dataset[index]
-        seed = _mixed(self.seed, epoch, index)
+        seed = mixed(self.seed, epoch, index)
         for generator in self.generators:
             generators.seed(generator, seed)
         if get_worker_info() is not None:
@@ -129,7 +129,7 @@ class _Samples(Dataset[Any]):
             put_back(state, _CPU)
 
 
-def _mixed(seed: int, epoch: int, index: int) -> int:
+def mixed(seed: int, epoch: int, index: int) -> int:
     """A seed of 63 bits that is different for each combination, as far as a hash can make it."""
     data = struct.pack("<qqq", seed, epoch, index)
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1

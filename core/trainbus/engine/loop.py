@@ -43,6 +43,8 @@ class Loop(Passes):
             self.finished = True
         if position.saved is not None and not position.saved["batches"]:
             position.restore_random(self)
+        if self.agreement is not None:
+            self.meet()
         while not (self.stopping or self.finished) and (count is None or self.epoch < count):
             self.leave("epoch")
             self.ends_pass = self.cut_short = False
@@ -52,6 +54,8 @@ class Loop(Passes):
             self.leave("epoch")
             if not self.cut_short:
                 self.epoch += 1
+            if self.agreement is not None:
+                self.meet()
 
     # --- training ------------------------------------------------------------------------------
 
@@ -64,7 +68,7 @@ class Loop(Passes):
 
     def _by_hand(self, loader: Iterable[Any]) -> Iterator[Any]:
         self.by_hand = True
-        for batch in self.training_batches(Loaders.of(loader)):
+        for batch in self.training_batches(self.peers.deal(Loaders.of(loader), "train")):
             try:
                 self.opened = self.bus.open("training_step", self)
             except Control as control:
@@ -146,6 +150,8 @@ class Loop(Passes):
         if saved is not None and saved["over"]:  # neither its start nor its end is once more
             return self.position.start(self, loader)
         self.enter("train_epoch")
+        if self.agreement is not None:
+            self.meet()
         if self.stopping:
             return 0, ()
         first, rest = self.position.start(self, loader)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from trainbus.devices.accelerator import Accelerator
+from trainbus.devices.peers import Peers
+from trainbus.engine.reduction import together
 from trainbus.errors import UsageError
 
 #: Name, value, whether it is a tensor, stage, step, weight, whether it is a part of the mean of the
@@ -40,9 +42,10 @@ class MetricBuffer:
     Args:
         accelerator: fetches what lies on its device.
         every: optimizer steps between those whose values are handed out.
+        peers: processes that read other parts of the data: a mean over a pass is that of all.
     """
 
-    def __init__(self, accelerator: Accelerator, every: int) -> None:
+    def __init__(self, accelerator: Accelerator, every: int, peers: Peers | None = None) -> None:
         #: The newest value of each metric that was fetched so far.
         self.latest: dict[str, float] = {}
         #: How often each was measured.
@@ -57,6 +60,7 @@ class MetricBuffer:
         self.averaging = False
         self.weight: int | None = None
         self._accelerator = accelerator
+        self._peers = peers if peers is not None and peers.world_size > 1 else None
         self._fetched = 0
         #: Where what the present batch logged begins in `pending`.
         self.batch_start = 0
@@ -69,6 +73,8 @@ class MetricBuffer:
         self._full_names: dict[tuple[str, str], str] = {}
         self._sums: dict[str, list[float]] = {}
         self._meters: dict[str, Any] = {}
+        #: Means over several loaders that are made of those of each.
+        self._of_parts: set[str] = set()
         #: Names whose values a pass makes no mean of.
         self._reductions: dict[str, Callable[[float, float], float]] = {}
         #: What meters gave that is no number: tables and pictures to be.
@@ -187,7 +193,7 @@ class MetricBuffer:
                 present, since = step, now
             if name in values:  # the micro-batches of one step become one value, their mean
                 weights[name] += weight
-                values[name] += (number - values[name]) * weight / weights[name]
+                values[name] += (number - values[name]) * weight / (weights[name] or 1)
             else:
                 values[name] = number
                 weights[name] = weight
@@ -243,6 +249,8 @@ class MetricBuffer:
     def end_pass(self, step: int, suffix: str = "") -> list[Row]:
         """End a pass over data: fetch, and add each metric's mean, weighted by samples."""
         rows = self.fetch()
+        if self._peers is not None:
+            self._sums = self._of_all()
         means = {
             name + suffix: total / weight for name, (total, weight) in self._sums.items() if weight
         }
@@ -253,17 +261,31 @@ class MetricBuffer:
             rows.append((step, means, time()))
         return rows
 
+    def _of_all(self) -> dict[str, list[float]]:
+        """The sums of all processes; those of several loaders were added up with each part."""
+        assert self._peers is not None
+        parts, own = self._of_parts, {}
+        for name, total in self._sums.items():
+            if name not in parts:
+                own[name] = total
+        whole = together(self._peers, own, self._reductions, list(self._meters))
+        self._of_parts = set()
+        return {**{name: self._sums[name] for name in parts}, **whole}
+
     def end_part(self, step: int, stage: str) -> list[Row]:
         """End one of several loaders: its means, which also count in those of the whole pass."""
         rows = self.fetch()
         start = f"{self.prefix}/"
         sums = {name: self._sums.pop(name) for name in list(self._sums) if name.startswith(start)}
+        if self._peers is not None:
+            sums = together(self._peers, sums, self._reductions, list(self._meters))
         most = max((weight for _, weight in sums.values()), default=1.0)
         for name, number in self._measured_by_meters().items():
             sums[name] = [number * most, most]
         means = {name: total / weight for name, (total, weight) in sums.items() if weight}
         for name, (total, weight) in sums.items():
             all_of_it = f"{stage}/{name.removeprefix(start)}"
+            self._of_parts.add(all_of_it)
             whole = self._sums.setdefault(all_of_it, [0.0, 0])
             if (how := self._reductions.get(name)) is not None:
                 self._sums[all_of_it] = [how(whole[0], total) if whole[1] else total, 1]
@@ -278,7 +300,7 @@ class MetricBuffer:
     def _measured_by_meters(self) -> dict[str, float]:
         meters, self._meters = self._meters, {}
         values: dict[str, float] = {}
-        for name, meter in meters.items():
+        for name, meter in sorted(meters.items()):  # those of several processes meet
             for full, value in _flat(name, meter.compute()):
                 if _is_array(value):
                     self.arrays[full] = value

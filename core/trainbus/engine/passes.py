@@ -15,6 +15,7 @@ from trainbus import batches
 from trainbus.bus import Bus
 from trainbus.devices import generators
 from trainbus.devices.accelerator import Accelerator
+from trainbus.devices.peers import Peers
 from trainbus.engine.arrays import picture_of, table_of
 from trainbus.engine.metrics import MetricBuffer, Row
 from trainbus.engine.position import Position
@@ -51,10 +52,11 @@ class Passes(Step):
         accelerator: Accelerator,
         loaded: Sequence[Plugin],
         directory: RunDirectory,
+        peers: Peers,
     ) -> None:
         #: What was logged and is not fetched yet.
-        self.buffer = MetricBuffer(accelerator, trainer.log_every)
-        super().__init__(trainer, bus, task, accelerator, loaded, self.buffer, directory)
+        self.buffer = MetricBuffer(accelerator, trainer.log_every, peers)
+        super().__init__(trainer, bus, task, accelerator, loaded, self.buffer, directory, peers)
         #: The optimizers given to `trainer.open`, instead of the task's.
         self.given_optimizers: Optimizers | None = None
         #: Puts back what the run changed.
@@ -87,6 +89,8 @@ class Passes(Step):
 
     def savepoint(self, after: str) -> None:
         """Tell those who save states that all who listen at this moment are done."""
+        if self.agreement is not None and after != "train_batch":
+            self.meet()
         self.told_of_stop = self.stopping
         if "fit" in self.open_events:
             self.fire("on_savepoint", after)
@@ -109,7 +113,7 @@ class Passes(Step):
             self.owe_validation()
             return
         bus, event = self.bus, _EVENTS[stage]
-        loader = Loaders.of(loader)
+        loader = self.peers.deal(Loaders.of(loader), stage)
         with self._inner_pass(stage):
             self.begin_pass(stage, loader)
             if stage == "valid":
@@ -151,7 +155,7 @@ class Passes(Step):
             self.loader_name, self.buffer.prefix = name, f"{self.stage}/{name}"
             before = self.batch_index
             yield from loader
-            if self.batch_index == before:
+            if self.batch_index == before and self.agreement is None:
                 raise batches.is_empty(loader, f"{self.stage} ({name})")
             self.hand_out(self.buffer.end_part(self.global_step, self.stage))
         self.loader_name, self.buffer.prefix = "", self.stage
@@ -253,7 +257,8 @@ class Passes(Step):
         return wrap(limited)
 
     def check_not_empty(self, loader: Iterable[Any]) -> None:
-        if self.batch_index < 0 and not (self.ends_pass or self.stopping):
+        without = self.peers.data_rank > 0 and self.stage != "train"  # fewer batches than processes
+        if self.batch_index < 0 and not (self.ends_pass or self.stopping or without):
             raise batches.is_empty(loader, self.stage)
 
     def flush(self) -> None:

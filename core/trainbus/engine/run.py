@@ -19,7 +19,9 @@ from trainbus.bus import Bus
 from trainbus.checkpoints import weights
 from trainbus.checkpoints.foreign_weights import Loaded
 from trainbus.devices.accelerator import Accelerator
-from trainbus.engine.accumulation import Window
+from trainbus.devices.peers import Peers
+from trainbus.engine.accumulation import SharedWindow, Window
+from trainbus.engine.agreement import Agreement, Wish
 from trainbus.engine.interrupts import unbroken
 from trainbus.engine.metrics import MetricBuffer, Reduce
 from trainbus.engine.settings import Settings
@@ -55,6 +57,7 @@ class Run:
         loaded: Sequence[Plugin],
         buffer: MetricBuffer,
         directory: RunDirectory,
+        peers: Peers | None = None,
     ) -> None:
         #: What the trainer was told.
         self.trainer = trainer
@@ -67,9 +70,11 @@ class Run:
         self.loaded = loaded
         self.name = task.run_name
         self.precision = trainer.precision
-        #: This process among all that train together.
-        self.rank = 0
-        self.world_size = 1
+        #: The processes that train together, and this one among them.
+        self.peers = peers = Peers() if peers is None else peers
+        self.rank, self.world_size = peers.rank, peers.world_size
+        #: How processes end together; None in a process alone.
+        self.agreement = Agreement(peers) if peers.world_size > 1 else None
         self.dry_run = trainer.dry_run is not None
         #: What the run has to say at its start, by topic.
         self.header: dict[str, str] = {}
@@ -125,7 +130,7 @@ class Run:
         self.stepped = False
         #: Batches whose gradients make one step, and those of the present window.
         self.accumulate = trainer.accumulate
-        self.window = Window()
+        self.window = Window() if self.agreement is None else SharedWindow(peers)
         #: This batch ends no window: its gradients wait for those of the next.
         self.accumulating = False
         #: The task steps by itself, in this batch; or your own loop makes the steps.
@@ -317,10 +322,16 @@ class Run:
         self.stop_reason = self.stop_reason or str(reason)[:10_000] or "asked to"
         if self.status == "running":
             self.status = "stopped"
-        self.stopping = True
+        if self.agreement is None:
+            self.stopping = True
+        else:
+            self.agreement.ask(Wish.STOP)
 
     def interrupt(self, error: BaseException) -> None:
         """End the run after the present batch by raising `error` (a signal came)."""
+        if self.agreement is not None:
+            self.agreement.ask_to_end(error)
+            return
         self.interruption = error
         self.stopping = True
 

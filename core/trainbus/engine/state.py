@@ -14,6 +14,13 @@ from trainbus.checkpoints.resume import states_of
 from trainbus.checkpoints.sections import Stateful, taken
 from trainbus.engine import optimizer_state
 from trainbus.engine.given_arguments import given_to
+from trainbus.engine.processes import (
+    in_parts,
+    of_this_rank,
+    optimizer_in_parts,
+    whole,
+    with_ranks,
+)
 
 if TYPE_CHECKING:
     from trainbus.engine.loop import Loop
@@ -66,21 +73,23 @@ def capture(run: Loop) -> dict[str, Any]:
     plugins = {
         name: taken(run.bus.who(name), plugin.state_dict) for name, plugin in _stateful(run).items()
     }
-    return {
+    loop = {
+        "global_step": run.global_step,
+        "skipped_steps": run.skipped_steps,
+        "records": run.buffer.state_dict(),
+        "position": taken("the training loader", run.position.state_dict, run),
+        "optimizers": optimizer_state.described(run.optimizers, run.task, run.given_options),
+        "made_with": [each.name for each in run.loaded],
+        "task": taken("the task", run.task_state.state_dict) if run.task_state else {},
+    }
+    parts = {
         "model": taken("the task", run.task.state_dict),
         "optimizers": [taken(type(each).__name__, each.state_dict) for each in run.optimizers],
-        "loop": {
-            "global_step": run.global_step,
-            "skipped_steps": run.skipped_steps,
-            "records": run.buffer.state_dict(),
-            "position": taken("the training loader", run.position.state_dict, run),
-            "optimizers": optimizer_state.described(run.optimizers, run.task, run.given_options),
-            "made_with": [each.name for each in run.loaded],
-            "task": taken("the task", run.task_state.state_dict) if run.task_state else {},
-        },
+        "loop": with_ranks(run.peers, loop),
         # Sections that no active plugin took when they were loaded go on with the run.
         "plugins": {**run.kept_sections, **plugins},
     }
+    return parts if run.world_size == 1 else whole(run.peers, parts)
 
 
 def check(run: Loop) -> None:
@@ -98,7 +107,7 @@ def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
     """Put the parts into a run. Raises `CheckpointError` for what does not fit."""
     check_fit(run, parts, source)
     run.position.is_half_restored = True  # and stays so, if anything of it fails
-    loop = parts["loop"]
+    loop = of_this_rank(run, parts["loop"], source)
     told: list[str] = []
     states: list[dict[str, Any]] = []
     if run.optimizers:
@@ -108,7 +117,16 @@ def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
         )  # fmt: skip
     if run.task_state is not None:
         told += run.task_state.load_state_dict(loop["task"])
-    run.task.load_state_dict(parts["model"])
+    model, plugins = parts["model"], dict(parts["plugins"])
+    if run.world_size > 1:
+        here = run.task.state_dict()
+        model = in_parts(run.peers, model, here)
+        states = [
+            optimizer_in_parts(run.peers, *each)
+            for each in zip(states, run.optimizers, strict=True)
+        ]
+        plugins = in_parts(run.peers, plugins, here)
+    run.task.load_state_dict(model)
     for optimizer, saved in zip(run.optimizers, states, strict=False):
         optimizer.load_state_dict(saved)
     for sentence in told:
@@ -118,7 +136,7 @@ def restore(run: Loop, parts: dict[str, Any], source: str) -> None:
     run.skipped_steps = loop["skipped_steps"]
     run.buffer.load_state_dict(loop["records"])
     run.position.restore(loop["position"])
-    sections = dict(parts["plugins"])
+    sections = plugins
     for name, plugin in run.bus.plugins.items():
         if name in sections and isinstance(plugin, Stateful):
             given.take_up(plugin, sections.pop(name), f"{source}: {name}")

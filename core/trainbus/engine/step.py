@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainbus.engine.agreement import Wish
 from trainbus.engine.own_steps import OwnSteps
 from trainbus.engine.run import Run
 from trainbus.engine.stray_step import StrayStep
@@ -66,13 +67,13 @@ class Step(Run):
                     loss = loss_of(self.task, loss)  # what is not the usual, or is wrong
                 self.loss = loss.detach()
                 window = self.window
-                if window.size != 1:
+                if window.size != 1 or window.uneven:
                     loss = loss / window.divisor(self.batch_size)
                 self.loss_to_backward = loss
                 if bus.on_after_loss:
                     bus.on_after_loss(self)
                 bus.backward(self)
-                if window.size == 1:
+                if window.size == 1 and not window.uneven:
                     window.gathered = 1
                 else:
                     window.gather(self.batch_size)
@@ -86,8 +87,11 @@ class Step(Run):
                 self.buffer.drop_step()
             else:
                 self._drop_values()
+                self._take_part()
         except Control as control:
             self.obey(control)
+            if self.agreement is not None and not differentiated:
+                self._take_part()
             self.is_undone = self._ends_run(control) and not differentiated
         self._finish_batch()
 
@@ -98,8 +102,15 @@ class Step(Run):
             if self.manual:
                 self._drop_gradients()
         self.obey(control)
+        self._take_part()
         self.is_undone = self._ends_run(control)
         self._finish_batch()
+
+    def _take_part(self) -> None:
+        """Make the step of the others, with nothing of this batch in it."""
+        if self.agreement is not None and not self.manual:
+            self.peers.take_part(self)
+            self.window.gather(0)
 
     def _finish_batch(self) -> None:
         bus = self.bus
@@ -124,7 +135,12 @@ class Step(Run):
             except Control as control:
                 self.obey(control)
         if self.deadline is not None and monotonic() >= self.deadline:
-            self.finished = True
+            if self.agreement is None:
+                self.finished = True
+            else:
+                self.agreement.ask(Wish.FINISH)
+        if self.agreement is not None and not self.accumulating:
+            self.agreement.after_window(self)
         self.told_of_stop = self.stopping
         if bus.on_savepoint and not self.accumulating:
             self.fire("on_savepoint", "train_batch")
@@ -143,7 +159,7 @@ class Step(Run):
     def step_optimizers(self) -> None:
         """Step all of them with the gradients of a window, which ends here."""
         window = self.window
-        if window.size == window.gathered == 1 and not window.begun:
+        if window.size == window.gathered == 1 and not (window.begun or window.uneven):
             window.gathered = 0  # the usual one, without a call
         else:
             window.close(self.optimizers)
@@ -233,12 +249,33 @@ class Step(Run):
 
     # --- control -------------------------------------------------------------------------------
 
+    def meet(self) -> None:
+        """Hear what the other processes want; there are some."""
+        assert self.agreement is not None
+        self.agreement.meet(self)
+
+    def wanted(self, wish: Wish, here: bool) -> bool:
+        """Whether any process wants something at this place; where others are, what it wanted.
+
+        Args:
+            wish: what.
+            here: whether this process does, by its clock or a signal.
+        """
+        if self.agreement is None:
+            return here
+        if here:
+            self.agreement.ask(wish)
+        return bool(self.agreement.agreed & wish)
+
     def obey(self, control: Control) -> None:
         """Do what a listener asked for by raising."""
         if isinstance(control, StopRun):
             self.stop(str(control))
         elif isinstance(control, StopEpoch):
-            self.ends_pass = True
+            if self.agreement is not None and self.stage == "train":
+                self.agreement.ask(Wish.END_PASS)
+            else:
+                self.ends_pass = True
         elif isinstance(control, SkipStep):
             if not self.stepped:  # afterwards it is too late
                 self.skipped_steps += 1

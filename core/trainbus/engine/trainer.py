@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
+from trainbus import batches
 from trainbus.bus import Bus
 from trainbus.checkpoints import resume as resuming
 from trainbus.checkpoints.weights import load_weights
@@ -114,11 +115,12 @@ class Trainer(Lifetime):
         bus = self.bus
         _check_load(load, bus)
         with self.running(task, "train", resume) as run:
-            train, valid = Loaders.of(train), Loaders.of(valid)
+            train, valid = run.peers.deal(Loaders.of(train), "train"), Loaders.of(valid)
             run.plan(train, self.epochs)
             self.prepare(run, with_optimizers=True)
             if self.overfit is not None:
                 train = list(islice(train, self.overfit))
+                train = train if run.world_size == 1 else batches.OfThisProcess(train)
                 valid = None if valid is None else train
             validations = Validations(run, train, valid, self._evaluate)
             run.enter("fit")

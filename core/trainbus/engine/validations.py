@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any
 
 from trainbus import batches
+from trainbus.engine.agreement import Wish
 from trainbus.engine.loop import Loop
 from trainbus.engine.run import Stage
 from trainbus.engine.task import Task
@@ -82,7 +83,8 @@ class Validations:
         if unit == "step":
             return run.global_step // amount > run.position.validated_step // amount
         if unit == "second":
-            return monotonic() - self._made_at >= amount
+            is_time = monotonic() - self._made_at >= amount
+            return run.wanted(Wish.VALIDATE, is_time)
         if not run.batches_in_pass:
             return False
         done = run.batches_done if batches_done is None else batches_done

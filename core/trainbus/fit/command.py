@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainbus import terminal
-from trainbus.errors import TrainbusError
+from trainbus.errors import TrainbusError, UsageError
 from trainbus.events.plugin import Plugin
 from trainbus.fit.config import Config
+from trainbus.plugins.discovery import Installed
 from trainbus.plugins.selection import command_line
 from trainbus.storage.files import replacing
 
@@ -36,14 +37,17 @@ def fit(path: Path, settings: Sequence[str], resume: str | None) -> None:
     with config.importable():
         trainer, task, train, valid = config.make()
 
-        def begin(run: Run) -> None:
+        def note(run: Run) -> None:
             runs.append(run)
+
+        def begin(run: Run) -> None:
             if not run.dry_run and not (run.dir / "config.toml").exists():
                 write_config(run)
 
         def write_config(run: Run) -> None:
             write(run.dir / "config.toml", config, trainer.loaded)
 
+        trainer.on("run_start", tryfirst=True)(note)
         trainer.on("fit_start", rank_zero=True)(begin)
         # That of the run that is continued is replaced when its checkpoint fits.
         trainer.on("checkpoint_loaded", rank_zero=True)(write_config)
@@ -51,15 +55,47 @@ def fit(path: Path, settings: Sequence[str], resume: str | None) -> None:
         try:
             trainer.fit(task, train, valid, resume=resume)
         except TrainbusError:
+            if any(run.peers.failure_is_told for run in runs):
+                sys.exit(1)
             raise
         except (
             Exception
         ):  # from the task, the data or a plugin: hours may be needed to see it again
-            traceback.print_exc()
+            if not any(run.peers.failure_is_told for run in runs):
+                traceback.print_exc()
             sys.exit(1)
         finally:
-            for run in runs:
+            for run in runs[:1]:
+                if run.rank:  # the first process says it for all
+                    continue
                 terminal.say(f"{run.status}: {_place(run)}")
+
+
+def fit_with(path: Path, settings: Sequence[str], processes: int, restarts: int) -> None:
+    """Train in several processes of this machine, each with this command line.
+
+    Args:
+        path: the file.
+        settings: what `--set` says.
+        processes: how many.
+        restarts: how often all are started again after a failure.
+    """
+    launchers = Installed().group("trainbus.launchers")
+    if not launchers:
+        raise UsageError("--nproc: nothing here starts processes; pip install trainbus-distributed")
+    Config(path, settings).check()
+    launch = next(iter(launchers.values())).load()
+    sys.exit(launch(_without(sys.argv[1:], ("--nproc", "--restarts")), processes, restarts))
+
+
+def _without(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """A command line without options that take a value."""
+    kept, skip = [], False
+    for each in arguments:
+        if not (skip or each.partition("=")[0] in options):
+            kept.append(each)
+        skip = each in options
+    return kept
 
 
 def _place(run: Run) -> str:

@@ -77,6 +77,33 @@ class RunDirectory:
                 shutil.rmtree(self._lock.directory, ignore_errors=True)
 
 
+class BorrowedDirectory(RunDirectory):
+    """The directory that another process of the same run made, and holds.
+
+    Args:
+        path: it; None where that process made none.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        super().__init__(Path(), "")
+        self._borrowed = path
+
+    @property
+    def is_made(self) -> bool:
+        """See `RunDirectory`."""
+        return self._borrowed is not None
+
+    @property
+    def path(self) -> Path:
+        """See `RunDirectory`."""
+        if self._borrowed is None:
+            raise UsageError(
+                "run.dir: of several processes the first makes the directory, before a fit or "
+                "where a logger is active; this run has none"
+            )
+        return self._borrowed
+
+
 def _make(parent: Path, name: str) -> Path:
     """A directory in `parent` that no other run has, named by time and run."""
     stem = f"{datetime.now(UTC):%Y-%m-%d_%H-%M-%SZ}_{file_name(name)}"
