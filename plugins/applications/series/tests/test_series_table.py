@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 import torch
+
 from trainbus_data import DataError
 from trainbus_series import series_table
 from trainbus_series.frequency import found, named
@@ -54,9 +55,7 @@ def test_a_part_without_a_window_is_refused(load):
 
 def test_long_and_wide_tables_are_the_same_series(hours, waves):
     a, b = waves(200), waves(200, 1)
-    wide = series_table(
-        {"t": hours(200), "a": a, "b": b}, "t", ["a", "b"], horizon=4, lookback=10
-    )
+    wide = series_table({"t": hours(200), "a": a, "b": b}, "t", ["a", "b"], horizon=4, lookback=10)
     long = series_table(
         {"t": hours(200) * 2, "of": ["a"] * 200 + ["b"] * 200, "y": np.concatenate([a, b])},
         "t", "y", series="of", horizon=4, lookback=10,
@@ -109,7 +108,9 @@ def test_an_unknown_frequency_is_refused(load):
 def test_missing_steps_are_refused_and_left_unknown_by_name(load):
     table = {"when": load["when"][:300] + load["when"][302:],
              "load": np.delete(load["load"], [300, 301])}  # fmt: skip
-    with pytest.raises(DataError, match=r"1 h \(99.8%.*3 h \(1 times.*2020-01-13 11:00.*fill='gaps'"):
+    with pytest.raises(
+        DataError, match=r"1 h \(99.8%.*3 h \(1 times.*2020-01-13 11:00.*fill='gaps'"
+    ):
         series_table(table, "when", "load", horizon=6)
     data = series_table(table, "when", "load", horizon=6, lookback=24, fill="gaps")
     assert any("2 steps have no row" in note for note in data.notes)
@@ -127,7 +128,7 @@ def test_times_between_steps_are_refused(load):
 
 def test_two_rows_of_one_time_are_refused_and_joined_by_name():
     table = {"t": [0, 1, 1, *range(2, 60)], "y": [0.0, 1.0, 3.0, *map(float, range(2, 60))]}
-    with pytest.raises(DataError, match="1 is there twice.*duplicates='mean'"):
+    with pytest.raises(DataError, match=r"1 is there twice.*duplicates='mean'"):
         series_table(table, "t", "y", horizon=2)
     for how, value in (("mean", 2.0), ("sum", 4.0), ("first", 1.0), ("last", 3.0)):
         data = series_table(table, "t", "y", horizon=2, lookback=4, duplicates=how)
@@ -149,12 +150,14 @@ def test_clocks_that_were_put_back_are_told_by_the_zone(waves):
 
 def test_an_hour_that_never_was_is_refused(waves):
     clocks = [datetime(2016, 3, 27) + timedelta(hours=n) for n in range(100)]
-    with pytest.raises(DataError, match="2016-03-27T02:00:00.* never was in Europe/Berlin"):
+    with pytest.raises(DataError, match=r"2016-03-27T02:00:00.* never was in Europe/Berlin"):
         series_table({"t": clocks, "y": waves(100)}, "t", "y", horizon=6, zone="Europe/Berlin")
 
 
 def test_rows_are_sorted_with_a_note(load):
-    swapped = {name: [*values[:5], values[6], values[5], *values[7:]] for name, values in load.items()}
+    swapped = {
+        name: [*values[:5], values[6], values[5], *values[7:]] for name, values in load.items()
+    }
     data = series_table(swapped, "when", "load", horizon=6, lookback=24)
     assert any("sorted by time: row 6" in note for note in data.notes)
     assert np.array_equal(data.panel.values, load["load"])
@@ -164,7 +167,8 @@ def test_short_series_are_refused_with_what_would_be_long_enough():
     table = {"t": [*range(200), *range(40)], "of": ["long"] * 200 + ["T12"] * 40,
              "y": np.arange(240.0)}  # fmt: skip
     with pytest.raises(
-        DataError, match=r"'T12' has 16 values for training; lookback 96 \+ horizon 24 need 120; 1 of 2"
+        DataError,
+        match=r"'T12' has 16 values for training; lookback 96 \+ horizon 24 need 120; 1 of 2",
     ):
         series_table(table, "t", "y", series="of", horizon=24, lookback=96, split=(None, 24))
 
@@ -225,7 +229,9 @@ def test_a_constant_series_is_scaled_by_one():
 
 def test_logarithms_are_of_values_above_zero(load):
     with pytest.raises(DataError, match="transform='log' needs values above 0"):
-        series_table({**load, "load": load["load"] - 12}, "when", "load", horizon=6, transform="log")
+        series_table(
+            {**load, "load": load["load"] - 12}, "when", "load", horizon=6, transform="log"
+        )
 
 
 def test_unknown_values_are_said_and_left_out_of_the_loss(load):

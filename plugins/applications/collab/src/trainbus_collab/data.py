@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainbus_collab.targets import HistoryCodes, ItemCode, Codes, NextItem, Rating
+from trainbus_collab.targets import Codes, HistoryCodes, ItemCode, NextItem, Rating
 from trainbus_data import Block, DataError, MemoryLoader
 from trainbus_data.container import Container
 from trainbus_data.loaders import Tensors
@@ -184,7 +184,7 @@ class CollabData:
 
     @property
     def usual_goal(self) -> str:
-        """"ratings" where there are some that differ, else "ranking"."""
+        """ "ratings" where there are some that differ, else "ranking"."""
         ratings = self.events["train"].ratings
         return "ratings" if ratings is not None and np.ptp(ratings) > 0 else "ranking"
 

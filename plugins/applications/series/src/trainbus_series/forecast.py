@@ -268,18 +268,16 @@ def _table(
     about = torch.from_numpy(np.stack([scales.centre, scales.scale], 1))
     count = mean.shape[1]
     names = [name for name in panel.names for _ in range(count)]
-    times = np.concatenate(
-        [panel.times(n, count, int(end)) for n, end in enumerate(ends.tolist())]
-    )
+    times = np.concatenate([panel.times(n, count, int(end)) for n, end in enumerate(ends.tolist())])
     shown: Any = times
     if not panel.whole:
         shown = times.astype("datetime64[us]")
         if panel.zone:
             from datetime import UTC, datetime
 
-            place = zone_named(panel.zone)
+            zone = zone_named(panel.zone)
             shown = [
-                datetime.fromtimestamp(each / 1_000_000, UTC).astimezone(place)
+                datetime.fromtimestamp(each / 1_000_000, UTC).astimezone(zone)
                 for each in times.tolist()
             ]
     made: dict[str, Any] = {"series": names} if names and any(panel.names) else {}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from trainbus import UsageError
@@ -43,7 +42,10 @@ class SeriesPredictor(Predictor):
     file_endings = (".ts",)
 
     def __init__(
-        self, forward: Callable[..., Any], recipe: LabelledRecipe, about: dict[str, Any] | None = None
+        self,
+        forward: Callable[..., Any],
+        recipe: LabelledRecipe,
+        about: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(forward, recipe.encode_input, recipe.target, recipe, about)
         self._ask = forward
@@ -85,5 +87,3 @@ def from_export(
 ) -> SeriesPredictor:
     """The predictor of an export; used by `trainbus_learner.load`."""
     return SeriesPredictor(run, LabelledRecipe.from_state(state), about)
-
-

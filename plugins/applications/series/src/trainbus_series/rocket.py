@@ -50,9 +50,7 @@ class MiniRocket(nn.Module):
     biases: Tensor
     channels: Tensor
 
-    def __init__(
-        self, dimensions: int, steps: int, features: int = 10_000, seed: int = 0
-    ) -> None:
+    def __init__(self, dimensions: int, steps: int, features: int = 10_000, seed: int = 0) -> None:
         super().__init__()
         self.sizes, self.shares = dilations(steps, features)
         self.dimensions, self.seed = dimensions, seed
@@ -74,7 +72,7 @@ class MiniRocket(nn.Module):
         begin = 0
         for place, (size, share) in enumerate(zip(self.sizes, self.shares, strict=True)):
             rows = torch.as_tensor(draw.randint(len(series), size=_KERNELS))
-            unique, which = rows.unique(return_inverse=True)
+            unique, which = rows.unique(return_inverse=True)  # type: ignore[no-untyped-call]
             found = self._convolved(series[unique], place, size)
             for kernel in range(_KERNELS):
                 values = found[which[kernel], kernel].numpy()
