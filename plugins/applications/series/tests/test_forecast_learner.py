@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def test_errors_are_those_of_the_definitions(data, load):
     """As utilsforecast defines them; its smape is ours over 200."""
     learner = learner_of(data)
     values, found = load["load"], learner.validate("test")
-    wrong, sizes, scaled = [], [], []
+    wrong, sizes = [], []
     for start in range(500, 589):
         part = {name: each[:start] for name, each in load.items()}
         made = learner.forecast(part)["mean"]
@@ -90,7 +91,7 @@ def test_what_is_known_ahead_is_asked_for(shops):
     assert (
         learner.validate()["mae"] < 0.8 * learner.baselines(names=["closed form"])[0].metrics["mae"]
     )
-    with pytest.raises(UsageError, match="'sale' is needed for 6 steps behind .* of 'a', got 0"):
+    with pytest.raises(UsageError, match=r"'sale' is needed for 6 steps behind .* of 'a', got 0"):
         learner.forecast()
     last = {row["shop"]: row["when"] for row in shops}
     ahead = [
@@ -122,7 +123,7 @@ def test_another_frequency_is_refused(data, load):
     learner = learner_of(data)
     begin = load["when"][0]
     quarters = {**load, "when": [begin + n * timedelta(minutes=15) for n in range(600)]}
-    with pytest.raises(UsageError, match="trained on steps of 1 h: .*is on no step of 1 h"):
+    with pytest.raises(UsageError, match=r"trained on steps of 1 h: .*is on no step of 1 h"):
         learner.forecast(quarters)
 
 
@@ -182,7 +183,7 @@ def test_an_export_forecasts_a_file_in_a_fresh_process(data, load):
     learner = learner_of(data)
     learner.fit_one_cycle(1)
     learner.export("model")
-    with open("load.csv", "w", newline="") as file:
+    with Path("load.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["when", "load"])
         table.writerows(zip(load["when"], load["load"].tolist(), strict=True))
@@ -191,7 +192,7 @@ def test_an_export_forecasts_a_file_in_a_fresh_process(data, load):
          "--out", "next.csv"], check=True,
     )  # fmt: skip
     ours = learner.forecast("load.csv")
-    with open("next.csv") as file:
+    with Path("next.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["mean"]) for row in rows] == ours["mean"].tolist()
     assert [float(row["q90"]) for row in rows] == ours["q90"].tolist()
@@ -200,7 +201,7 @@ def test_an_export_forecasts_a_file_in_a_fresh_process(data, load):
 
 def test_predict_prints_json_too(data, load, capsys):
     learner_of(data).export("model")
-    with open("load.csv", "w") as file:
+    with Path("load.csv").open("w") as file:
         print("when,load", file=file)
         for when, value in zip(load["when"], load["load"].tolist(), strict=True):
             print(f"{when},{value}", file=file)

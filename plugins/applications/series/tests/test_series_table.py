@@ -128,7 +128,7 @@ def test_times_between_steps_are_refused(load):
 
 def test_two_rows_of_one_time_are_refused_and_joined_by_name():
     table = {"t": [0, 1, 1, *range(2, 60)], "y": [0.0, 1.0, 3.0, *map(float, range(2, 60))]}
-    with pytest.raises(DataError, match="1 is there twice.*duplicates='mean'"):
+    with pytest.raises(DataError, match=r"1 is there twice.*duplicates='mean'"):
         series_table(table, "t", "y", horizon=2)
     for how, value in (("mean", 2.0), ("sum", 4.0), ("first", 1.0), ("last", 3.0)):
         data = series_table(table, "t", "y", horizon=2, lookback=4, duplicates=how)
@@ -150,7 +150,7 @@ def test_clocks_that_were_put_back_are_told_by_the_zone(waves):
 
 def test_an_hour_that_never_was_is_refused(waves):
     clocks = [datetime(2016, 3, 27) + timedelta(hours=n) for n in range(100)]
-    with pytest.raises(DataError, match="2016-03-27T02:00:00.* never was in Europe/Berlin"):
+    with pytest.raises(DataError, match=r"2016-03-27T02:00:00.* never was in Europe/Berlin"):
         series_table({"t": clocks, "y": waves(100)}, "t", "y", horizon=6, zone="Europe/Berlin")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,15 @@ def compare(learner: Any, names: Sequence[str] | None) -> Comparison:
             continue
         if ratings:
             loader = validation_of(learner, "valid", "baselines")
-            values: Any = measured(learner, loader, lambda inputs, rule=rule: rule(*inputs))
+            values: Any = measured(learner, loader, partial(_of_pair, rule))
         else:
             values = ranked(data, rule)
         found.append(Row(name, dict(values), time.perf_counter() - begun))
     return Comparison([*found, Row("this learner", dict(learner.validate()), learner.seconds)])
+
+
+def _of_pair(rule: Any, inputs: tuple[Tensor, ...]) -> Any:
+    return rule(*inputs)
 
 
 def _mean(data: Any) -> Any:

@@ -67,7 +67,8 @@ class CollabLearner(Learner):
             arch = "factors" if self._goal == "ratings" else usual
         name = arch if isinstance(arch, str) else type(arch).__name__
         self._arch = name
-        described, said = None, {}
+        described: dict[str, Any] | None = None
+        said: dict[str, str] = {}
         if isinstance(arch, nn.Module):
             model: nn.Module = arch
         else:

@@ -69,11 +69,12 @@ class RatingModel(nn.Module):
                     each.weight[0] = 0.0
             self.dropout = nn.Dropout(dropout)
         if arch == "mlp":
+            last = nn.Linear(width, 1)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
             self.net = nn.Sequential(
-                nn.Linear(2 * width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, 1)
+                nn.Linear(2 * width, width), nn.ReLU(), nn.Dropout(dropout), last
             )
-            nn.init.zeros_(self.net[-1].weight)
-            nn.init.zeros_(self.net[-1].bias)
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
         """N x 1."""
@@ -85,8 +86,8 @@ class RatingModel(nn.Module):
             else:
                 made = made + (mine * its).sum(1, keepdim=True)
         if self.training:
-            return made  # beyond the range there would be no gradient
-        return made.clamp(self.low, self.high)
+            return made  # beyond the range there would be no gradient  # type: ignore[no-any-return]  # type: ignore[no-any-return]
+        return made.clamp(self.low, self.high)  # type: ignore[no-any-return]
 
     def take(self, mean: float, users: Any, items: Any) -> None:
         """Begin with biases that were solved."""
@@ -124,12 +125,11 @@ class RankingModel(nn.Module):
             "items": items, "arch": arch, "width": width, "dropout": dropout, "layers": layers,
             "heads": heads, "most": most, "beside": beside,
         }  # fmt: skip
-        self.arch, self.items, self.most = arch, items, most
+        self.arch, self.items, self.most, self.heads = arch, items, most, heads
         self.register_buffer("popular", torch.zeros(items))
         has_matrix = arch == "ease" or (beside and arch in ("factors", "sasrec"))
         self.register_buffer("matrix", torch.zeros(items if has_matrix else 0, items))
         self.scale = nn.Parameter(torch.tensor([8.0]))
-        self.tilt = nn.Parameter(torch.tensor([0.0]))
         if arch != "ease":
             self.item = nn.Embedding(items + 1, width, padding_idx=0)
             nn.init.normal_(self.item.weight, std=0.1 / width**0.5)
@@ -153,7 +153,7 @@ class RankingModel(nn.Module):
         """N x items; of float32."""
         there = (history > 0).float()
         none = 1 - there.amax(1, keepdim=True)
-        made = self.tilt * self.popular + none * self.popular
+        made = none * self.popular
         if len(self.matrix):
             made = made + self.scale * self._matrix_scores(history)
         if self.arch == "als":
@@ -180,7 +180,7 @@ class RankingModel(nn.Module):
         eye = torch.eye(own.shape[1], dtype=own.dtype, device=own.device)
         system = alpha * own.T @ own + torch.einsum("nsk,nsl->nkl", vectors, vectors)
         users = torch.linalg.solve(system + size[:, None, None] * eye, vectors.sum(1))
-        return (users @ own.T).float()
+        return (users @ own.T).float()  # type: ignore[no-any-return]
 
     def _last(self, history: Tensor) -> Tensor:
         """What a causal encoder says at the last item; the history lies at the right."""
@@ -193,8 +193,7 @@ class RankingModel(nn.Module):
         mask = causal | gone[:, None, :]
         # Who looks at nothing looks at itself, that there is no empty softmax.
         mask = mask & ~torch.eye(steps, dtype=torch.bool, device=history.device)
-        heads = self.description["heads"]
-        made = self.encoder(made, mask=mask.repeat_interleave(heads, 0))
+        made = self.encoder(made, mask=mask.repeat_interleave(self.heads, 0))
         return self.norm(made[:, -1])  # type: ignore[no-any-return]
 
 

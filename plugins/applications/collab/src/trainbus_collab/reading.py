@@ -171,9 +171,10 @@ def _once(rows: Rows, duplicates: str, notes: list[str]) -> Rows:
     if rows.ratings is not None:
         said = ": " + ", ".join(f"{rows.ratings[n]:g}" for n in example[:3])
     how = {"last": "the last is kept", "first": "the first is kept", "mean": "their mean is taken"}
+    who, what = str(rows.users[example[0]]), str(rows.items[example[0]])
     notes.append(
-        f"{int((counts > 1).sum()):,} pairs occur more than once (user "
-        f"{rows.users[example[0]]!r}, item {rows.items[example[0]]!r}{said}): {how[duplicates]}"
+        f"{int((counts > 1).sum()):,} pairs occur more than once (user {who!r}, item "
+        f"{what!r}{said}): {how[duplicates]}"
     )
     last = len(pairs) - 1 - np.unique(pairs[::-1], return_index=True)[1]
     kept = rows.take(first if duplicates == "first" else last)
@@ -251,6 +252,6 @@ def _coded(train: Rows, test: Rows) -> dict[str, Events]:
         for known, given in ((users, rows.users), (items, rows.items)):
             place = np.searchsorted(known, given).clip(max=len(known) - 1)
             codes.append(np.where(known[place] == given, place + 1, 0))
-        made[stage] = Events(*codes, rows.ratings, rows.users, rows.items)
-    made["train"] = Events(*made["train"][:3], users, items)
+        made[stage] = Events(codes[0], codes[1], rows.ratings, rows.users, rows.items)
+    made["train"] = made["train"]._replace(user_names=users, item_names=items)
     return made

@@ -77,7 +77,7 @@ def ease(pairs: Tensor, penalty: float) -> Tensor:
     inverse = torch.linalg.inv(square)
     made = -inverse / inverse.diagonal()
     made.diagonal().zero_()
-    return made.float()
+    return made.float()  # type: ignore[no-any-return]
 
 
 def nearest_items(pairs: Tensor, shrink: float = 10.0) -> Tensor:
@@ -138,7 +138,7 @@ def implicit_als(
     for _ in range(sweeps):
         of_users = _half(own, codes, counts, alpha, penalty)
         own = _half(of_users, users[order], item_counts, alpha, penalty)
-    return own.float()
+    return own.float()  # type: ignore[no-any-return]
 
 
 def _half(own: Tensor, codes: Tensor, counts: Tensor, alpha: float, penalty: float) -> Tensor:
@@ -149,7 +149,7 @@ def _half(own: Tensor, codes: Tensor, counts: Tensor, alpha: float, penalty: flo
     starts = counts.cumsum(0) - counts
     order = torch.argsort(counts, stable=True)
     order = order[counts[order] > 0]
-    for rows in order.split(1024):
+    for rows in order.split(1024):  # type: ignore[no-untyped-call]
         longest = int(counts[rows].max())
         steps = torch.arange(longest)
         there = steps < counts[rows][:, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,12 +43,16 @@ def compare(learner: Any, part: Any, names: Sequence[str] | None, scaled: bool) 
             except Unsuited as error:
                 found.append(Row(name, {}, 0.0, str(error)))
                 continue
-            errors = measured(learner, loader, lambda inputs, rule=rule: rule(inputs[0][..., 0]))
+            errors = measured(learner, loader, partial(_of_history, rule))
             found.append(Row(name, errors, time.perf_counter() - begun))
     finally:
         target.scaled = False
     own = learner.validate(part, scaled=scaled)
     return Comparison([*found, Row("this learner", own, learner.seconds)])
+
+
+def _of_history(rule: Rule, inputs: tuple[Tensor, ...]) -> Tensor:
+    return rule(inputs[0][..., 0])
 
 
 def repeat(data: Any) -> Rule:
@@ -80,6 +85,7 @@ def drift(data: Any) -> Rule:
 def closed(data: Any) -> Rule:
     """One ridge regression of all windows of training, less their last value."""
     try:
-        return Moments(data, data.recipe.lookback).solved(from_last=True)
+        solution = Moments(data, data.recipe.lookback).solved(from_last=True)
     except ValueError:
         raise Unsuited("no window of training is known as a whole") from None
+    return solution.forecast

@@ -99,7 +99,7 @@ class Rocket(nn.Module):
         series = self._long_enough(series)
         made = self.of_values(series)
         if self.of_steps is None:
-            return made
+            return made  # type: ignore[no-any-return]
         return torch.cat([made, self.of_steps(series.diff(dim=2))], 1)
 
     def take(self, series: Tensor, block: int = 64) -> Tensor:
@@ -111,7 +111,7 @@ class Rocket(nn.Module):
             self.of_values.take(long)
             if self.of_steps is not None:
                 self.of_steps.take(long.diff(dim=2))
-            made = torch.cat([self.raw(each) for each in series.split(block)])
+            made = torch.cat([self.raw(each) for each in series.split(block)])  # type: ignore[no-untyped-call]
             self.centre.copy_(made.mean(0))
             spread = made.std(0, correction=0)
             self.scale.copy_(torch.where(spread > 1e-6, spread + 1e-3, 1.0))

@@ -31,7 +31,7 @@ class Solution(NamedTuple):
     weights: Tensor
     level: Tensor
 
-    def __call__(self, series: Tensor) -> Tensor:
+    def forecast(self, series: Tensor) -> Tensor:
         """N x horizon of N x lookback."""
         last = series[:, -1:].double()
         made = (series.double() - last) @ self.weights + last * self.level + last
@@ -53,7 +53,7 @@ class Moments:
         every = torch.from_numpy(starts)[:: -(-len(starts) // _WINDOWS) or 1]
         back, front = torch.arange(lookback), lookback + torch.arange(horizon)
         self.count = 0
-        for begins in every.split(_BLOCK):
+        for begins in every.split(_BLOCK):  # type: ignore[no-untyped-call]
             ahead = wanted[begins[:, None] + front]
             known = ~torch.isnan(ahead).any(1)
             ahead = ahead[known].double()

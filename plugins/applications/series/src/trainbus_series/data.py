@@ -35,12 +35,13 @@ class Windows(Tensors):
 
     def joined(self, other: Any) -> Windows:
         """These windows, and then the others."""
-        return Windows(*(torch.cat(both) for both in zip(self.parts, other.parts, strict=True)),
-                       self.about)  # fmt: skip
+        starts, owners = (torch.cat(both) for both in zip(self.parts, other.parts, strict=True))
+        return Windows(starts, owners, self.about)
 
     def of(self, indices: Any) -> Windows:
         """These of them."""
-        return Windows(*(part[torch.as_tensor(indices)] for part in self.parts), self.about)
+        starts, owners = (part[torch.as_tensor(indices)] for part in self.parts)
+        return Windows(starts, owners, self.about)
 
 
 class ForecastLoader(WindowLoader):

@@ -275,9 +275,9 @@ def _table(
         if panel.zone:
             from datetime import UTC, datetime
 
-            place = zone_named(panel.zone)
+            zone = zone_named(panel.zone)
             shown = [
-                datetime.fromtimestamp(each / 1_000_000, UTC).astimezone(place)
+                datetime.fromtimestamp(each / 1_000_000, UTC).astimezone(zone)
                 for each in times.tolist()
             ]
     made: dict[str, Any] = {"series": names} if names and any(panel.names) else {}

@@ -118,7 +118,7 @@ class LabelledRecipe(Recipe):
     """What brings series to one length, and says what they are.
 
     Args:
-        dimensions, steps: of a series of training.
+        dimensions, length: of a series of training.
         unequal: "stretch" or "mask".
         target: what is learned.
     """
@@ -126,9 +126,9 @@ class LabelledRecipe(Recipe):
     #: What an export names for `trainbus_learner.load`.
     reader = "series_classes"
 
-    def __init__(self, dimensions: int, steps: int, unequal: str, target: Block) -> None:
+    def __init__(self, dimensions: int, length: int, unequal: str, target: Block) -> None:
         super().__init__([Values(), Lengths(), target], inputs=2)
-        self.dimensions, self.steps, self.unequal = dimensions, steps, unequal
+        self.dimensions, self.length, self.unequal = dimensions, length, unequal
 
     @property
     def target(self) -> Any:
@@ -141,19 +141,19 @@ class LabelledRecipe(Recipe):
         Raises:
             DataError: one has other dimensions.
         """
-        made = torch.zeros(len(series), self.dimensions, self.steps)
-        lengths = torch.full((len(series),), self.steps)
+        made = torch.zeros(len(series), self.dimensions, self.length)
+        lengths = torch.full((len(series),), self.length)
         for place, each in enumerate(series):
             if each.shape[0] != self.dimensions:
                 raise DataError(
                     f"{what.format(place)} has {each.shape[0]} dimensions, others {self.dimensions}"
                 )
             own = torch.from_numpy(np.stack([filled(one) for one in each]))
-            if own.shape[1] != self.steps and self.unequal == "stretch":
+            if own.shape[1] != self.length and self.unequal == "stretch":
                 own = torch.nn.functional.interpolate(
-                    own[None], size=self.steps, mode="linear", align_corners=True
+                    own[None], size=self.length, mode="linear", align_corners=True
                 )[0]
-            own = own[:, : self.steps]
+            own = own[:, : self.length]
             made[place, :, : own.shape[1]] = own
             lengths[place] = own.shape[1]
         return made, lengths
@@ -166,7 +166,7 @@ class LabelledRecipe(Recipe):
     def state(self) -> dict[str, Any]:
         """JSON values."""
         return {
-            "dimensions": self.dimensions, "steps": self.steps, "unequal": self.unequal,
+            "dimensions": self.dimensions, "length": self.length, "unequal": self.unequal,
             "target": self.target.state(),
         }  # fmt: skip
 
@@ -175,7 +175,7 @@ class LabelledRecipe(Recipe):
         """The recipe that `state` described."""
         try:
             target = block_from_state(state["target"], known)
-            return cls(state["dimensions"], state["steps"], state["unequal"], target)
+            return cls(state["dimensions"], state["length"], state["unequal"], target)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
@@ -204,7 +204,7 @@ class SeriesData(Container):
         counts = ", ".join(f"{n} {len(each):,}" for n, each in stores.items() if each is not None)
         lines = [
             f"series    {counts}",
-            f"shape     {recipe.dimensions} dimensions x {recipe.steps} steps",
+            f"shape     {recipe.dimensions} dimensions x {recipe.length} steps",
             f"target    {recipe.target!r}",
         ]
         return "\n".join([*lines, *(f"note      {note}" for note in self.notes)])

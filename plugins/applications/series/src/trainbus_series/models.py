@@ -77,7 +77,7 @@ class ForecastModel(nn.Module):
         if self.beside is not None:
             made = made + self.beside(history[..., 1:]) * spread
         made = made + last
-        return made if explained is None else made + explained[:, self.lookback :]
+        return made if explained is None else made + explained[:, self.lookback :]  # type: ignore[no-any-return]
 
     def take(self, solution: Solution) -> None:
         """Begin with the linear forecast that was solved."""
@@ -111,11 +111,11 @@ class Explained(nn.Module):
         own = static[:, None].expand(-1, ahead.shape[1], -1)
         given = torch.cat([ahead, own], 2)
         made = self.outer(torch.nn.functional.gelu(self.inner(given))) + self.straight(given)
-        return made[..., 0]
+        return made[..., 0]  # type: ignore[no-any-return]
 
 
 class PastCovariates(nn.Module):
-    """What covariates of the past say of the horizon: a map of low rank, which begins as nothing."""
+    """What covariates of the past say of the horizon, by a map of low rank; begins as nothing."""
 
     def __init__(self, lookback: int, horizon: int, channels: int, rank: int = 8) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class PastCovariates(nn.Module):
 
 
 class Patches(nn.Module):
-    """Pieces of a window, N x patches x width; its beginning is left out where it is no whole one."""
+    """Pieces of a window, N x patches x width; of its beginning what is no whole one is left."""
 
     def __init__(self, lookback: int, width: int, patch: int, stride: int) -> None:
         super().__init__()

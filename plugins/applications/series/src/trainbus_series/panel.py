@@ -1,4 +1,4 @@
-"""Panel: the series of a table, each on the steps of one frequency; nothing is guessed in silence."""
+"""Panel: the series of a table, on steps of one frequency; nothing is guessed in silence."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Panel:
     @property
     def starts(self) -> Array:
         """Where each series begins in the T steps."""
-        return np.cumsum(self.counts) - self.counts  # type: ignore[no-any-return]
+        return np.cumsum(self.counts) - self.counts
 
     def times(self, series: int, count: int, start: int = 0) -> Array:
         """The times of steps of a series; behind its end, too."""
@@ -84,7 +84,7 @@ class Panel:
 
     def gathered(self, column: Column) -> Array:
         """The values of a column at all steps, as the column has them; at gaps those of row 0."""
-        return column.values[np.maximum(self.rows, 0)]  # type: ignore[no-any-return]
+        return column.values[np.maximum(self.rows, 0)]
 
 
 def read_panel(table: Table, asked: Asked) -> Panel:
@@ -154,7 +154,7 @@ def _series_of(table: Table, asked: Asked) -> tuple[Array, list[str]]:
     if column.missing.any():
         row = int(np.flatnonzero(column.missing)[0])
         raise DataError(f"row {row} does not say its series: {asked.series!r} is empty")
-    values, first, codes = np.unique(column.values, return_index=True, return_inverse=True)
+    _, first, codes = np.unique(column.values, return_index=True, return_inverse=True)
     order = np.argsort(first, kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
@@ -268,12 +268,12 @@ def _irregular(
     if len(between):
         off = shown(int(times[between[0]]), whole, zone)
         return (
-            f"steps{where}: {', '.join(said)}{more}; {off} is on no step of {frequency}: freq= says "
-            "another one, or bring the times to one"
+            f"steps{where}: {', '.join(said)}{more}; {off} is on no step of {frequency}: freq= "
+            "says another one, or bring the times to one"
         )
     return (
-        f"steps{where}: {', '.join(said)}{more}: fill='gaps' leaves the steps between them unknown, "
-        "or freq= says another step"
+        f"steps{where}: {', '.join(said)}{more}: fill='gaps' leaves the steps between them "
+        "unknown, or freq= says another step"
     )
 
 

@@ -59,7 +59,7 @@ def borders(panel: Panel, ends: Array, split: Any, horizon: int) -> tuple[Array,
 
 
 def _is_count(each: Any) -> bool:
-    return isinstance(each, (int, np.integer)) and not isinstance(each, bool) and each >= 0
+    return isinstance(each, (int, np.integer)) and not isinstance(each, bool) and int(each) >= 0
 
 
 def _shares(ends: Array, given: Sequence[float], split: Any) -> Array:
@@ -86,7 +86,7 @@ def _counts(ends: Array, given: Sequence[int | None], split: Any, panel: Panel) 
             f"split={split!r}: {known:,} steps, and series {panel.names[worst]!r} has "
             f"{int(ends[worst]):,}"
         )
-    return np.clip(made, 0, ends[:, None])
+    return np.clip(made, 0, ends[:, None])  # type: ignore[no-any-return]
 
 
 def _dates(panel: Panel, ends: Array, given: Sequence[Any], split: Any) -> Array:

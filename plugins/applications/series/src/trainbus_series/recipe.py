@@ -114,6 +114,11 @@ class SeriesRecipe(Recipe):
         self.readings = dict(readings)
 
     @property
+    def target(self) -> Any:
+        """The horizon."""
+        return self.blocks[3]
+
+    @property
     def channels(self) -> int:
         """Of the history."""
         return 1 + self.gaps + self.past.width
@@ -214,15 +219,19 @@ class SeriesRecipe(Recipe):
             asked = dict(state["asked"])
             asked["targets"] = tuple(asked["targets"])
             scales = Scales(
-                tuple(state["series"]), *(given[n].numpy() for n in ("centre", "scale", "naive"))
-            )
+                tuple(state["series"]), given["centre"].numpy(), given["scale"].numpy(),
+                given["naive"].numpy(),
+            )  # fmt: skip
             target = Horizon(**state["target"])
             target.offsets = given.get("offsets")
-            covariates = [Covariates(state[name]) for name in ("past", "future", "static")]
+            past, future, static = (
+                Covariates(state[name]) for name in ("past", "future", "static")
+            )
             return cls(
                 Asked(**asked), state["horizon"], state["lookback"],
                 Frequency(**state["frequency"]), state["whole"], state["zone"], state["season"],
-                scales, *covariates, state["calendar"], state["gaps"], state["transform"], target,
+                scales, past, future, static, state["calendar"], state["gaps"],
+                state["transform"], target,
                 {name: Reading.from_state(each) for name, each in state["readings"].items()},
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:

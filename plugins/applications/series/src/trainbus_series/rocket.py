@@ -72,7 +72,7 @@ class MiniRocket(nn.Module):
         begin = 0
         for place, (size, share) in enumerate(zip(self.sizes, self.shares, strict=True)):
             rows = torch.as_tensor(draw.randint(len(series), size=_KERNELS))
-            unique, which = rows.unique(return_inverse=True)
+            unique, which = rows.unique(return_inverse=True)  # type: ignore[no-untyped-call]
             found = self._convolved(series[unique], place, size)
             for kernel in range(_KERNELS):
                 values = found[which[kernel], kernel].numpy()

@@ -77,7 +77,7 @@ class SeriesLearner(Learner):
         """The name of the network."""
         return self._arch
 
-    def fit(self, epochs: int | None = None, lr: Any = None, **options: Any) -> Any:  # type: ignore[override]
+    def fit(self, epochs: int | None = None, lr: Any = None, **options: Any) -> Any:
         """Train. Without epochs, "rocket" is solved at once, and others have a cycle of 100.
 
         Args:
@@ -139,7 +139,7 @@ def _made(data: Any, arch: str, network: dict[str, Any], seed: Any) -> SeriesMod
         if seed is not None:
             torch.manual_seed(seed)
         try:
-            model = SeriesModel(recipe.dimensions, recipe.steps, outputs, arch, **network)
+            model = SeriesModel(recipe.dimensions, recipe.length, outputs, arch, **network)
         except TypeError as error:
             raise UsageError(f"network={network!r:.80} of {arch!r}: {error}") from None
     model.body.take(data.train_items.parts[0])
@@ -185,5 +185,5 @@ def _nearest(data: Any, inputs: tuple[Tensor, ...]) -> Tensor:
     near = torch.cdist(inputs[0].flatten(1), series.flatten(1)).argmin(1)
     if data.target.kind == "category":
         made = torch.nn.functional.one_hot(target[near], data.target.outputs).float()
-        return (made * 0.9 + 0.1 / data.target.outputs).log()
-    return target[near].float().reshape(len(near), -1)
+        return (made * 0.9 + 0.1 / data.target.outputs).log()  # type: ignore[no-any-return]
+    return target[near].float().reshape(len(near), -1)  # type: ignore[no-any-return]

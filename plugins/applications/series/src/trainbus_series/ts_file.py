@@ -1,4 +1,4 @@
-"""Files of labelled series: `.ts` of the archives at timeseriesclassification.com (Bagnall et al.)."""
+"""Files of labelled series: `.ts` of the archives of UCR and UEA (Bagnall et al.)."""
 
 from __future__ import annotations
 

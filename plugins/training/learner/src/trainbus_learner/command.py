@@ -109,7 +109,8 @@ def _answers(
     with click.progressbar(length=total, label="predicting", file=shown) as bar:
         for item in items:
             if getattr(predictor, "takes_whole_files", False):  # rows of it belong together
-                block = list(predictor.predictions(Path(item)).rows())  # type: ignore[attr-defined]
+                whole: Any = predictor.predictions(Path(item))  # type: ignore[arg-type]
+                block = list(whole.rows())
                 yield block
                 first += len(block)
                 continue
