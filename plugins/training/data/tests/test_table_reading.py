@@ -309,3 +309,8 @@ def test_a_missing_column_is_named_with_the_nearest():
         DataError, match=r"no column 'lable' in t.csv; columns are label; did you mean 'label'"
     ):
         read("label\n1\n2\n")["lable"]
+
+
+def test_whether_a_table_has_a_column_is_no_error():
+    table = read_table({"a": [1]})
+    assert "a" in table and "b" not in table

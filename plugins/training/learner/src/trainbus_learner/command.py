@@ -65,11 +65,12 @@ def lines(
 
 def _tables(predictor: Predictor, items: Sequence[str], as_json: bool, out: str) -> Iterator[str]:
     """A line for each row of the files, in their order; or all rows to a file."""
+    endings = getattr(predictor, "file_endings", table_files.ENDINGS)
     for item in items:
-        if not table_files.is_table(item):
+        if not item.lower().removesuffix(".gz").endswith(endings):
             raise UsageError(
-                f"predict: {item!r} is no table; give a file that ends in "
-                f"{', '.join(table_files.ENDINGS)}, also with .gz"
+                f"predict: {item!r} is no table; give a file that ends in {', '.join(endings)}, "
+                "also with .gz"
             )
     if Path(out).suffix == "":
         yield from _printed(predictor, items, as_json)
@@ -107,6 +108,11 @@ def _answers(
     shown = sys.stderr if sys.stderr.isatty() else io.StringIO()
     with click.progressbar(length=total, label="predicting", file=shown) as bar:
         for item in items:
+            if getattr(predictor, "takes_whole_files", False):  # rows of it belong together
+                block = list(predictor.predictions(Path(item)).rows())  # type: ignore[attr-defined]
+                yield block
+                first += len(block)
+                continue
             for block in table_files.blocks(Path(item), table_files.BLOCK, bar.update):
                 yield table_files.predicted(predictor, block, first, bad)
                 first += len(block)

@@ -172,6 +172,9 @@ class Table(Mapping[str, Column]):
             )
         return self.columns[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.columns)
 

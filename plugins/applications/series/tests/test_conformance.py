@@ -1,0 +1,5 @@
+"""What is asked of every plugin of trainbus."""
+
+from trainbus.testing import conformance
+
+TestConformance = conformance("series")
