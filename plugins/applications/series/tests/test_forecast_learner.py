@@ -87,7 +87,9 @@ def test_what_is_known_ahead_is_asked_for(shops):
     data = series_table(shops, "when", "sold", series="shop", horizon=6, lookback=24, future="sale")
     learner = learner_of(data, lr=1e-2)
     learner.fit_one_cycle(3)
-    assert learner.validate()["mae"] < 0.8 * learner.baselines(names=["closed form"])[0].metrics["mae"]
+    assert (
+        learner.validate()["mae"] < 0.8 * learner.baselines(names=["closed form"])[0].metrics["mae"]
+    )
     with pytest.raises(UsageError, match="'sale' is needed for 6 steps behind .* of 'a', got 0"):
         learner.forecast()
     last = {row["shop"]: row["when"] for row in shops}
@@ -106,7 +108,9 @@ def test_what_is_known_ahead_is_asked_for(shops):
 def test_a_new_series_is_scaled_by_its_own_values(shops, caplog):
     data = series_table(shops, "when", "sold", series="shop", horizon=6, lookback=24)
     learner = learner_of(data)
-    rows = [{**row, "shop": "T999", "sold": 100 * row["sold"]} for row in shops if row["shop"] == "a"]
+    rows = [
+        {**row, "shop": "T999", "sold": 100 * row["sold"]} for row in shops if row["shop"] == "a"
+    ]
     made = learner.forecast(rows)
     assert "'T999': not in training" in caplog.text
     assert 800 < made["mean"].mean() < 1400

@@ -43,7 +43,9 @@ def test_a_rocket_is_solved_and_exported_bit_by_bit():
     learner.export("out")
     x, _ = made(seed=2)
     ours, theirs = learner.predictions(x), load("out").predictions(x)
-    assert all(torch.equal(a.probabilities, b.probabilities) for a, b in zip(ours, theirs, strict=True))
+    assert all(
+        torch.equal(a.probabilities, b.probabilities) for a, b in zip(ours, theirs, strict=True)
+    )
     assert learner.predict(x[0]).label == "slow"
 
 
@@ -208,7 +210,9 @@ def test_an_export_predicts_a_file_in_a_fresh_process():
     )  # fmt: skip
     lines = done.stdout.splitlines()
     assert lines[0].startswith("series,label,probability") and len(lines) == 61
-    assert [line.split(",")[1] for line in lines[1:]] == [p.label for p in learner.predictions("a.ts")]
+    assert [line.split(",")[1] for line in lines[1:]] == [
+        p.label for p in learner.predictions("a.ts")
+    ]
 
 
 @pytest.mark.parametrize(

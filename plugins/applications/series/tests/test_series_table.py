@@ -54,9 +54,7 @@ def test_a_part_without_a_window_is_refused(load):
 
 def test_long_and_wide_tables_are_the_same_series(hours, waves):
     a, b = waves(200), waves(200, 1)
-    wide = series_table(
-        {"t": hours(200), "a": a, "b": b}, "t", ["a", "b"], horizon=4, lookback=10
-    )
+    wide = series_table({"t": hours(200), "a": a, "b": b}, "t", ["a", "b"], horizon=4, lookback=10)
     long = series_table(
         {"t": hours(200) * 2, "of": ["a"] * 200 + ["b"] * 200, "y": np.concatenate([a, b])},
         "t", "y", series="of", horizon=4, lookback=10,
@@ -109,7 +107,9 @@ def test_an_unknown_frequency_is_refused(load):
 def test_missing_steps_are_refused_and_left_unknown_by_name(load):
     table = {"when": load["when"][:300] + load["when"][302:],
              "load": np.delete(load["load"], [300, 301])}  # fmt: skip
-    with pytest.raises(DataError, match=r"1 h \(99.8%.*3 h \(1 times.*2020-01-13 11:00.*fill='gaps'"):
+    with pytest.raises(
+        DataError, match=r"1 h \(99.8%.*3 h \(1 times.*2020-01-13 11:00.*fill='gaps'"
+    ):
         series_table(table, "when", "load", horizon=6)
     data = series_table(table, "when", "load", horizon=6, lookback=24, fill="gaps")
     assert any("2 steps have no row" in note for note in data.notes)
@@ -154,7 +154,9 @@ def test_an_hour_that_never_was_is_refused(waves):
 
 
 def test_rows_are_sorted_with_a_note(load):
-    swapped = {name: [*values[:5], values[6], values[5], *values[7:]] for name, values in load.items()}
+    swapped = {
+        name: [*values[:5], values[6], values[5], *values[7:]] for name, values in load.items()
+    }
     data = series_table(swapped, "when", "load", horizon=6, lookback=24)
     assert any("sorted by time: row 6" in note for note in data.notes)
     assert np.array_equal(data.panel.values, load["load"])
@@ -164,7 +166,8 @@ def test_short_series_are_refused_with_what_would_be_long_enough():
     table = {"t": [*range(200), *range(40)], "of": ["long"] * 200 + ["T12"] * 40,
              "y": np.arange(240.0)}  # fmt: skip
     with pytest.raises(
-        DataError, match=r"'T12' has 16 values for training; lookback 96 \+ horizon 24 need 120; 1 of 2"
+        DataError,
+        match=r"'T12' has 16 values for training; lookback 96 \+ horizon 24 need 120; 1 of 2",
     ):
         series_table(table, "t", "y", series="of", horizon=24, lookback=96, split=(None, 24))
 
@@ -225,7 +228,9 @@ def test_a_constant_series_is_scaled_by_one():
 
 def test_logarithms_are_of_values_above_zero(load):
     with pytest.raises(DataError, match="transform='log' needs values above 0"):
-        series_table({**load, "load": load["load"] - 12}, "when", "load", horizon=6, transform="log")
+        series_table(
+            {**load, "load": load["load"] - 12}, "when", "load", horizon=6, transform="log"
+        )
 
 
 def test_unknown_values_are_said_and_left_out_of_the_loss(load):

@@ -184,7 +184,7 @@ class CollabData:
 
     @property
     def usual_goal(self) -> str:
-        """"ratings" where there are some that differ, else "ranking"."""
+        """ "ratings" where there are some that differ, else "ranking"."""
         ratings = self.events["train"].ratings
         return "ratings" if ratings is not None and np.ptp(ratings) > 0 else "ranking"
 

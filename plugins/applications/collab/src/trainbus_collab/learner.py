@@ -87,7 +87,7 @@ class CollabLearner(Learner):
 
     @property
     def goal(self) -> str:
-        """"ratings" or "ranking"."""
+        """ "ratings" or "ranking"."""
         return self._goal
 
     @property

@@ -261,7 +261,9 @@ class CollabPredictor(Predictor):
             UsageError: training did not have it.
         """
         if self.recipe.goal == "ratings":
-            raise UsageError("similar: is for goal='ranking', where items are known by who saw them")
+            raise UsageError(
+                "similar: is for goal='ranking', where items are known by who saw them"
+            )
         code = self._item(item)
         found = self.recommend(history=[self.recipe.items[code - 1]], top=top)
         return list(zip(found["item"], found["score"], strict=True))
@@ -287,5 +289,3 @@ def from_export(
 ) -> CollabPredictor:
     """The predictor of an export; used by `trainbus_learner.load`."""
     return CollabPredictor(run, CollabRecipe.from_state(state, tensors), about)
-
-

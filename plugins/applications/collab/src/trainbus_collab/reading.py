@@ -98,7 +98,9 @@ def interactions(
             notes.append("validation is random though there are times: what comes later is learned")
         train, test = rows.take(np.flatnonzero(~chosen)), rows.take(np.flatnonzero(chosen))
     if not len(train.users) or not len(test.users):
-        raise DataError(f"{'training' if not len(train.users) else 'validation'} has no row ({how})")
+        raise DataError(
+            f"{'training' if not len(train.users) else 'validation'} has no row ({how})"
+        )
     for note in notes:
         logger.warning("%s", note)
     if not name and isinstance(source, (str, Path)):

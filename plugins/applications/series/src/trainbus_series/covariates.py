@@ -29,7 +29,9 @@ class Covariates:
         self.columns = [dict(each) for each in columns]
 
     @classmethod
-    def fitted(cls, table: Table, names: Sequence[str], rows: Array, notes: list[str]) -> Covariates:
+    def fitted(
+        cls, table: Table, names: Sequence[str], rows: Array, notes: list[str]
+    ) -> Covariates:
         """Of these rows of a table; columns that say nothing there are left out, with a note."""
         columns: list[dict[str, Any]] = []
         for name in names:

@@ -268,9 +268,7 @@ def _table(
     about = torch.from_numpy(np.stack([scales.centre, scales.scale], 1))
     count = mean.shape[1]
     names = [name for name in panel.names for _ in range(count)]
-    times = np.concatenate(
-        [panel.times(n, count, int(end)) for n, end in enumerate(ends.tolist())]
-    )
+    times = np.concatenate([panel.times(n, count, int(end)) for n, end in enumerate(ends.tolist())])
     shown: Any = times
     if not panel.whole:
         shown = times.astype("datetime64[us]")

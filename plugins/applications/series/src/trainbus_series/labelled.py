@@ -146,8 +146,7 @@ class LabelledRecipe(Recipe):
         for place, each in enumerate(series):
             if each.shape[0] != self.dimensions:
                 raise DataError(
-                    f"{what.format(place)} has {each.shape[0]} dimensions, others "
-                    f"{self.dimensions}"
+                    f"{what.format(place)} has {each.shape[0]} dimensions, others {self.dimensions}"
                 )
             own = torch.from_numpy(np.stack([filled(one) for one in each]))
             if own.shape[1] != self.steps and self.unequal == "stretch":

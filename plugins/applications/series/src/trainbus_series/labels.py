@@ -43,7 +43,10 @@ class SeriesPredictor(Predictor):
     file_endings = (".ts",)
 
     def __init__(
-        self, forward: Callable[..., Any], recipe: LabelledRecipe, about: dict[str, Any] | None = None
+        self,
+        forward: Callable[..., Any],
+        recipe: LabelledRecipe,
+        about: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(forward, recipe.encode_input, recipe.target, recipe, about)
         self._ask = forward
@@ -85,5 +88,3 @@ def from_export(
 ) -> SeriesPredictor:
     """The predictor of an export; used by `trainbus_learner.load`."""
     return SeriesPredictor(run, LabelledRecipe.from_state(state), about)
-
-

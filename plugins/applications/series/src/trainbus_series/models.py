@@ -131,8 +131,7 @@ class PastCovariates(nn.Module):
 
 
 class Patches(nn.Module):
-    """Pieces of a window, N x patches x width; its beginning is left out where it is no whole one.
-    """
+    """Pieces of a window, N x patches x width; its beginning is left out where it is no whole one."""
 
     def __init__(self, lookback: int, width: int, patch: int, stride: int) -> None:
         super().__init__()
@@ -187,9 +186,7 @@ class PatchMixer(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.patches = Patches(lookback, width, patch, stride)
-        self.blocks = nn.ModuleList(
-            _Mix(self.patches.count, width, dropout) for _ in range(layers)
-        )
+        self.blocks = nn.ModuleList(_Mix(self.patches.count, width, dropout) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
         self.head = _head(self.patches.count * width, horizon)
 

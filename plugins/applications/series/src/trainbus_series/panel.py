@@ -1,5 +1,4 @@
-"""Panel: the series of a table, each on the steps of one frequency; nothing is guessed in silence.
-"""
+"""Panel: the series of a table, each on the steps of one frequency; nothing is guessed in silence."""
 
 from __future__ import annotations
 
@@ -231,7 +230,9 @@ def _on_steps(
         filled = np.full(count, -1, np.int64)
         filled[places] = part
         if count != len(part):
-            gaps.append((count - len(part), name, times[int(np.flatnonzero(np.diff(places) > 1)[0])]))
+            gaps.append(
+                (count - len(part), name, times[int(np.flatnonzero(np.diff(places) > 1)[0])])
+            )
         counts.append(count)
         rows.append(filled)
     if asked.fill not in (None, "gaps"):
@@ -315,4 +316,3 @@ def _joined(values: Array, stands: Array, how: str) -> Array:
     counts = np.bincount(stands, there, len(values))
     made = sums / np.maximum(counts, 1) if how == "mean" else sums
     return np.where(counts > 0, made, np.nan)
-

@@ -168,9 +168,7 @@ class SeriesRecipe(Recipe):
             history.append(np.concatenate(parts, 1, dtype=np.float32))
             times = panel.times(number, count + padded, -padded)
             said = calendar(times, self.calendar, self.zone)
-            ahead.append(
-                np.concatenate([np.pad(future[steps], ((padded, 0), (0, 0))), said], 1)
-            )
+            ahead.append(np.concatenate([np.pad(future[steps], ((padded, 0), (0, 0))), said], 1))
             wanted.append(own.astype(np.float32))
         return Seen(
             torch.from_numpy(np.concatenate(history)),

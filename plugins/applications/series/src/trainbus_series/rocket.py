@@ -50,9 +50,7 @@ class MiniRocket(nn.Module):
     biases: Tensor
     channels: Tensor
 
-    def __init__(
-        self, dimensions: int, steps: int, features: int = 10_000, seed: int = 0
-    ) -> None:
+    def __init__(self, dimensions: int, steps: int, features: int = 10_000, seed: int = 0) -> None:
         super().__init__()
         self.sizes, self.shares = dilations(steps, features)
         self.dimensions, self.seed = dimensions, seed

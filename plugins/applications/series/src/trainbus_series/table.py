@@ -100,8 +100,7 @@ def series_table(
     if season is not None:
         check_whole(1, DataError, season=season)
     targets, past, future, static = (
-        (each,) if isinstance(each, str) else tuple(each)
-        for each in (target, past, future, static)
+        (each,) if isinstance(each, str) else tuple(each) for each in (target, past, future, static)
     )
     if not targets:
         raise DataError("target=: name the column that is forecast")
