@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 import torch
+
 from trainbus_data import DataError
 from trainbus_series import series_table
 from trainbus_series.frequency import found, named

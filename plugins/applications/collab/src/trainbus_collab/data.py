@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainbus_collab.targets import HistoryCodes, ItemCode, Codes, NextItem, Rating
+from trainbus_collab.targets import Codes, HistoryCodes, ItemCode, NextItem, Rating
 from trainbus_data import Block, DataError, MemoryLoader
 from trainbus_data.container import Container
 from trainbus_data.loaders import Tensors
