@@ -80,6 +80,7 @@ def test_an_epoch_that_one_ends_is_ended_by_all():
     assert steps < 100  # two whole epochs
 
 
+@pytest.mark.slow
 def test_early_stopping_is_by_the_metric_of_all():
     def train():
         trainer = Trainer(epochs=30, seed=1, plugins=[Distributed(), "early_stopping", "-journal"])
@@ -143,6 +144,7 @@ def test_a_process_that_is_killed_ends_the_others():
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.slow
 def test_who_does_not_come_is_named_and_where_it_is():
     def dawdle(run):
         if run.rank == 1:

@@ -111,6 +111,7 @@ def test_plugins_of_the_core(plugin, strategy):
         assert first["digest"] == one["digest"]
 
 
+@pytest.mark.slow
 def test_an_average_of_shared_weights_goes_on():
     def go(epochs, resume=None):
         return train(plugins=[EMA(decay=0.9), Checkpoint()], epochs=epochs, resume=resume)

@@ -41,7 +41,9 @@ def train(resume=None, stop=None, dropout=0.0, accumulate=1, kind=Loader, epochs
     return {**told, "samples": task.steps}
 
 
-@pytest.mark.parametrize("kind", [Loader, torch.utils.data.DataLoader])
+@pytest.mark.parametrize(
+    "kind", [Loader, pytest.param(torch.utils.data.DataLoader, marks=pytest.mark.slow)]
+)
 def test_the_same_number_of_processes_ends_with_the_same_bits(kind):
     whole = ranks(2, lambda: train(dropout=0.5, kind=kind))
     left = ranks(2, lambda: train(dropout=0.5, kind=kind, stop=3))
