@@ -19,7 +19,7 @@ ROOT = HERE.parent.parent
 CORE = ROOT / "core" / "trainbus"
 SOURCES = sorted([*CORE.rglob("*.py"), *ROOT.glob("plugins/*/*/src/**/*.py")])
 #: Lines of code: without comments, docstrings and blank lines.
-BUDGETS = {"events": 890, "plugins": 890, "engine": 3800}
+BUDGETS = {"events": 890, "plugins": 1050, "engine": 3800}
 NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
     tokenize.ENDMARKER,

@@ -65,9 +65,9 @@ class EMA:
         #: Averages made so far.
         self.updates = 0
         self.average: dict[str, Tensor] = {}
-        self._model: nn.Module | None = None
-        self._parameters: dict[str, Tensor] = {}
-        self._step = 0
+        self.model: nn.Module | None = None
+        self.parameters: dict[str, Tensor] = {}
+        self.step_seen = 0
         self._loaded = False
         #: Steps of this epoch whose weights were not finite, on the device.
         self._left_out: Any = None
@@ -82,7 +82,7 @@ class EMA:
         """Begin again; a checkpoint may bring an average after this."""
         if run.stage != "train":
             return
-        self.updates, self.average, self._parameters = 0, {}, {}
+        self.updates, self.average, self.parameters = 0, {}, {}
         self._swapped = self._loaded = False
         self._aside = {}
         self._left_out = None
@@ -101,35 +101,35 @@ class EMA:
     @hookimpl(tryfirst=True)
     def on_fit_start(self, run: Run) -> None:
         """Look at the model, which is placed by now."""
-        self._model = run.task
-        self._step = run.global_step
+        self.model = run.task
+        self.step_seen = run.global_step
 
     @hookimpl(tryfirst=True)
     def on_train_epoch_start(self) -> None:
         """Begin the average with the weights that training begins with."""
-        if self._model is None:
+        if self.model is None:
             return
-        self._put_back()
-        self._find_parameters(self._model)
+        self.put_back()
+        self._find_parameters(self.model)
         self._begin()
 
     @hookimpl(tryfirst=True)
     def on_train_batch_start(self) -> None:
         """Train with the model's own weights, also after a pass that a loop broke off."""
         if self._swapped:
-            self._put_back()
+            self.put_back()
 
     @hookimpl(tryfirst=True)
     def on_train_batch_end(self, run: Run) -> None:
         """Average, if a step was made: here the last of several optimizers has made its own."""
-        if run.global_step != self._step:
-            self._update(run.global_step)
+        if run.global_step != self.step_seen:
+            self.update(run.global_step)
 
     @hookimpl(tryfirst=True)
     def on_train_epoch_end(self, run: Run) -> None:
         """Average after a step that was made when the pass ended inside a window of batches."""
-        if run.global_step != self._step:
-            self._update(run.global_step)
+        if run.global_step != self.step_seen:
+            self.update(run.global_step)
         if self._left_out is not None and (steps := int(self._left_out)):
             self._left_out = None
             logger.warning(
@@ -138,7 +138,7 @@ class EMA:
             )  # fmt: skip
 
     def _find_parameters(self, model: nn.Module) -> None:
-        self._parameters = {
+        self.parameters = {
             name: parameter
             for name, parameter in model.named_parameters()
             if parameter.is_floating_point() or parameter.is_complex()
@@ -151,14 +151,15 @@ class EMA:
             name: before[name]
             if name in before
             else parameter.detach().to(_averaged_type(parameter), copy=True)
-            for name, parameter in self._parameters.items()
+            for name, parameter in self.parameters.items()
         }
 
-    def _update(self, step: int) -> None:
+    def update(self, step: int) -> None:
+        """Take the weights of now into the average."""
         import torch
         from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-        self._step = step
+        self.step_seen = step
         if step % self.every or not self.average:
             return
         decay = self.decay
@@ -167,7 +168,7 @@ class EMA:
         averages = list(self.average.values())
         parameters = [
             parameter.detach().to(average.dtype)  # itself, unless it has 16 bits
-            for parameter, average in zip(self._parameters.values(), averages, strict=True)
+            for parameter, average in zip(self.parameters.values(), averages, strict=True)
         ]
         # Of one weight that is not a number the average would not recover. Nobody waits for the
         # device: what is left out is decided there.
@@ -193,7 +194,7 @@ class EMA:
     @hookimpl(tryfirst=True)
     def on_validation_end(self) -> None:
         """Put the model's own weights back."""
-        self._put_back()
+        self.put_back()
 
     @hookimpl(tryfirst=True)
     def on_test_start(self) -> None:
@@ -203,7 +204,7 @@ class EMA:
     @hookimpl(tryfirst=True)
     def on_test_end(self) -> None:
         """Put the model's own weights back."""
-        self._put_back()
+        self.put_back()
 
     @hookimpl(wrapper=True)
     def validation_step(self) -> Generator[None, Any, Any]:
@@ -213,7 +214,7 @@ class EMA:
         except Control:  # the pass goes on, or its end fires
             raise
         except BaseException:
-            self._put_back()
+            self.put_back()
             raise
 
     @hookimpl(wrapper=True)
@@ -228,7 +229,7 @@ class EMA:
 
     def _with_own_weights(self) -> Generator[None, Any, Any]:
         swapped = self._swapped
-        self._put_back()
+        self.put_back()
         try:
             return (yield)
         finally:
@@ -238,23 +239,23 @@ class EMA:
     @hookimpl(tryfirst=True)
     def on_exception(self) -> None:
         """Put the model's own weights back before others look at the wreck."""
-        self._put_back()
+        self.put_back()
 
     @hookimpl(tryfirst=True)
     def on_run_end(self, status: str) -> None:
         """Leave the model's own weights, or with `final` the average."""
-        self._put_back()
-        if self.final and self._model is not None and status in ("completed", "stopped"):
+        self.put_back()
+        if self.final and self.model is not None and status in ("completed", "stopped"):
             for name, average in self.average.items():
-                self._parameters[name].detach().copy_(average)
-        self._model = None
-        self._parameters = {}
+                self.parameters[name].detach().copy_(average)
+        self.model = None
+        self.parameters = {}
 
     def _put_in(self) -> None:
-        if self._swapped or not self.validate or self._model is None or not self.average:
+        if self._swapped or not self.validate or self.model is None or not self.average:
             return
         self._swapped = True
-        for name, parameter in self._parameters.items():
+        for name, parameter in self.parameters.items():
             weights, average = parameter.detach(), self.average[name]
             if weights.dtype == average.dtype:
                 _exchange(weights, average)
@@ -262,10 +263,11 @@ class EMA:
                 self._aside[name] = weights.clone()
                 weights.copy_(average)
 
-    def _put_back(self) -> None:
+    def put_back(self) -> None:
+        """Put the model's own weights back."""
         if not self._swapped:
             return
-        for name, parameter in self._parameters.items():
+        for name, parameter in self.parameters.items():
             if name in self._aside:
                 parameter.detach().copy_(self._aside.pop(name))
             else:
@@ -288,9 +290,9 @@ class EMA:
         shape = fields({"updates": whole()}, {"weights": tensors, "average": tensors})
         sections.check(state, shape, "ema")
         average = state["weights"] if "weights" in state else state.get("average", {})
-        if self._model is not None:
-            self._find_parameters(self._model)
-            here = {name: tuple(value.shape) for name, value in self._parameters.items()}
+        if self.model is not None:
+            self._find_parameters(self.model)
+            here = {name: tuple(value.shape) for name, value in self.parameters.items()}
             there = {name: tuple(value.shape) for name, value in average.items()}
             if average and here != there:
                 differing = sorted(dict(here.items() ^ there.items()))
@@ -298,8 +300,8 @@ class EMA:
                     f"ema: the average does not fit the model's parameters: {', '.join(differing)}"
                 )
             average = {
-                name: average[name].to(self._parameters[name].device, copy=True)
-                for name in self._parameters
+                name: average[name].to(self.parameters[name].device, copy=True)
+                for name in self.parameters
                 if average
             }
         self.average = average
@@ -309,10 +311,10 @@ class EMA:
     @hookimpl
     def on_checkpoint_loaded(self, run: Run) -> None:
         """Begin with the weights of a checkpoint that was written without this plugin."""
-        self._step = run.global_step
+        self.step_seen = run.global_step
         if not self._loaded:
             self.updates, self.average = 0, {}
-            if self._parameters:
+            if self.parameters:
                 self._begin()
         self._loaded = False
 

@@ -68,7 +68,7 @@ class SWA(EMA):
     @hookimpl(tryfirst=True)
     def on_train_batch_end(self, run: Run) -> None:
         """Nothing: the weights are averaged at the ends of epochs."""
-        self._step = run.global_step
+        self.step_seen = run.global_step
 
     @hookimpl(trylast=True)
     def on_before_optimizer_step(self, run: Run) -> None:
@@ -84,18 +84,18 @@ class SWA(EMA):
             return
         # The decay of an equal mean: the first weights replace those that training began with.
         self.decay = self.updates / (self.updates + 1)
-        self._update(0)
-        self._step = run.global_step
+        self.update(0)
+        self.step_seen = run.global_step
 
     @hookimpl(trylast=True)
     def on_fit_end(self, run: Loop) -> None:
         """Leave the average in the model, with statistics of its own."""
-        if not self.updates or self._model is None or run.dry_run:
+        if not self.updates or self.model is None or run.dry_run:
             return
-        self._put_back()
+        self.put_back()
         for name, average in self.average.items():
-            self._parameters[name].detach().copy_(average)
-        normalizing = _with_statistics(self._model)
+            self.parameters[name].detach().copy_(average)
+        normalizing = _with_statistics(self.model)
         if normalizing:
             _take_statistics(run, normalizing, self.batches)
 

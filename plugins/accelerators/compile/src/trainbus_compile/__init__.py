@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 
 from trainbus import PluginError, UsageError, hookimpl
 from trainbus.arguments import check_whole
-from trainbus.batches import rebuilt
 from trainbus.errors import nearest
 from trainbus_compile.regions import Regions, find
 from trainbus_compile.watch import Watch
@@ -48,6 +47,8 @@ class GraphSteps:
     def predict_step(self) -> Generator[None, Any, Any]:
         """Begin a step, and let the consumer keep what it gives."""
         import torch
+
+        from trainbus.batches import rebuilt
 
         torch.compiler.cudagraph_mark_step_begin()
         output = yield

