@@ -83,6 +83,7 @@ def train(run_dir: str, seed: int, epochs: int = 5) -> None:
     print(learner.validate())
     popular, own = table["popular"].metrics["ndcg@10"], table[-1].metrics["ndcg@10"]
     print(f"nDCG@10 {own:.3f}, of what is popular {popular:.3f}")
+    assert popular < own < 1, "what was learned has to be better than what is popular"
     run = learner.run
     assert run is not None and run.dir is not None
     exported = learner.export(run.dir / "model")
