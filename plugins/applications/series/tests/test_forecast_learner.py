@@ -78,6 +78,13 @@ def test_quantiles_cover_what_they_say_on_what_was_not_seen(data):
     assert (np.diff(rows, axis=0) >= 0).all()
 
 
+def test_quantiles_of_many_windows_are_exported_too(load):
+    data = series_table(load, "when", "load", horizon=12, lookback=48, split=(300, 300))
+    learner = learner_of(data)
+    learner.export("out")
+    assert np.array_equal(learner.forecast(load)["q10"], loaded("out").forecast(load)["q10"])
+
+
 def test_a_longer_horizon_goes_on_from_its_own_forecasts(data, caplog):
     made = learner_of(data).forecast(horizon=30)
     assert made.count == 30 and "in 3 rounds, on its own forecasts" in caplog.text

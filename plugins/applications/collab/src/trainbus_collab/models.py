@@ -86,7 +86,7 @@ class RatingModel(nn.Module):
             else:
                 made = made + (mine * its).sum(1, keepdim=True)
         if self.training:
-            return made  # beyond the range there would be no gradient  # type: ignore[no-any-return]  # type: ignore[no-any-return]
+            return made  # type: ignore[no-any-return]  # beyond the range is no gradient
         return made.clamp(self.low, self.high)  # type: ignore[no-any-return]
 
     def take(self, mean: float, users: Any, items: Any) -> None:

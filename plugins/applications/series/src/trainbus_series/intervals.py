@@ -32,7 +32,7 @@ def offsets(learner: Any) -> Tensor:
     ).cpu()
     levels = torch.tensor(target.quantiles, dtype=torch.float64)
     if (~torch.isnan(errors)).sum(0).min() >= _FEW:
-        return errors.nanquantile(levels, 0)
+        return errors.nanquantile(levels, 0).contiguous()
     width = errors.square().nanmean(0).sqrt().nan_to_num(0.0)
     known = width > 0
     if not known.any():
