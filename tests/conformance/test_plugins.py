@@ -36,6 +36,8 @@ TestSchedule = conformance(
     },
 )
 TestSummary = conformance("summary", show=True)
+TestSWA = conformance("swa", start=1)
+TestWatch = conformance("watch", updates=True)
 
 
 def test_no_plugin_of_the_core_is_left_out():

@@ -47,10 +47,10 @@ def params_of(task):
     return keeps.params, run.dir
 
 
-def test_what_was_given_is_logged_and_defaults_with_it():
+def test_what_was_given_is_logged():
     params, _ = params_of(Net(2, tags=["a"], deep={"x": [1, 2]}, shape=Size(3, 4)))
     assert params == {
-        "width": 2, "lr": 0.1, "tags": ("a",), "deep": {"x": (1, 2)}, "shape": (3, 4),
+        "width": 2, "tags": ("a",), "deep": {"x": (1, 2)}, "shape": (3, 4),
     }  # fmt: skip
 
 

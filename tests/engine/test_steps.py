@@ -304,15 +304,6 @@ def test_every_means_the_same_step_for_each_optimizer(record):
     assert seen == [(1, 0), (1, 1), (3, 0), (3, 1)]
 
 
-def test_an_optimizer_that_needs_a_closure_is_told(make_line, make_loader):
-    class Newton(make_line):
-        def configure_optimizer(self):
-            return torch.optim.LBFGS(self.parameters())
-
-    with pytest.raises(ValueError, match=r"LBFGS\.step needs a closure"):
-        Trainer().fit(Newton(), make_loader(1))
-
-
 def test_no_validation_twice_at_one_step(line, make_loader, record):
     trainer = Trainer(validate_every=0.5, max_steps=2)
     events = record(trainer)

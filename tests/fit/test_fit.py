@@ -184,7 +184,7 @@ def test_the_nearest_word_on_plugins_and_options_wins(fit, config, tmp_path, run
     config.write_text(head + config.read_text() + "[options.clip]\nnorm = 2\n")
     fit("-p", "no:checkpoint", "-o", "clip.norm=3")
     about = {each["name"]: each for each in manifest(runs()[0])["plugins"]}
-    assert about["clip"]["options"] == {"norm": 3.0}
+    assert about["clip"]["options"] == {"norm": 3.0, "value": None}
     assert about["clip"]["switched on by"] == str(config)
     assert not {"checkpoint", "summary"} & set(about)
 
@@ -223,7 +223,7 @@ def test_the_written_file_makes_the_same_run_again(fit, config, tmp_path, runs, 
         {each["name"]: each["options"] for each in manifest(r)["plugins"]} for r in (first, second)
     ]
     assert on[0] == on[1]
-    assert on[0]["clip"] == {"norm": 0.5}
+    assert on[0]["clip"] == {"norm": 0.5, "value": None}
 
 
 def test_values_that_toml_has_no_word_for_are_written_so_that_they_can_be_read(fit, runs):

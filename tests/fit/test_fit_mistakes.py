@@ -43,7 +43,7 @@ STATIC = {
     "options of no plugin": ("{task}{data}[options.clpi]\na = 1", "did you mean 'clip'?"),
     "option": (
         "plugins = ['clip']\n{task}{data}[options.clip]\nnrom = 1",
-        "has no option 'nrom'; did you mean 'norm'? It has norm.",
+        "has no option 'nrom'; did you mean 'norm'? It has norm, value.",
     ),
     "option type": (
         "plugins = ['clip']\n{task}{data}[options.clip]\nnorm = 'x'",

@@ -14,7 +14,7 @@ from trainbus.builtin.background import Background
 from trainbus.builtin.checkpoint_options import SECTION, check_options, is_finite, is_over
 from trainbus.builtin.monitor import Monitor
 from trainbus.checkpoints import sections, states
-from trainbus.engine.agreement import Wish
+from trainbus.engine.wishes import Wish
 from trainbus.errors import CheckpointError
 from trainbus.events.markers import hookimpl
 from trainbus.storage.files import remove_leftovers

@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import signal
-from enum import IntFlag
 from time import monotonic
 from typing import Any
 
 from trainbus.devices.peers import Peers
-
-
-class Wish(IntFlag):
-    """What one process may want, and all do once they met."""
-
-    STOP = 1
-    FINISH = 2
-    END_PASS = 4
-    SAVE = 8
-    SIGINT = 16
-    SIGTERM = 32
-    SIGHUP = 64
-    VALIDATE = 128
-
+from trainbus.engine.wishes import Wish
 
 _SIGNALS = {
     getattr(signal, wish.name): wish

@@ -28,7 +28,7 @@ def noting(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def given_to(task: object) -> dict[str, Any]:
-    """The plain values by name, defaults with them; no secrets."""
+    """The plain values by name, without defaults and secrets."""
     found: dict[str, Any] = dict(vars(task).get(_KEY, {}))
     return {name: value for name, value in hide_secrets(found).items() if value == found[name]}
 
@@ -41,9 +41,10 @@ def _plain_arguments(
         bound = signature.bind(task, *arguments, **named)
     except TypeError:  # the constructor itself says so
         return {}
-    bound.apply_defaults()
     found: dict[str, Any] = {}
     for parameter in list(signature.parameters.values())[1:]:
+        if parameter.name not in bound.arguments:  # a default, which stays one
+            continue
         value = bound.arguments[parameter.name]
         if parameter.kind is parameter.VAR_KEYWORD:
             found |= value

@@ -151,7 +151,8 @@ def select(
     `Trainer(plugins=...)`, the environment (`TRAINBUS_PLUGINS`, by commas), the command line.
     """
     told, installed = command_line.get(), installed or Installed()
-    project = project if project is not None else find_project()
+    if project is None:
+        project = Project() if told.disabled else find_project()
     policy = policy_of(project)
     if told.disabled or _is_on("TRAINBUS_NO_PLUGINS"):
         # What the program itself made is part of the program.

@@ -237,7 +237,7 @@ def test_weights_of_rows_count_in_the_loss():
     ("options", "said"),
     [
         ({"arch": "mpl"}, "did you mean 'mlp'"),
-        ({"ensemble": 0}, "whole number of members"),
+        ({"ensemble": 0}, "ensemble=0: give a whole number of at least 1"),
         ({"embed": "pieces"}, "give one of quantile"),
         ({"arch": torch.nn.Linear(2, 2), "ensemble": 3}, "for a network by name"),
     ],

@@ -136,5 +136,5 @@ def test_memory_switched_off_is_not_logged(fitted):
 
 
 def test_a_negative_number_of_steps_is_refused():
-    with pytest.raises(PluginError, match="trace=-1: give a number of steps, 0 for no trace"):
+    with pytest.raises(PluginError, match="trace=-1: give a whole number of at least 0"):
         Profiler(trace=-1)

@@ -53,7 +53,7 @@ def test_words_of_other_libraries_are_answered_with_the_right_one(learner, word,
      (lambda learner: learner.find_lr(num_it=10), "here it is steps"),
      (lambda learner: Learner(learner.data, learner.model, cbs=[]), "here it is plugins"),
      (lambda learner: Learner(learner.data, learner.model, bs=8), "batch_size= goes to what makes"),
-     (lambda learner: learner.fit(None), "give a whole number of epochs"),
+     (lambda learner: learner.fit(None), "give a whole number of at least 1"),
      (lambda learner: learner.tta(None), "give items to predict"),
      (lambda learner: learner.predictions(None), "give a list")],
 )  # fmt: skip

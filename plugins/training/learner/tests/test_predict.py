@@ -128,5 +128,5 @@ def test_the_augmentation_of_the_plugin_is_the_usual_one(data, model):
 def test_without_anything_to_augment_with_it_says_what_to_give(trained):
     with pytest.raises(UsageError, match="give augmenter="):
         trained.tta()
-    with pytest.raises(UsageError, match="n of at least 1"):
+    with pytest.raises(UsageError, match="give a whole number of at least 1"):
         trained.tta(n=0, augmenter=shift)
