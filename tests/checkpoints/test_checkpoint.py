@@ -252,7 +252,7 @@ def test_an_epoch_without_validation_is_no_mistake(line, loader):
     assert states(run) == [
         "best", "best-00000010", "best-00000015", "step-00000005", "step-00000010",
         "step-00000015",
-    ], "the last weights are validated in any case; a run that goes on has the best of before"  # fmt: skip
+    ], "the last weights are validated in any case; the best of before stays"  # fmt: skip
 
 
 def test_a_run_that_is_stopped_in_its_first_epoch_keeps_its_last_state(line, loader):

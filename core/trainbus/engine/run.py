@@ -72,7 +72,8 @@ class Run:
         self.precision = trainer.precision
         #: The processes that train together, and this one among them.
         self.peers = peers = Peers() if peers is None else peers
-        self.rank, self.world_size = peers.rank, peers.world_size
+        self.rank = peers.rank
+        self.world_size = peers.world_size
         #: How processes end together; None in a process alone.
         self.agreement = Agreement(peers) if peers.world_size > 1 else None
         self.dry_run = trainer.dry_run is not None
