@@ -21,7 +21,7 @@ from trainbus.checkpoints.foreign_weights import Loaded
 from trainbus.devices.accelerator import Accelerator
 from trainbus.devices.peers import Peers
 from trainbus.engine.accumulation import SharedWindow, Window
-from trainbus.engine.agreement import Agreement, Wish
+from trainbus.engine.agreement import Agreement
 from trainbus.engine.interrupts import unbroken
 from trainbus.engine.metrics import MetricBuffer, Reduce
 from trainbus.engine.settings import Settings

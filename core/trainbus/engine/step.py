@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainbus.engine.agreement import Wish
 from trainbus.engine.own_steps import OwnSteps
 from trainbus.engine.run import Run
 from trainbus.engine.stray_step import StrayStep
 from trainbus.engine.task import loss_of
+from trainbus.engine.wishes import Wish
 from trainbus.errors import Control, SkipBatch, SkipStep, StopEpoch, StopRun, UsageError
 from trainbus.events.compiler import Opened
 

@@ -7,10 +7,10 @@ from time import monotonic
 from typing import Any
 
 from trainbus import batches
-from trainbus.engine.agreement import Wish
 from trainbus.engine.loop import Loop
 from trainbus.engine.run import Stage
 from trainbus.engine.task import Task
+from trainbus.engine.wishes import Wish
 from trainbus.errors import UsageError
 
 Evaluate = Callable[[Loop, Iterable[Any], Stage], None]
