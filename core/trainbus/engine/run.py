@@ -25,6 +25,7 @@ from trainbus.engine.agreement import Agreement
 from trainbus.engine.interrupts import unbroken
 from trainbus.engine.metrics import MetricBuffer, Reduce
 from trainbus.engine.settings import Settings
+from trainbus.engine.wishes import Wish
 from trainbus.errors import UsageError, nearest
 from trainbus.events.plugin import Plugin
 from trainbus.records.artifacts import ARTIFACT_KINDS, Artifact, ArtifactKind
