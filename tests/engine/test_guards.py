@@ -185,18 +185,6 @@ def test_one_process_is_no_matter(monkeypatch, line, loader, told):
     assert Trainer().fit(line, loader).status == "completed"
 
 
-def test_a_plugin_that_distributes_is_trusted(monkeypatch, line, loader):
-    class Joins:
-        distributes = True
-
-        @hookimpl
-        def on_fit_start(self):
-            pass
-
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert Trainer(plugins=[Joins()]).fit(line, loader).status == "completed"
-
-
 # --- predictions that wait -----------------------------------------------------------------------
 
 
