@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from trainbus import hookimpl
-
-if TYPE_CHECKING:
-    from trainbus import Run
+from trainbus_data.telling import TellsOfData
 
 
-class CollabPlugin:
+class CollabPlugin(TellsOfData):
     """Log what is known of interactions when a run begins to train.
 
     The text is that of `data.summary()`; other data are left alone.
@@ -19,16 +14,5 @@ class CollabPlugin:
         name: of the artifact.
     """
 
-    observer = True
-
     def __init__(self, name: str = "interactions") -> None:
-        self.name = name
-
-    @hookimpl
-    def on_train_epoch_start(self, run: Run) -> None:
-        """Log the text, once."""
-        from trainbus.batches import innermost  # it imports torch
-
-        about: Any = getattr(innermost(run.loader), "about", None)
-        if about and run.epoch == 0 and run.rank == 0:
-            run.log_artifact(self.name, str(about), "text")
+        super().__init__(name)

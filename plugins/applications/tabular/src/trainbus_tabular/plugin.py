@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from trainbus import hookimpl
-
-if TYPE_CHECKING:
-    from trainbus import Run
+from trainbus_data.telling import TellsOfData
 
 
-class TabularPlugin:
+class TabularPlugin(TellsOfData):
     """Log what was decided about each column, and why, when a run begins to train.
 
     The text is that of `data.summary()`; other data than tables are left alone.
@@ -19,16 +14,5 @@ class TabularPlugin:
         name: of the artifact.
     """
 
-    observer = True
-
     def __init__(self, name: str = "columns") -> None:
-        self.name = name
-
-    @hookimpl
-    def on_train_epoch_start(self, run: Run) -> None:
-        """Log the text, once."""
-        from trainbus.batches import innermost  # it imports torch
-
-        about: Any = getattr(innermost(run.loader), "about", None)
-        if about is not None and run.epoch == 0 and run.rank == 0:
-            run.log_artifact(self.name, str(about), "text")
+        super().__init__(name)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trainbus import hookimpl
+from trainbus_data.telling import TellsOfData
 
 if TYPE_CHECKING:
     import click
 
-    from trainbus import Run
 
-
-class TextPlugin:
+class TextPlugin(TellsOfData):
     """Log what was decided about texts and tokens when a run begins to train.
 
     The text is that of `data.summary()`; other data than texts are left alone.
@@ -21,19 +20,8 @@ class TextPlugin:
         name: of the artifact.
     """
 
-    observer = True
-
     def __init__(self, name: str = "texts") -> None:
-        self.name = name
-
-    @hookimpl
-    def on_train_epoch_start(self, run: Run) -> None:
-        """Log the text, once."""
-        from trainbus.batches import innermost  # it imports torch
-
-        about: Any = getattr(innermost(run.loader), "about", None)
-        if about and run.epoch == 0 and run.rank == 0:
-            run.log_artifact(self.name, str(about), "text")
+        super().__init__(name)
 
     @hookimpl
     def register_commands(self, commands: click.Group) -> None:
