@@ -59,6 +59,9 @@ class Passes(Step):
         super().__init__(trainer, bus, task, accelerator, loaded, self.buffer, directory, peers)
         #: The optimizers given to `trainer.open`, instead of the task's.
         self.given_optimizers: Optimizers | None = None
+        #: The newest value of each metric at the end of each epoch since this process began, with
+        #: `epoch` and `global_step`.
+        self.history: list[dict[str, float]] = []
         #: Puts back what the run changed.
         self.undo = ExitStack()
         #: Schedulers that came with the optimizers.

@@ -116,9 +116,6 @@ class Run:
         self.batch_index = -1
         #: What the step returned.
         self.output: Any = None
-        #: The newest value of each metric at the end of each epoch since this process began, with
-        #: `epoch` and `global_step`.
-        self.history: list[dict[str, float]] = []
         #: What is logged, without a graph; and what is differentiated.
         self.loss: Tensor | None = None
         self.loss_to_backward: Tensor | None = None
