@@ -97,14 +97,20 @@ def test_the_guard_against_waiting_does_catch_it(line, make_loader):
 
 
 def calls_per_step(run_steps):
-    """Function calls per step as cProfile counts them: the slope between two lengths."""
+    """Function calls per step as cProfile counts them: the slope between two lengths.
 
-    def calls(steps):
+    The least of three counts each: what a clock makes happen now and then is no part of a step.
+    """
+
+    def counted(steps):
         profile = cProfile.Profile()
         profile.enable()
         run_steps(steps)
         profile.disable()
         return pstats.Stats(profile).total_calls
+
+    def calls(steps):
+        return min(counted(steps) for _ in range(3))
 
     run_steps(5)
     return (calls(300) - calls(100)) / 200

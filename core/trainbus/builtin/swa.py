@@ -42,7 +42,7 @@ class SWA(EMA):
         validate: bool = False,
         batches: int | None = None,
     ) -> None:
-        if not (is_whole(start, 0) or (is_number(start) and 0 <= start < 1)):
+        if not (is_number(start) and start >= 0 and (start < 1 or float(start).is_integer())):
             raise PluginError(f"start={start!r}: give a part of the run below 1, or an epoch")
         if lr is not None:
             check_number(above=0, lr=lr)

@@ -82,7 +82,7 @@ def test_a_file_that_is_missing_or_holds_something_else_is_refused():
     with pytest.raises(UsageError, match="no such file"):
         backbone("resnet18", 3, (64, 64), weights="none.pth")
     torch.save({"epoch": 3}, "other.pth")
-    with pytest.raises(UsageError, match="no tensors by name"):
+    with pytest.raises(UsageError, match="no weights by name"):
         backbone("resnet18", 3, (64, 64), weights="other.pth")
     Path("broken.pth").write_bytes(b"no weights")
     with pytest.raises(UsageError, match="cannot be read"):
