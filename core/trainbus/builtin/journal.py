@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from trainbus.arguments import check_number, check_whole
 from trainbus.errors import JournalError, PluginError, together
 from trainbus.events.markers import hookimpl
-from trainbus.records import artifacts, database, delivery
+from trainbus.records import artifacts, database, delivery, overdue
 from trainbus.records.journal import FILE_NAME, EntryTuple, JournalFile, RecordKind
 from trainbus.records.measuring import kept
 from trainbus.records.writer import Writer
@@ -119,6 +119,7 @@ class Journal:
                     name, run.bus.who(name), hooks[name], info, file, report, self.patience
                 )
             )
+        _take_in_overdue(file, report)
         self._writer = Writer(
             file, self._deliveries, report, self.seconds / 2, self.records // 2, lambda: run.dir
         )
@@ -151,13 +152,25 @@ class Journal:
     def save_checkpoint(self, run: Run) -> Generator[None, bool, bool]:
         """Write what was logged up to here: a run that goes on from here does not log it again."""
         run.flush()
-        if self._writer is not None and not self._writer.flush():
-            _tell(
-                run.errors,
-                f"a state is saved at step {run.global_step}, and what was logged before it is "
-                f"not all in {self._writer.file.path}: a kill would lose it",
-            )
+        if self._writer is not None:
+            if self._writer.flush():
+                overdue.forget(self._writer.file.path)
+            else:
+                self._keep_overdue(run, self._writer)
         return (yield)
+
+    def _keep_overdue(self, run: Run, writer: Writer) -> None:
+        path = writer.file.path
+        late = (
+            f"a state is saved at step {run.global_step}, and what was logged before it is not "
+            f"all in {path}"
+        )
+        try:
+            kept = overdue.keep(writer.file, writer.overdue())
+        except (JournalError, OSError) as error:
+            _tell(run.errors, f"{late}: a kill would lose it ({error})")
+        else:
+            _tell(run.errors, f"{late}: the rest is kept in {kept.name}")
 
     @hookimpl
     def on_checkpoint_loaded(self, run: Run, path: Path) -> None:
@@ -193,7 +206,8 @@ class Journal:
         try:
             end = {"event": "end", "status": status, "reason": hide(run.stop_reason)}
             writer.put(("event", clock.time(), run.global_step, end))
-            writer.stop(self.finish_seconds, interrupted)
+            if writer.stop(self.finish_seconds, interrupted):
+                overdue.forget(writer.file.path)
             delivery.finish(deliveries, status, self.finish_seconds, interrupted)
         finally:
             writer.file.close()
@@ -292,6 +306,14 @@ def _opened(path: Path, report: Callable[[str], None]) -> tuple[JournalFile, dic
             raise error from None
         report(f"{error}; it is set aside as {kept.name}, and a new journal is begun")
     return JournalFile.create(path), {}
+
+
+def _take_in_overdue(file: JournalFile, report: Callable[[str], None]) -> None:
+    """Write what the journal lacked when the state was saved that the run goes on from."""
+    try:
+        overdue.take_in(file)
+    except (JournalError, OSError) as error:
+        report(f"{error}; what {overdue.place(file.path).name} holds is not in the journal")
 
 
 def _tell(errors: list[str], message: str) -> None:

@@ -29,7 +29,7 @@ ARTIFACT_KINDS: tuple[ArtifactKind, ...] = ("file", "figure", "image", "text", "
 _SUFFIXES: dict[str, str] = {"figure": ".png", "image": ".png", "text": ".md", "table": ".json"}
 
 #: What a run writes while it is at work; a process that reads it frees SQLite's locks.
-LIVE = re.compile(r"\.lock|journal(-rank\d+)?\.db(-wal|-shm)?")
+LIVE = re.compile(r"\.lock|journal(-rank\d+)?(-overdue)?\.db(-wal|-shm)?")
 #: Bytes that are read at once.
 _PART = 1 << 20
 

@@ -11,7 +11,8 @@ from typing import Protocol, TypeVar
 from trainbus.errors import JournalError
 from trainbus.records import journal_schema as schema
 from trainbus.records.journal_schema import explained
-from trainbus.storage.files import remove, replacing, sync_directory
+from trainbus.storage import files
+from trainbus.storage.files import replacing, sync_directory
 from trainbus.storage.lock import FILE_NAME as LOCK, lock
 
 
@@ -88,7 +89,7 @@ def tidy(path: Path) -> None:
             return
         if has_log(path) and not path.with_name(f"{path.name}-wal").stat().st_size:
             for suffix in _BESIDE:
-                remove(path.with_name(path.name + suffix))
+                files.remove(path.with_name(path.name + suffix))
     except OSError:  # another user's
         pass
     finally:
@@ -113,7 +114,7 @@ def copy(connection: sqlite3.Connection, path: Path, close: bool = False) -> Non
         if close:
             connection.close()
         for suffix in _BESIDE:  # of another database than this one
-            remove(path.with_name(path.name + suffix))
+            files.remove(path.with_name(path.name + suffix))
 
 
 def set_aside(path: Path) -> Path:
@@ -126,6 +127,12 @@ def set_aside(path: Path) -> Path:
             path.with_name(path.name + suffix).rename(kept.with_name(kept.name + suffix))
     sync_directory(path.parent)
     return kept
+
+
+def remove(path: Path) -> None:
+    """Remove a database and what belongs to it, if it is there and can be removed."""
+    for suffix in ("", *_BESIDE):
+        files.remove(path.with_name(path.name + suffix))
 
 
 def _connect(where: str) -> sqlite3.Connection:

@@ -98,8 +98,12 @@ class Writer:
         self._wake.set()
         return mark.wait(seconds) and mark.written
 
-    def stop(self, seconds: float = 0.0, interrupted: Callable[[], bool] = lambda: False) -> None:
-        """Write all that waits, and end the thread.
+    def overdue(self) -> list[EntryTuple]:
+        """What was put and is not written, as it would stand in the journal."""
+        return [each for entry in list(self._waiting) if (each := self._kept(entry))]
+
+    def stop(self, seconds: float = 0.0, interrupted: Callable[[], bool] = lambda: False) -> bool:
+        """Write all that waits, and end the thread; returns whether nothing was lost.
 
         Args:
             seconds: how long to wait for files that are being measured; others are left out.
@@ -116,9 +120,9 @@ class Writer:
             self._queue.put(_Mark())
             self._wake.set()
             self._thread.join()
-        if self._waiting or self._dropped:
-            lost = len(self._waiting) + self._dropped
+        if lost := len(self._waiting) + self._dropped:
             self._report(f"{lost:,} records could not be written to {self.file.path}")
+        return not lost
 
     def _work(self) -> None:
         queue, waiting = self._queue, self._waiting
