@@ -8,7 +8,7 @@ import torch
 from trainbus import UsageError
 from trainbus_data import Block
 from trainbus_data.container import Container
-from trainbus_data.loaders import Tensors
+from trainbus_data.items import Tensors
 from trainbus_data.recipe import Recipe
 from trainbus_data.tables.columns import Table
 from trainbus_tabular import TableLayout, TableTarget, TabularLearner

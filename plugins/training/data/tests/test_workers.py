@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from trainbus_data import Block, Category, Data, DataError, Number
-from trainbus_data.loaders import Items
+from trainbus_data.items import Items
 from trainbus_data.workers import check_portable, is_portable
 
 

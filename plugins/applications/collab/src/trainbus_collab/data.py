@@ -12,7 +12,7 @@ from torch import Tensor
 from trainbus_collab.targets import Codes, HistoryCodes, ItemCode, NextItem, Rating
 from trainbus_data import Block, DataError, MemoryLoader
 from trainbus_data.container import Container
-from trainbus_data.loaders import Tensors
+from trainbus_data.items import Tensors
 from trainbus_data.recipe import Recipe
 
 Array = np.ndarray[Any, Any]

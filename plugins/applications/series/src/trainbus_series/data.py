@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainbus_data import WindowLoader
 from trainbus_data.container import Container
-from trainbus_data.loaders import Tensors
+from trainbus_data.items import Tensors
 from trainbus_series.panel import Panel
 from trainbus_series.recipe import Scales, Seen, SeriesRecipe
 

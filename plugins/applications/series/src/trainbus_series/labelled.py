@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainbus_data import Block, Categories, Category, DataError, Number, splits
 from trainbus_data.container import Container
-from trainbus_data.loaders import Tensors
+from trainbus_data.items import Tensors
 from trainbus_data.recipe import Recipe, block_from_state
 from trainbus_series.recipe import filled
 from trainbus_series.ts_file import Labelled, read_ts

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import Tensor
 
 from trainbus_data.container import Container
-from trainbus_data.loaders import Tensors
+from trainbus_data.items import Tensors
 from trainbus_tabular.layout import TableLayout
 from trainbus_tabular.recipe import TableRecipe
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from trainbus_data import DataError, leaks
-from trainbus_data.loaders import Tensors
+from trainbus_data.items import Tensors
 from trainbus_data.tables.columns import Column, Table
 from trainbus_data.tables.reader import read_table
 from trainbus_tabular.aims import encoded, kind_of, made_target, target_names, without_missing

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from trainbus_data import Block, DataError
 from trainbus_data.container import Container
-from trainbus_data.loaders import MemoryLoader, Tensors
+from trainbus_data.items import Tensors
+from trainbus_data.memory_loader import MemoryLoader
 from trainbus_data.orders import order_of
 from trainbus_data.recipe import Recipe
 from trainbus_text import tokens as all_tokens

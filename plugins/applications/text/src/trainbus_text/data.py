@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainbus_data import Block, DataError
 from trainbus_data.container import Container
-from trainbus_data.loaders import Tensors
+from trainbus_data.items import Tensors
 from trainbus_data.ranges import BucketLoader
 from trainbus_text import tokens as all_tokens
 from trainbus_text.recipe import Cutting, TextRecipe

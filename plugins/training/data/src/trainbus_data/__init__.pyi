@@ -3,13 +3,14 @@ from trainbus_data.blocks import Block as Block
 from trainbus_data.data import Data as Data
 from trainbus_data.datablock import DataBlock as DataBlock
 from trainbus_data.errors import DataError as DataError
+from trainbus_data.item_loader import ItemLoader as ItemLoader
 from trainbus_data.labels import (
     Categories as Categories,
     Category as Category,
     Labels as Labels,
     Number as Number,
 )
-from trainbus_data.loaders import ItemLoader as ItemLoader, MemoryLoader as MemoryLoader
+from trainbus_data.memory_loader import MemoryLoader as MemoryLoader
 from trainbus_data.metrics import F1 as F1
 from trainbus_data.plugin import DataPlugin as DataPlugin
 from trainbus_data.ranges import BucketLoader as BucketLoader, WindowLoader as WindowLoader

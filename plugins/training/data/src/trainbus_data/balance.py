@@ -12,7 +12,7 @@ from trainbus.errors import nearest
 from trainbus_data.blocks import Block
 from trainbus_data.cells import text_of
 from trainbus_data.errors import DataError
-from trainbus_data.loaders import Items, Tensors
+from trainbus_data.items import Items, Tensors
 
 #: "balanced", or a weight for each label; those that are not named have 1.
 Balance = Literal["balanced"] | Mapping[Any, float]

@@ -9,7 +9,7 @@ from typing import Any
 from trainbus.errors import nearest
 from trainbus_data.cells import is_missing
 from trainbus_data.errors import DataError
-from trainbus_data.loaders import Items
+from trainbus_data.items import Items
 from trainbus_data.sources import check_columns, read_rows
 
 logger = logging.getLogger("trainbus")

@@ -15,13 +15,9 @@ from trainbus.errors import nearest
 from trainbus_data.balance import Balance, class_counts, item_weights
 from trainbus_data.blocks import Block
 from trainbus_data.errors import DataError
-from trainbus_data.loaders import (
-    ItemLoader,
-    Items,
-    MemoryLoader,
-    Tensors,
-    encode_item,
-)
+from trainbus_data.item_loader import ItemLoader, encode_item
+from trainbus_data.items import Items, Tensors
+from trainbus_data.memory_loader import MemoryLoader
 from trainbus_data.plugin import apply_batch_transforms
 from trainbus_data.reading import unreadable_in
 from trainbus_data.recipe import Recipe

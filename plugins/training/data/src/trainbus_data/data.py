@@ -19,9 +19,9 @@ from trainbus_data.columns import Flags, usual_target
 from trainbus_data.container import BatchTransform, Container
 from trainbus_data.datablock import DataBlock
 from trainbus_data.errors import DataError
+from trainbus_data.items import Tensors
 from trainbus_data.labels import Categories, Category
 from trainbus_data.layouts import Layout
-from trainbus_data.loaders import Tensors
 from trainbus_data.recipe import Recipe
 from trainbus_data.sources import (
     Column,

@@ -15,7 +15,7 @@ from trainbus_data.blocks import Block
 from trainbus_data.cleaning import cleaned
 from trainbus_data.container import BatchTransform, Store
 from trainbus_data.errors import DataError, message
-from trainbus_data.loaders import Items, where
+from trainbus_data.items import Items, where
 from trainbus_data.memory import in_memory
 from trainbus_data.reading import unreadable_in
 from trainbus_data.recipe import Recipe

@@ -5,7 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from trainbus_data.errors import DataError
-from trainbus_data.loaders import Items, Tensors, encode_item, where
+from trainbus_data.item_loader import encode_item
+from trainbus_data.items import Items, Tensors, where
 from trainbus_data.reading import threads
 from trainbus_data.recipe import Recipe
 from trainbus_data.transforms import ItemTransform

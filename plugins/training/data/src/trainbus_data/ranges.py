@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainbus_data.errors import DataError
-from trainbus_data.loaders import MemoryLoader
+from trainbus_data.memory_loader import MemoryLoader
 from trainbus_data.orders import bucketed
 
 

@@ -6,7 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 from trainbus_data.errors import message
-from trainbus_data.loaders import Items, where
+from trainbus_data.items import Items, where
 from trainbus_data.recipe import Recipe
 
 

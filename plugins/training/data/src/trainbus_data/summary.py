@@ -8,7 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from trainbus_data.errors import DataError, message
-from trainbus_data.loaders import ItemLoader, Items, MemoryLoader, Tensors, where
+from trainbus_data.item_loader import ItemLoader
+from trainbus_data.items import Items, Tensors, where
+from trainbus_data.memory_loader import MemoryLoader
 from trainbus_data.recipe import Recipe, shape_text, type_text
 from trainbus_data.transforms import transform_name
 

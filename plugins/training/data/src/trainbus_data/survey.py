@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from trainbus_data.blocks import Block
 from trainbus_data.errors import DataError
-from trainbus_data.loaders import Items, Tensors, where
+from trainbus_data.items import Items, Tensors, where
 from trainbus_data.recipe import Recipe
 from trainbus_data.transforms import Parts
 
