@@ -21,7 +21,7 @@ help:
 	@echo "make lint       check style and types (make format: mend the style)"
 	@echo "make hooks      check style and types before each commit of yours"
 	@echo "make bench      measure the overhead beside other trainers"
-	@echo "make bench-vision  measure MNIST and augmentation beside fastai and Lightning"
+	@echo "make bench-vision  measure MNIST, augmentation and photos beside fastai and Lightning"
 	@echo "make docs       write the generated pages"
 	@echo "make release    build, check and try all distributions; uploads nothing"
 	@echo "make clean      remove the environments"
@@ -76,6 +76,7 @@ bench: .venv-bench/installed
 bench-vision: .venv-bench/installed-vision
 	.venv-bench/bin/python benchmarks/mnist.py --peers
 	.venv-bench/bin/python benchmarks/augment.py
+	.venv-bench/bin/python benchmarks/photos.py
 
 docs: $(VENV)/installed-dev
 	$(BIN)/trainbus hooks --markdown > docs/hooks.md
