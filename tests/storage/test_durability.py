@@ -279,6 +279,13 @@ OTHERS = {
         "grows, and is flushed: see the tests of trainbus-tensorboard",
     "plugins/loggers/trackio/src/trainbus_trackio/store.py: Store.image": "Trackio's own files",
     "plugins/training/learner/src/trainbus_learner/export.py: _program": "beside its place",
+    "plugins/accelerators/distributed/src/trainbus_distributed/failures.py: Failures.begin":
+        "for a launcher that lives no longer",
+    "plugins/accelerators/distributed/src/trainbus_distributed/failures.py: Failures.publish":
+        "for a launcher that lives no longer",
+    "plugins/accelerators/distributed/src/trainbus_distributed/failures.py: _tell_torchrun":
+        "torchrun's own file",
+    "plugins/accelerators/distributed/src/trainbus_distributed/peers.py: _packed": "in memory",
 }  # fmt: skip
 WRITES = {
     "write_text", "write_bytes", "save_file", "save_model", "savefig", "copyfile", "copy2",

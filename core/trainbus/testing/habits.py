@@ -255,14 +255,17 @@ def _kept(lab: Bench) -> tuple[bool, int]:
         gc.collect()
         alive.append(sum(any(each() is not None for each in batch) for batch in batches))
 
-    gc.freeze()  # what is there already is not looked at, which takes its time
+    # What is there already is not looked at, which takes its time.
+    if is_first := not gc.get_freeze_count():
+        gc.freeze()
     try:
         run = weakref.ref(lab.fit(trainer))
         lab.ended("completed")
         gc.collect()
         return run() is not None, max(alive, default=0)
     finally:
-        gc.unfreeze()
+        if is_first:
+            gc.unfreeze()
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -113,3 +113,5 @@ def test_tf32_is_off_also_where_the_whole_had_it_on():
         assert torch.backends.fp32_precision == "tf32"
     finally:
         torch.backends.fp32_precision = before
+    assert torch.backends.mkldnn.matmul.fp32_precision == before, "what is inherited stays so"
+    torch.get_float32_matmul_precision()  # which torch refuses where both ways are mixed

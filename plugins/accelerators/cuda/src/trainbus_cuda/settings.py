@@ -25,7 +25,7 @@ class Settings:
             self._matmul = torch.get_float32_matmul_precision()
         with suppress(RuntimeError):
             self._cudnn = torch.backends.cudnn.allow_tf32
-        self._newer = [(place, place.fp32_precision) for place in _places()]
+        self._newer = _own_precisions()
         self._benchmark = torch.backends.cudnn.benchmark
 
     def apply(self) -> None:
@@ -45,6 +45,17 @@ class Settings:
             torch.backends.cudnn.allow_tf32 = self._cudnn
         for place, precision in self._newer:
             place.fp32_precision = precision
+
+
+def _own_precisions() -> list[tuple[Any, str]]:
+    """What each place was set to itself; "none" where it inherits."""
+    found = []
+    for place in _places():
+        found.append((place, place.fp32_precision))
+        place.fp32_precision = "none"  # so that its parts tell what is their own
+    for place, precision in found:
+        place.fp32_precision = precision
+    return found
 
 
 def _places() -> list[Any]:

@@ -177,6 +177,22 @@ def encoded(target: TableTarget, table: Table, stage: str) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
+def means_of(target: TableTarget, table: Table) -> tuple[list[str], np.ndarray[Any, Any]]:
+    """What a category is encoded by: names and values of the target, N x values float64.
+
+    Of classes each but the first is a share of rows; of numbers it is what is learned of them.
+    """
+    values = encoded(target, table, "training").numpy()
+    if target.kind != "category":
+        values = values.reshape(len(values), -1).astype(np.float64)
+        return (target.names if values.shape[1] > 1 else [""]), values
+    vocab = list(map(str, target.vocab or ()))
+    if target.target == "ordinal":
+        return [""], values[:, None].astype(np.float64)
+    shares = (values[:, None] == np.arange(1, len(vocab))).astype(np.float64)
+    return vocab[1:], shares
+
+
 def _class_codes(target: TableTarget, column: Column, stage: str) -> np.ndarray[Any, Any]:
     vocab = [str(word) for word in target.vocab or ()]
     places = {word: n for n, word in enumerate(vocab)}

@@ -14,11 +14,21 @@ from trainbus.errors import nearest
 from trainbus_data import Block, DataError
 from trainbus_data.recipe import Recipe
 from trainbus_data.scaling import Scaling
-from trainbus_data.steps import Codes, DateParts, Several, Step, Values, step_from_state
-from trainbus_data.tables.columns import Reading, Table
+from trainbus_data.steps import (
+    Codes,
+    DateParts,
+    Frequency,
+    Several,
+    Step,
+    Values,
+    step_from_state,
+)
+from trainbus_data.tables.columns import Column, Reading, Table
 from trainbus_data.tables.reader import read_table
+from trainbus_tabular.aims import means_of
 from trainbus_tabular.arriving import fitting
 from trainbus_tabular.roles import Role
+from trainbus_tabular.target_means import TargetMeans
 from trainbus_tabular.targets import TableTarget
 
 logger = logging.getLogger("trainbus")
@@ -29,6 +39,7 @@ _MAKERS: dict[str, type[Step]] = {
     "category": Codes,
     "boolean": Codes,
     "date": DateParts,
+    "frequency": Frequency,
 }
 
 
@@ -88,16 +99,12 @@ class TableRecipe(Recipe):
 
     @classmethod
     def fit(
-        cls, train: Table, roles: Mapping[str, Role], target: TableTarget, weighted: bool = False
-    ) -> TableRecipe:
+        cls, train: Table, roles: Mapping[str, Role], target: TableTarget,
+        weighted: bool = False, scaling: str = "quantile",
+    ) -> TableRecipe:  # fmt: skip
         """The recipe that the columns of the training part, and their roles, make."""
         used = {name: role for name, role in roles.items() if role.is_used}
-        made = {
-            name: (Several(role.detail) if role.role == "several" else _MAKERS[role.role]()).fit(
-                train[name]
-            )
-            for name, role in used.items()
-        }
+        made = {name: _step(role, train[name], train, target) for name, role in used.items()}
         steps = {n: s for n, s in made.items() if not s.gives_codes}
         steps |= {n: s for n, s in made.items() if s.gives_codes}
         plain = [
@@ -106,7 +113,7 @@ class TableRecipe(Recipe):
                 for first in _firsts(step)
             ) if isinstance(step, Several) or (isinstance(step, DateParts) and not first)
         ]  # fmt: skip
-        scaling = Scaling().fit(_numbers(steps, train), plain)
+        scaling = Scaling(kind=scaling).fit(_numbers(steps, train, slice(None)), plain)
         lacking = [name for name in steps if train[name].missing.any()]
         readings = {name: train[name].reading for name in steps}
         return cls(steps, readings, scaling, target, weighted, lacking)
@@ -190,12 +197,20 @@ class TableRecipe(Recipe):
         """
         return self.encode_table(self.read(source, strict))
 
-    def encode_table(self, table: Table) -> tuple[Tensor, Tensor]:
-        """The same of columns that `read` gave."""
+    def encode_table(self, table: Table, of_training: bool = False) -> tuple[Tensor, Tensor]:
+        """The same of columns that `read` gave.
+
+        Args:
+            table: the columns.
+            of_training: these are the rows that the steps were fitted on: none is told its target.
+        """
         # Some rows at once: what is float64 on the way would be several times what is made.
         blocks = [slice(start, start + _ROWS) for start in range(0, table.rows, _ROWS)]
         parts = [table.take(block) for block in blocks] if len(blocks) > 1 else [table]
-        scaled = [self.scaling.encode(_numbers(self.steps_by_column, part)) for part in parts]
+        scaled = [
+            self.scaling.encode(_numbers(self.steps_by_column, part, rows if of_training else None))
+            for part, rows in zip(parts, blocks, strict=True)
+        ]
         numbers = torch.cat(scaled) if len(scaled) > 1 else scaled[0]
         codes = np.zeros((table.rows, len(self._code_steps)), dtype=np.int64)
         for number, (name, step) in enumerate(self._code_steps.items()):
@@ -298,14 +313,37 @@ def _firsts(step: Step) -> list[bool]:
     return [number == 0 for number in range(len(step.names("")))]
 
 
-def _numbers(steps: Mapping[str, Step], table: Table) -> np.ndarray[Any, Any]:
-    """What the steps of numbers give, N x columns float64."""
-    made = [step.encode(table[name]) for name, step in steps.items() if not step.gives_codes]
+def _step(role: Role, column: Column, train: Table, target: TableTarget) -> Step:
+    """The step of a role, fitted on a column of the training part."""
+    if role.role == "several":
+        return Several(role.detail).fit(column)
+    if role.role == "target_mean":
+        names, values = means_of(target, train)
+        return TargetMeans(targets=names).fit_to(column, values)
+    return _MAKERS[role.role]().fit(column)
+
+
+def _numbers(
+    steps: Mapping[str, Step], table: Table, of_training: slice | None = None
+) -> np.ndarray[Any, Any]:
+    """What the steps of numbers give, N x columns float64.
+
+    Args:
+        steps: by column.
+        table: the columns.
+        of_training: which rows of the training part these are; None for others.
+    """
+    made = [
+        step.of_training[of_training]
+        if of_training is not None and isinstance(step, TargetMeans) and step.of_training is not None
+        else step.encode(table[name])
+        for name, step in steps.items() if not step.gives_codes
+    ]  # fmt: skip
     return np.concatenate(made, axis=1) if made else np.zeros((table.rows, 0))
 
 
 def _unusual(name: str, value: str, step: Step) -> str:
-    if isinstance(step, Codes):
+    if isinstance(step, (Codes, Frequency, TargetMeans)):
         return f"{name}: {value!r} is new ({len(step.words)} known), and taken as unknown"
     if isinstance(step, Values):
         extent = f"{step.lowest:.6g} to {step.highest:.6g}"

@@ -16,7 +16,8 @@ from trainbus_data.tables.columns import Column
 
 #: What a column may be; those of `LEFT_OUT` are not learned from.
 ROLES = (
-    "number", "category", "boolean", "date", "several", "skip", "constant", "id", "text", "leak",
+    "number", "category", "frequency", "target_mean", "boolean", "date", "several", "skip",
+    "constant", "id", "text", "leak",
 )  # fmt: skip
 LEFT_OUT = frozenset({"skip", "constant", "id", "text", "leak"})
 _ID = re.compile(

@@ -58,6 +58,8 @@ def table(
     time: str | None = None,
     weight: str | None = None,
     roles: Mapping[str, str] | None = None,
+    scaling: str = "quantile",
+    quantiles: Sequence[float] | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     name: str = "",
@@ -75,7 +77,12 @@ def table(
         time: the column of the time of a row.
         weight: the column that says how much a row counts.
         roles: what columns are, where the rules are wrong: "number", "category", "boolean", "date",
-            "several", "skip"; or for the target one of "class", "ordinal", "number", "count".
+            "several", "skip"; of a category with many words "frequency", how often training has
+            them, or "target_mean", what the target is in the mean with them; or for the target one
+            of "class", "ordinal", "number", "count", "quantiles".
+        scaling: of numbers: "quantile", to a normal distribution; "robust", by median and
+            quartiles, with tails that are bent.
+        quantiles: the levels that are learned of a number, between 0 and 1, in place of its mean.
         batch_size: rows in a batch of training; 256, or fewer for few rows.
         seed: of the order of training.
         name: in the names of runs; by default the file's.
@@ -84,6 +91,8 @@ def table(
         DataError: something of it cannot be; the message says what, where, and what would be right.
     """
     given = dict(roles or {})
+    if quantiles is not None and isinstance(target, str):
+        given.setdefault(target, "quantiles")
     whole = read_table(source)
     if not whole.rows:
         raise DataError(f"{whole.name} has no rows")
@@ -106,14 +115,14 @@ def table(
     aimed = {each: train[each] for each in names}
     plan.kind = kind_of(aimed, given)
     _check_classes(aimed, plan, parts)
-    aim = made_target(plan.kind, aimed)
+    aim = made_target(plan.kind, aimed, quantiles)
     features = _features(train, names, weight, split)
     _say_what_is_not_finite(features, plan)
     leaking = _leaks(features, aim, train, given)
     columns = {name: role for name, role in given.items() if name not in names}
     plan.roles = roles_of(features, columns, {k: v for k, v in leaking.items() if k not in columns})
     _say(features, plan, parts, time, split is None and valid is None, leaking)
-    recipe = TableRecipe.fit(train, plan.roles, aim, weight is not None)
+    recipe = TableRecipe.fit(train, plan.roles, aim, weight is not None, scaling)
     if not recipe.steps_by_column:
         raise DataError(
             "no column is left to learn from: "
@@ -299,7 +308,7 @@ def _tensors(
     recipe: TableRecipe, part: Table, weight: str | None, stage: str
 ) -> list[torch.Tensor]:
     """What batches are made of: numbers, codes, target, and weights."""
-    numbers, codes = recipe.encode_table(recipe.read(_only(part, recipe)))
+    numbers, codes = recipe.encode_table(recipe.read(_only(part, recipe)), stage == "train")
     made = [numbers, codes, encoded(recipe.target, part, stage)]
     if weight is not None:
         made.append(torch.from_numpy(part[weight].values.astype(np.float32)))

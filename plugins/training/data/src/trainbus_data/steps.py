@@ -7,7 +7,7 @@ tensors (`tensors`), from which `step_from_state` makes the same step. `step_kit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -116,7 +116,7 @@ class Codes(Step):
 
     def fit(self, column: Column) -> Self:
         """Take the words, sorted, and keep those apart that are rare."""
-        words, codes = _words(column)
+        words, codes = words_of(column)
         counts = np.bincount(codes[codes >= 0], minlength=len(words)).tolist()
         known = sorted(word for word, count in zip(words, counts, strict=True) if count)
         often = dict(zip(words, counts, strict=True))
@@ -129,7 +129,7 @@ class Codes(Step):
 
     def encode(self, column: Column) -> Array:
         """N int64."""
-        words, codes = _words(column)
+        words, codes = words_of(column)
         table = np.zeros(len(words) + 1, dtype=np.int64)
         table[:-1] = [self._codes.get(word, 0) for word in words]
         return table[codes]  # type: ignore[no-any-return]
@@ -141,18 +141,15 @@ class Codes(Step):
 
     def odd(self, column: Column) -> dict[int, str]:
         """Words that training did not have."""
-        words, codes = _words(column)
-        new = [n for n, word in enumerate(words) if word not in self._codes]
-        rows = np.flatnonzero(np.isin(codes, new)) if new else ()
-        return {int(row): words[codes[row]] for row in rows}
+        return new_words(column, self._codes)
 
     def options(self) -> dict[str, Any]:
         """The words, and those that are rare."""
         return {"words": self.words, "rare": self.rare, "rarest": self.rarest}
 
 
-def _words(column: Column) -> tuple[Sequence[str], Array]:
-    """A column as words and the code of each row, whatever it holds."""
+def words_of(column: Column) -> tuple[Sequence[str], Array]:
+    """A column as words and the code of each row, -1 for none, whatever it holds."""
     if column.kind == "text":
         return column.words, column.values
     missing = column.missing
@@ -161,6 +158,60 @@ def _words(column: Column) -> tuple[Sequence[str], Array]:
     codes[~missing] = places
     shown = Column(column.kind, values)
     return [str(shown.shown(row)) for row in range(len(values))], codes
+
+
+def new_words(column: Column, known: Container[str]) -> dict[int, str]:
+    """The words of a column that are not known, by row."""
+    words, codes = words_of(column)
+    new = [n for n, word in enumerate(words) if word not in known]
+    rows = np.flatnonzero(np.isin(codes, new)) if new else ()
+    return {int(row): words[codes[row]] for row in rows}
+
+
+class Frequency(Step):
+    """How often training has a word: a number from 0, for one it has not, to 1; N x 1.
+
+    Args:
+        shares: of the rows of training that have a value, by word.
+    """
+
+    def __init__(self, shares: Mapping[str, float] | None = None) -> None:
+        self.shares = dict(shares or {})
+
+    @property
+    def words(self) -> list[str]:
+        """The words of training."""
+        return list(self.shares)
+
+    def fit(self, column: Column) -> Self:
+        """Count the words."""
+        words, codes = words_of(column)
+        counts = np.bincount(codes[codes >= 0], minlength=len(words))
+        known = max(1, int(counts.sum()))
+        shares = {w: n / known for w, n in zip(words, counts.tolist(), strict=True) if n}
+        self.shares = dict(sorted(shares.items()))
+        return self
+
+    def encode(self, column: Column) -> Array:
+        """N x 1."""
+        words, codes = words_of(column)
+        return np.array([*(self.shares.get(word, 0.0) for word in words), np.nan])[codes][:, None]
+
+    def decode(self, values: Array) -> list[Any]:
+        """The shares: the words cannot be told of them."""
+        return [None if value != value else value for value in values[:, 0].tolist()]
+
+    def names(self, name: str) -> tuple[str, ...]:
+        """One number."""
+        return (f"{name} frequency",)
+
+    def odd(self, column: Column) -> dict[int, str]:
+        """Words that training did not have."""
+        return new_words(column, self.shares)
+
+    def options(self) -> dict[str, Any]:
+        """The shares."""
+        return {"shares": self.shares}
 
 
 class Values(Step):

@@ -1,0 +1,16 @@
+"""What holds for all tests."""
+
+import gc
+
+_last = None
+
+
+def pytest_runtest_setup(item):
+    """Look at what is there already in no later collection of garbage: with all tests in one
+    process a collection takes a second, and hundreds of tests ask for one.
+    """
+    global _last
+    if item.path != _last:
+        _last = item.path
+        gc.collect()
+        gc.freeze()
