@@ -17,7 +17,7 @@ from trainbus_data.leaks import some
 from trainbus_data.tables.columns import Column, Table
 from trainbus_data.tables.delimited import looks_like_values
 from trainbus_tabular.layout import KINDS
-from trainbus_tabular.targets import TableTarget
+from trainbus_tabular.targets import LEVELS, TableTarget, checked_levels
 
 logger = logging.getLogger("trainbus")
 #: More whole numbers than these are a number, fewer classes.
@@ -73,7 +73,7 @@ def kind_of(columns: Mapping[str, Column], given: Mapping[str, str]) -> str:
         )  # fmt: skip
     if said:
         kind = said.pop()
-        numeric = kind in ("number", "numbers", "count")
+        numeric = kind in ("number", "numbers", "count", "quantiles")
         if numeric and column.kind not in ("number", "boolean"):
             raise DataError(f"the target {name!r} holds {column.kind}s, and is no {kind}")
         if kind == "count" and (values.min() < 0 or (values != np.floor(values)).any()):
@@ -105,14 +105,26 @@ def _of_several(columns: Mapping[str, Column], said: set[str]) -> str:
     flags = all(
         set(np.unique(c.values[~c.missing]).tolist()) <= {0.0, 1.0} for c in columns.values()
     )
+    if "quantiles" in said:
+        raise DataError("quantiles are learned of one number; several targets were given")
     if said:
         return said.pop()
     return "labels" if flags else "numbers"
 
 
-def made_target(kind: str, columns: Mapping[str, Column]) -> TableTarget:
-    """The target, fitted on the training part."""
+def made_target(
+    kind: str, columns: Mapping[str, Column], levels: Sequence[float] | None = None
+) -> TableTarget:
+    """The target, fitted on the training part.
+
+    Args:
+        kind: one of `KINDS`.
+        columns: of the training part.
+        levels: those of quantiles, where they were given.
+    """
     names = list(columns)
+    if levels is not None and kind != "quantiles":
+        raise DataError(f"quantiles={list(levels)!r}: for one number as the target, not {kind}")
     if kind in ("class", "ordinal"):
         vocab = _classes(names[0], columns[names[0]])
         return TableTarget(kind, len(vocab), vocab, names)
@@ -129,6 +141,13 @@ def made_target(kind: str, columns: Mapping[str, Column]) -> TableTarget:
         centre.append(float(learned.mean()))
         scale.append(spread if spread > 0 and np.isfinite(spread) else 1.0)
         log.append(as_log)
+    if kind == "quantiles":
+        levels = checked_levels(LEVELS if levels is None else levels)
+        count = len(levels)
+        return TableTarget(
+            kind, count, names=names, centre=centre * count, scale=scale * count, log=log * count,
+            levels=levels,
+        )  # fmt: skip
     return TableTarget(kind, len(names), names=names, centre=centre, scale=scale, log=log)
 
 
@@ -169,7 +188,7 @@ def encoded(target: TableTarget, table: Table, stage: str) -> Tensor:
     if target.kind == "category":
         return torch.from_numpy(_class_codes(target, columns[0], stage))
     values = np.stack([column.values for column in columns], axis=1)
-    if target.target in ("number", "numbers"):
+    if target.target in ("number", "numbers", "quantiles"):
         log = target.log.numpy()
         with np.errstate(invalid="ignore", divide="ignore"):
             values = np.where(log, np.log1p(np.maximum(values, -1 + 1e-12)), values)
@@ -185,6 +204,7 @@ def means_of(target: TableTarget, table: Table) -> tuple[list[str], np.ndarray[A
     values = encoded(target, table, "training").numpy()
     if target.kind != "category":
         values = values.reshape(len(values), -1).astype(np.float64)
+        values = values[:, : len(target.names)]  # of quantiles all columns are one number
         return (target.names if values.shape[1] > 1 else [""]), values
     vocab = list(map(str, target.vocab or ()))
     if target.target == "ordinal":

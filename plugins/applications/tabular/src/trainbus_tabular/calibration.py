@@ -45,6 +45,11 @@ def calibrate(learner: TabularLearner, coverage: float | None, loader: Any) -> C
     if coverage is not None:
         check_number(None, UsageError, "calibrate", above=0, below=1, coverage=coverage)
     target = learner.source.target
+    if target.levels is not None:
+        raise UsageError(
+            "calibrate: quantiles are learned, and are intervals already; "
+            "validate()['coverage'] tells how often they hold"
+        )
     given, wanted = gathered(learner, validation_of(learner, loader, "calibrate"))
     before = after = None
     target.temperature, target.margin = 1.0, None

@@ -255,7 +255,7 @@ def residuals(learner: TabularLearner, loader: Any) -> list[Residuals]:
     numbers = torch.cat([learner.source.split(batch)[0][0].cpu() for batch in part])
     found = []
     for place in range(given.shape[1]):
-        name = target.names[place] if target.names else f"number {place}"
+        name = target.output_names[place] if target.names else f"number {place}"
         size = _ranks((wanted - given)[:, place].abs())
         by = {
             column: _correlation(_ranks(numbers[:, i]), size)

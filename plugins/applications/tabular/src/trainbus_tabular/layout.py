@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from trainbus_data import DataError
 
-TargetKind = Literal["class", "labels", "number", "numbers", "count", "ordinal"]
-KINDS: tuple[TargetKind, ...] = ("class", "labels", "number", "numbers", "count", "ordinal")
+TargetKind = Literal["class", "labels", "number", "numbers", "count", "ordinal", "quantiles"]
+KINDS: tuple[TargetKind, ...] = get_args(TargetKind)
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class TableLayout:
     A batch is (numbers, categories, target) or (numbers, categories, target, weight):
     numbers float32, rows x `len(numbers)`, scaled, none missing; categories int64, rows x
     `len(categories)`, where 0 is unknown or missing; target int64, rows, for "class" and
-    "ordinal", else float32, rows x `outputs`, of which "number", "numbers" are scaled; weight
+    "ordinal", else float32, rows x `outputs`, of which all but "count" and "labels" are scaled, and
+    those of "quantiles" are the same number, once for each level; weight
     float32, rows.
 
     Attributes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from trainbus_data import metrics, whole_metrics
@@ -22,6 +24,42 @@ class LabelsAccuracy(metrics.Counts):
 
     def compute(self) -> Tensor:
         """Right ones over all."""
+        return self.ratio()
+
+
+class PinballOf(metrics.Counts):
+    """The mean pinball loss of quantiles N x levels (Koenker and Bassett, 1978).
+
+    Args:
+        levels: between 0 and 1.
+    """
+
+    def __init__(self, levels: Sequence[float]) -> None:
+        super().__init__()
+        self.levels = list(levels)
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Count a batch."""
+        over, levels = target.double() - output, output.new_tensor(self.levels).double()
+        loss = torch.maximum(levels * over, (levels - 1) * over)
+        self.add(loss.sum(), loss.new_tensor(loss.numel()))
+
+    def compute(self) -> Tensor:
+        """The mean."""
+        return self.ratio()
+
+
+class Coverage(metrics.Counts):
+    """How often what is right lies between the lowest and the highest quantile."""
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Count a batch."""
+        wanted = target[:, 0]
+        inside = (output[:, 0] <= wanted) & (wanted <= output[:, -1])
+        self.add(inside.sum(), inside.new_tensor(len(inside), dtype=inside.sum().dtype))
+
+    def compute(self) -> Tensor:
+        """Those inside over all."""
         return self.ratio()
 
 
@@ -80,6 +118,8 @@ def measures_of(block: TableTarget) -> dict[str, OfTable]:
             "auc": whole_metrics.AUC(),
             "log_loss": whole_metrics.LogLoss(),
         }
+    elif block.levels is not None:
+        made = {"pinball": PinballOf(block.levels), "coverage": Coverage()}
     else:
         made = {
             "rmse": metrics.RootMeanSquare(),

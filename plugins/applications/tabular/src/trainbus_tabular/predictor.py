@@ -119,7 +119,9 @@ class TablePredictor(Predictor):
             return None, target.decoded_set(probabilities)
         low, high = target.bounds(value.reshape(1, -1))
         pairs = list(zip(low[0].tolist(), high[0].tolist(), strict=True))
-        return pairs[0] if len(pairs) == 1 else dict(zip(target.names, pairs, strict=True)), None
+        if len(pairs) == 1:
+            return pairs[0], None
+        return dict(zip(target.output_names, pairs, strict=True)), None
 
     def predictions(self, items: Any, batch_size: int = BATCH) -> Predicted:  # type: ignore[override]
         """A table of what is predicted for many rows, in their order.
@@ -155,7 +157,7 @@ class TablePredictor(Predictor):
             return Predicted({**flags, **sure})
         values = values.reshape(len(values), -1)
         shown = target.in_units(values).numpy()
-        names = target.names or [f"prediction_{i}" for i in range(shown.shape[1])]
+        names = target.output_names or [f"prediction_{i}" for i in range(shown.shape[1])]
         made = Predicted({name: shown[:, i] for i, name in enumerate(names)})
         if target.margin is not None:
             for end, bound in zip(("low", "high"), target.bounds(values), strict=True):

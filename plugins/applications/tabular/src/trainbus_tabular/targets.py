@@ -9,14 +9,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainbus.arguments import is_number
 from trainbus_data import Block, DataError
 from trainbus_tabular.measures import measures_of
 
 #: What the parts of `trainbus` that know kinds of targets take each for.
 _KINDS = {
     "class": "category", "ordinal": "category", "labels": "categories",
-    "number": "number", "numbers": "number", "count": "number",
+    "number": "number", "numbers": "number", "count": "number", "quantiles": "number",
 }  # fmt: skip
+#: The quantiles that are learned where none are named.
+LEVELS = (0.1, 0.5, 0.9)
+
+
+def checked_levels(levels: Sequence[float]) -> list[float]:
+    """The levels of quantiles, rising.
+
+    Raises:
+        DataError: one is not between 0 and 1, or there are two of one.
+    """
+    is_list = isinstance(levels, Sequence) and not isinstance(levels, str)
+    if not is_list or not levels or not all(is_number(each) and 0 < each < 1 for each in levels):
+        raise DataError(f"quantiles={levels!r}: give numbers between 0 and 1, (0.1, 0.5, 0.9)")
+    if len(set(levels)) < len(levels):
+        raise DataError(f"quantiles={levels!r}: give each once")
+    return sorted(map(float, levels))
 
 
 class TableTarget(Block):
@@ -26,7 +43,7 @@ class TableTarget(Block):
     mean of a count. A scaled number is (y - centre) / scale, of y or of log(1 + y).
 
     Args:
-        target: "class", "labels", "number", "numbers", "count" or "ordinal".
+        target: "class", "labels", "number", "numbers", "count", "ordinal" or "quantiles".
         outputs: how many numbers a model gives for a row.
         vocab: the classes in their order, or the labels.
         names: the columns of the target.
@@ -35,6 +52,7 @@ class TableTarget(Block):
         temperature: by which logits are divided to make probabilities of them: see `calibrate`.
         margin: of each number, how far below and above an interval goes, in what is learned; of
             classes the least probability of one that is in a set.
+        levels: of quantiles, rising; a model gives one number for each.
     """
 
     kind = "number"
@@ -50,6 +68,7 @@ class TableTarget(Block):
         log: Sequence[bool] = (),
         temperature: float = 1.0,
         margin: Sequence[float] | None = None,
+        levels: Sequence[float] | None = None,
     ) -> None:
         if target not in _KINDS:
             raise DataError(f"target={target!r}: one of {', '.join(_KINDS)}")
@@ -63,6 +82,16 @@ class TableTarget(Block):
         self.log = torch.tensor(list(log) or [False] * outputs)
         self.temperature = temperature
         self.margin = None if margin is None else list(margin)
+        self.levels = None if levels is None else checked_levels(levels)
+        if self.levels is not None and len(self.levels) != outputs:
+            raise DataError(f"{outputs} outputs for the quantiles {self.levels}")
+
+    @property
+    def output_names(self) -> list[str]:
+        """What each number that is predicted is called."""
+        if self.levels is not None and self.names:
+            return [f"{self.names[0]}_q{level:g}" for level in self.levels]
+        return self.names
 
     # --- what outputs mean -----------------------------------------------------------------------
 
@@ -72,6 +101,8 @@ class TableTarget(Block):
             return (output / self.temperature).softmax(1)
         if self.kind == "categories":
             return (output / self.temperature).sigmoid()
+        if self.target == "quantiles":  # that cross each other change places
+            return output.sort(1).values
         return output.exp() if self.target == "count" else output
 
     def read(self, probabilities: Tensor) -> Tensor:
@@ -98,7 +129,7 @@ class TableTarget(Block):
         values = self.in_units(value.reshape(-1)).tolist()
         if len(values) == 1:
             return values[0]
-        return dict(zip(self.names or map(str, range(len(values))), values, strict=True))
+        return dict(zip(self.output_names or map(str, range(len(values))), values, strict=True))
 
     def bounds(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """The ends of the intervals around numbers of the target (N x outputs), in units."""
@@ -123,7 +154,7 @@ class TableTarget(Block):
 
     def loss(self) -> Callable[[Any, Any], Tensor]:
         """The mean over rows, weighted where the target has weights with it."""
-        return TableLoss(self.target)
+        return TableLoss(self.target, self.levels)
 
     def metrics(self) -> dict[str, Any]:
         """Over all rows of a pass, numbers in the units of the table."""
@@ -143,6 +174,8 @@ class TableTarget(Block):
             }  # fmt: skip
         if self.temperature != 1:
             made["temperature"] = self.temperature
+        if self.levels is not None:
+            made["levels"] = self.levels
         if self.margin is not None:
             made["margin"] = self.margin
         return made
@@ -164,20 +197,22 @@ class TableLoss:
     """The loss of outputs, and of a target with or without weights.
 
     Cross-entropy of classes and of labels, squared error of scaled numbers, the likelihood of
-    Poisson for counts. Of classes in an order the ranked probability score is added (Epstein,
+    Poisson for counts, the pinball loss of quantiles. Of classes in an order the ranked probability score is added (Epstein,
     1969): what is far from right costs more.
 
     Args:
         target: the kind of target.
+        levels: of quantiles.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, levels: Sequence[float] | None = None) -> None:
         self.target = target
+        self.levels = levels
         #: "mean", or "none" for the loss of each row.
         self.reduction = "mean"
         self.__name__ = {
             "class": "cross-entropy", "labels": "binary cross-entropy", "count": "Poisson",
-            "ordinal": "cross-entropy and ranked probability score",
+            "ordinal": "cross-entropy and ranked probability score", "quantiles": "pinball loss",
         }.get(target, "squared error")  # fmt: skip
 
     def __call__(self, output: Tensor, target: Any) -> Tensor:
@@ -206,6 +241,9 @@ class TableLoss:
             values = functional.binary_cross_entropy_with_logits(output, target, reduction="none")
         elif self.target == "count":
             values = functional.poisson_nll_loss(output, target, reduction="none")
+        elif self.levels is not None:
+            over, levels = target - output, output.new_tensor(self.levels)
+            values = torch.maximum(levels * over, (levels - 1) * over)
         else:
             values = (output - target).square()
         return values.mean(1)

@@ -35,6 +35,7 @@ class Problem:
         target: of training, N x ...
         asked: the inputs of validation.
         seed: for what is random in it.
+        levels: of quantiles, one for each output, where those are wanted.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Problem:
     target: Tensor
     asked: tuple[Tensor, ...]
     seed: int = 0
+    levels: Sequence[float] | None = None
 
 
 #: Gives for each row of `asked` what a model would give (N x outputs): logarithms of
@@ -140,7 +142,8 @@ def _problem(learner: Fitter, loader: Iterable[Any], rows: int) -> Problem:
         count = target.shape[1] if target.ndim > 1 else 1
         outputs = int(target.max()) + 1 if source.target.kind == "category" else count
     seed = learner.options.get("seed") or 0
-    return Problem(source.target.kind, outputs, inputs, target, asked, int(seed))
+    levels = getattr(source.target, "levels", None)
+    return Problem(source.target.kind, outputs, inputs, target, asked, int(seed), levels)
 
 
 def _gathered(source: Any, loader: Iterable[Any], rows: int | None) -> tuple[Any, Any]:
@@ -182,11 +185,21 @@ def constant(problem: Problem) -> Tensor:
         made = (counts / counts.sum()).clamp(min=1e-12).log()
     elif problem.kind == "categories":
         made = target.float().mean(0).logit(eps=1e-6)
+    elif problem.levels is not None:
+        made = _quantiles(target, problem.levels)
     elif problem.kind == "number":
         made = target.float().reshape(len(target), -1).mean(0)
     else:
         raise Unsuited(f"a target of the kind {problem.kind!r} has no mean")
     return made.expand(len(problem.asked[0]), -1)
+
+
+def _quantiles(values: Tensor, levels: Sequence[float]) -> Tensor:
+    """A quantile of each column: N x levels to levels."""
+    columns = values.float().reshape(len(values), len(levels))
+    return torch.stack([
+        column.quantile(level) for column, level in zip(columns.T, levels, strict=True)
+    ])  # fmt: skip
 
 
 def linear(problem: Problem) -> Tensor:
@@ -201,6 +214,10 @@ def linear(problem: Problem) -> Tensor:
     mean, deviation = train.mean(0), train.std(0, correction=0)
     deviation = torch.where(deviation > 1e-6, deviation, torch.inf)
     train, asked = (train - mean) / deviation, ((asked - mean) / deviation).clamp(-10, 10)
+    if problem.levels is not None:  # around the mean, as far as the residuals of training
+        wanted = problem.target.float().reshape(len(train), -1)
+        residuals = wanted - _ridge(train, wanted, train)
+        return _ridge(train, wanted, asked) + _quantiles(residuals, problem.levels)
     if problem.kind == "number":
         return _ridge(train, problem.target, asked)
     return _logistic(train, problem, asked)
@@ -291,7 +308,9 @@ def boosted_trees(problem: Problem) -> Tensor:
         return found.log()
     wanted = problem.target.reshape(len(train), -1).numpy()
     columns = []
-    for each in wanted.T:
+    for place, each in enumerate(wanted.T):
+        if problem.levels is not None:
+            options |= {"loss": "quantile", "quantile": problem.levels[place]}
         trees = ensemble.HistGradientBoostingRegressor(**options).fit(train, each)
         columns.append(torch.from_numpy(trees.predict(asked)).float())
     return torch.stack(columns, 1)
