@@ -1,11 +1,16 @@
 """What holds for all tests."""
 
+from __future__ import annotations
+
 import gc
+from pathlib import Path
 
-_last = None
+import pytest
+
+_last: Path | None = None
 
 
-def pytest_runtest_setup(item):
+def pytest_runtest_setup(item: pytest.Item) -> None:
     """Look at what is there already in no later collection of garbage: with all tests in one
     process a collection takes a second, and hundreds of tests ask for one.
     """

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,8 @@ from trainbus_data.container import Container
 from trainbus_data.items import Tensors
 from trainbus_data.recipe import Recipe
 from trainbus_data.tables.columns import Table
-from trainbus_tabular import TableLayout, TableTarget, TabularLearner
+from trainbus_learner import load
+from trainbus_tabular import TableLayout, TableTarget, TabularLearner, table
 
 QUIET = ["-progress", "-journal", "-manifest"]
 
@@ -300,3 +302,41 @@ def test_interpret_has_what_is_confused():
     assert found.confusion_matrix().sum() == 300
     assert "yes" in found.report()
     assert found.worst(1)[0].loss >= found.worst(2)[1].loss
+
+
+def test_quantiles_are_learned_and_rise():
+    draw = np.random.default_rng(0)
+    size = draw.normal(size=2000)
+    price = 2 * size + draw.normal(size=2000) * (0.2 + abs(size))
+    data = table(
+        {"size": size.tolist(), "price": price.tolist()}, "price", quantiles=(0.9, 0.1, 0.5)
+    )
+    assert "quantiles 0.1, 0.5, 0.9" in data.summary()
+    learner = TabularLearner(data, seed=0, plugins=["-progress"])
+    learner.fit_one_cycle(6)
+    found = learner.validate()
+    assert 0.7 < found["coverage"] < 0.9
+    rows = learner.baselines(names=["constant", "linear"])
+    assert rows["this learner"].metrics["pinball"] < rows["constant"].metrics["pinball"]
+    assert 0.7 < rows["linear"].metrics["coverage"] < 0.9
+    wide, narrow = (learner.predict({"size": each}).label for each in (2.0, 0.0))
+    names = ["price_q0.1", "price_q0.5", "price_q0.9"]
+    assert list(wide) == names
+    assert sorted(wide.values()) == list(wide.values())
+    assert wide[names[2]] - wide[names[0]] > narrow[names[2]] - narrow[names[0]]
+    assert list(learner.predictions({"size": [0.0, 1.0]})) == names
+    with pytest.raises(UsageError, match="quantiles are learned"):
+        learner.calibrate()
+
+
+def test_an_export_of_quantiles_gives_the_same():
+    draw = np.random.default_rng(0)
+    size = draw.normal(size=400).tolist()
+    data = table(
+        {"size": size, "price": [2 * each for each in size]}, "price", quantiles=(0.2, 0.8)
+    )
+    learner = TabularLearner(data, seed=0, plugins=["-progress"])
+    learner.fit_one_cycle(1)
+    learner.export("spread")
+    asked = {"size": 0.3}
+    assert load("spread").predict(asked).label == learner.predict(asked).label

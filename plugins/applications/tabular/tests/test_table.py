@@ -224,3 +224,99 @@ def test_data_are_trained_on_without_a_validation_part():
     data = made().all_for_training()
     assert (len(data.train_items), data.valid) == (200, None)
     assert len(made().with_batch_size(7).one_batch()[0]) == 7
+
+
+# --- categories as numbers, quantiles ------------------------------------------------------------
+
+
+def zips(count=2000, seed=0):
+    """A price that depends on a code of many, and on a number that also says how sure it is."""
+    draw = np.random.default_rng(seed)
+    code, size = draw.integers(0, 200, count), draw.normal(size=count)
+    lift = draw.normal(size=200)
+    price = 2 * size + lift[code] + draw.normal(size=count) * (0.2 + abs(size))
+    return {"zip": [f"Z{each}" for each in code], "size": size.tolist(), "price": price.tolist()}
+
+
+def test_the_mean_of_the_target_tells_no_row_its_own():
+    """A code that each row has alone would tell the target: encoded, it tells nothing."""
+    draw = np.random.default_rng(0)
+    source = {
+        "code": [f"c{n}" for n in range(400)],
+        "size": draw.normal(size=400).tolist(),
+        "price": draw.normal(size=400).tolist(),
+    }
+    data = table(source, "price", roles={"code": "target_mean"})
+    numbers, _, target = data.train_items.parts
+    place = data.layout.numbers.index("code mean")
+    found = np.corrcoef(numbers[:, place], target[:, 0])[0, 1]
+    assert abs(found) < 0.25, "out of the folds of others; with its own it would be near 1"
+
+
+def test_means_of_the_target_are_those_of_training_for_new_rows():
+    source = {
+        "kind": ["a", "b"] * 200,
+        "size": np.random.default_rng(0).normal(size=400).tolist(),
+        "price": [1.0, 3.0] * 200,
+    }
+    data = table(source, "price", roles={"kind": "target_mean"})
+    step = data.recipe.steps_by_column["kind"]
+    assert step.means["a"][0] < step.overall[0] < step.means["b"][0]
+    assert data.odd({"kind": "new", "size": 0.0}) == [
+        ["kind: 'new' is new (2 known), and taken as unknown"]
+    ]
+    numbers, codes = data.encode({"kind": ["a", "new", None], "size": [0.0] * 3})
+    assert codes.shape[1] == 0
+    assert numbers.isfinite().all()
+
+
+def test_classes_have_a_mean_for_each_but_the_first():
+    source = {
+        "kind": ["a", "b", "c"] * 100,
+        "size": np.random.default_rng(0).normal(size=300).tolist(),
+        "answer": [("x", "y", "z")[n % 3] if n % 7 else "x" for n in range(300)],
+    }
+    data = table(source, "answer", roles={"kind": "target_mean"})
+    assert data.layout.numbers == ("kind mean y", "kind mean z", "size")
+
+
+def test_encodings_and_robust_scaling_are_kept():
+    data = table(
+        zips(), "price", roles={"zip": "target_mean", "size": "number"}, scaling="robust"
+    )  # fmt: skip
+    state = json.loads(json.dumps(data.recipe.state()))
+    again = TableRecipe.from_state(state, data.recipe.tensors())
+    asked = {"zip": ["Z3", "new", None], "size": [0.5, None, 1e9]}
+    for one, other in zip(data.encode(asked), again.encode(asked), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_role_of_a_category_is_shown_with_the_others():
+    data = table(zips(), "price", roles={"zip": "frequency"})
+    assert "frequency as given" in data.summary()
+    assert "zip frequency" in data.layout.numbers
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quantiles": (0, 1)}, "between 0 and 1"),
+        ({"quantiles": "low"}, "between 0 and 1"),
+        ({"quantiles": ()}, "between 0 and 1"),
+        ({"quantiles": (0.5, 0.5)}, "each once"),
+        ({"quantiles": (0.5,), "roles": {"price": "number"}}, "not number"),
+        ({"scaling": "none"}, "one of quantile, robust"),
+    ],
+)
+def test_quantiles_and_scalings_that_cannot_be_are_refused(options, message):
+    with pytest.raises(DataError, match=message):
+        table(zips(100), "price", **options)
+
+
+def test_quantiles_are_of_one_number():
+    source = zips(100)
+    with pytest.raises(DataError, match="not class"):
+        table(source | {"price": ["a", "b"] * 50}, "price", quantiles=(0.5,),
+              roles={"price": "class"})  # fmt: skip
+    with pytest.raises(DataError, match="one number"):
+        table(source, ["price", "size"], roles={"price": "quantiles", "size": "quantiles"})

@@ -7,7 +7,7 @@ import torch
 from trainbus_data import DataError
 from trainbus_data.scaling import Scaling
 from trainbus_data.step_kit import check_step
-from trainbus_data.steps import Codes, DateParts, Several, Values, step_from_state
+from trainbus_data.steps import Codes, DateParts, Frequency, Several, Values, step_from_state
 from trainbus_data.tables.values import column_of
 
 WORDS = column_of(["b"] * 6 + ["a"] * 6 + ["x", "y", None])
@@ -18,6 +18,7 @@ WORDS = column_of(["b"] * 6 + ["a"] * 6 + ["x", "y", None])
     [
         (Codes, WORDS, column_of(["a", "new", None, "x", "b"])),
         (Codes, column_of([1, 2, 3, None]), column_of([2, 9, None])),
+        (Frequency, WORDS, column_of(["a", "new", None, "x", "b"])),
         (Values, column_of([1.5, None, 3, float("inf")]), column_of([0.1, None, 1e300])),
         (
             DateParts,
@@ -30,7 +31,7 @@ WORDS = column_of(["b"] * 6 + ["a"] * 6 + ["x", "y", None])
             column_of(["round|red", "green", None]),
         ),
     ],
-    ids=["words", "codes of numbers", "numbers", "dates", "several"],
+    ids=["words", "codes of numbers", "frequencies", "numbers", "dates", "several"],
 )
 def test_a_step_conforms(make, train, other):
     check_step(make, train, other)
@@ -42,6 +43,12 @@ def test_rare_words_share_a_code_and_new_ones_have_none():
         "a", "(rare)", "(rare)", None, None,
     ]  # fmt: skip
     assert step.odd(column_of(["a", "x", "new"])) == {2: "new"}
+
+
+def test_frequencies_are_shares_of_the_rows_that_have_a_value():
+    step = Frequency().fit(WORDS)
+    made = step.encode(column_of(["a", "x", "new", None]))[:, 0]
+    np.testing.assert_allclose(made, [6 / 14, 1 / 14, 0, np.nan])
 
 
 def test_dates_are_decoded_to_the_day():
@@ -106,3 +113,26 @@ def test_scaling_is_read_back():
 )
 def test_what_has_no_spread_is_scaled_without_a_fault(values):
     assert torch.isfinite(Scaling().fit(values, plain=[]).encode(values)).all()
+
+
+def test_robust_scaling_keeps_distances_and_bends_what_is_far_out():
+    values = np.array([[0.0], [1.0], [2.0], [3.0], [4.0], [1e9], [np.nan]])
+    scaling = Scaling(kind="robust").fit(values[:5], plain=[])
+    made = scaling.encode(values)[:, 0]
+    assert made[2] == 0
+    assert torch.allclose(made[3] - made[2], made[2] - made[1])
+    assert 2.9 < made[5] < 3.0 + 1e-6
+    assert made[6] == 0
+    again = Scaling.from_state(scaling.options(), scaling.tensors())
+    assert torch.equal(again.encode(values), scaling.encode(values))
+    np.testing.assert_allclose(scaling.decode(made[:5, None])[:, 0], values[:5, 0], atol=1e-5)
+
+
+def test_a_column_of_one_value_is_scaled_to_nothing():
+    scaling = Scaling(kind="robust").fit(np.full((10, 1), 7.0), plain=[])
+    assert scaling.encode(np.array([[7.0], [9.0]])).isfinite().all()
+
+
+def test_a_scaling_that_there_is_not_is_refused():
+    with pytest.raises(DataError, match=r"scaling='robst'.*did you mean 'robust'"):
+        Scaling(kind="robst")

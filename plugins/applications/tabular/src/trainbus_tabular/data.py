@@ -115,11 +115,12 @@ class TableData(Container):
                 ", ..." if len(target.vocab) > 6 else ""
             )
             return f"{names}: {target.target}, {len(target.vocab)} of them: {some}"
+        levels = "" if target.levels is None else f" {', '.join(f'{e:g}' for e in target.levels)}"
         logs = [n for n, log in zip(target.names, target.log.tolist(), strict=False) if log]
         learned = (
             f"; of {', '.join(logs)} the logarithm is learned, for its long tail" if logs else ""
         )
-        return f"{names}: {target.target}{learned}"
+        return f"{names}: {target.target}{levels}{learned}"
 
     def _detail(self, name: str) -> str:
         """What the step of a column learned, in some words."""

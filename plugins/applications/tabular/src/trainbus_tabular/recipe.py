@@ -333,12 +333,13 @@ def _numbers(
         table: the columns.
         of_training: which rows of the training part these are; None for others.
     """
-    made = [
-        step.of_training[of_training]
-        if of_training is not None and isinstance(step, TargetMeans) and step.of_training is not None
-        else step.encode(table[name])
-        for name, step in steps.items() if not step.gives_codes
-    ]  # fmt: skip
+    made = []
+    for name, step in steps.items():
+        known = getattr(step, "of_training", None)
+        if of_training is not None and known is not None:
+            made.append(known[of_training])
+        elif not step.gives_codes:
+            made.append(step.encode(table[name]))
     return np.concatenate(made, axis=1) if made else np.zeros((table.rows, 0))
 
 

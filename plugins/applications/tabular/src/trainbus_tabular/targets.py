@@ -197,8 +197,8 @@ class TableLoss:
     """The loss of outputs, and of a target with or without weights.
 
     Cross-entropy of classes and of labels, squared error of scaled numbers, the likelihood of
-    Poisson for counts, the pinball loss of quantiles. Of classes in an order the ranked probability score is added (Epstein,
-    1969): what is far from right costs more.
+    Poisson for counts, the pinball loss of quantiles (Koenker and Bassett, 1978). Of classes in an
+    order the ranked probability score is added (Epstein, 1969): what is far from right costs more.
 
     Args:
         target: the kind of target.

@@ -26,8 +26,8 @@ class Scaling:
     quantiles of the training part with noise of 1e-3 of their deviation, as many as rows / 30, from
     10 to 1,000. "robust" takes the median away and divides by the width between the quartiles, and
     bends what is far out: x / sqrt(1 + (x / 3)^2) (Holzmüller et al. 2024), so that distances are
-    kept. What is missing becomes the median, 0; a flag of 0 and 1 follows for each column of which training lacks values. Columns in `plain`
-    (sine, cosine, 0 and 1) stay as they are.
+    kept. What is missing becomes the median, 0; a flag of 0 and 1 follows for each column of which
+    training lacks values. Columns in `plain` (sine, cosine, 0 and 1) stay as they are.
 
     Args:
         quantiles: for each column not in `plain`, increasing; float64; of "robust" the median and
