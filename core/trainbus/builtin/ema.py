@@ -246,10 +246,14 @@ class EMA:
         """Leave the model's own weights, or with `final` the average."""
         self.put_back()
         if self.final and self.model is not None and status in ("completed", "stopped"):
-            for name, average in self.average.items():
-                self.parameters[name].detach().copy_(average)
+            self.leave()
         self.model = None
         self.parameters = {}
+
+    def leave(self) -> None:
+        """Put the average into the model, for good."""
+        for name, average in self.average.items():
+            self.parameters[name].detach().copy_(average)
 
     def _put_in(self) -> None:
         if self._swapped or not self.validate or self.model is None or not self.average:

@@ -93,8 +93,7 @@ class SWA(EMA):
         if not self.updates or self.model is None or run.dry_run:
             return
         self.put_back()
-        for name, average in self.average.items():
-            self.parameters[name].detach().copy_(average)
+        self.leave()
         normalizing = _with_statistics(self.model)
         if normalizing:
             _take_statistics(run, normalizing, self.batches)
