@@ -19,3 +19,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         _last = item.path
         gc.collect()
         gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing frozen to the end of the process, where libraries count what is left."""
+    gc.unfreeze()

@@ -99,3 +99,23 @@ def test_a_resumed_run_has_the_same_mean():
 def test_what_cannot_be_is_refused(options):
     with pytest.raises(PluginError, match="give"):
         SWA(**options)
+
+
+def test_a_step_that_needs_gradients_leaves_the_statistics_and_says_so(caplog):
+    class Own(Net):
+        manual = True
+
+        def training_step(self, batch, run):
+            loss = super().training_step(batch, run)
+            run.backward(loss)
+            run.optimizer_step()
+
+        def validation_step(self, batch, run):
+            run.log(loss=super().training_step(batch, run))
+
+    task = Own(norm=True)
+    fit(task, SWA(start=1))
+    assert "statistics of batch normalization are those of training" in caplog.text
+    norms = [each for each in task.modules() if isinstance(each, torch.nn.BatchNorm1d)]
+    assert norms
+    assert all(int(each.num_batches_tracked) > len(list(DATA)) for each in norms)

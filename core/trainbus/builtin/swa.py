@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ from trainbus.arguments import check_number, is_number, is_whole
 from trainbus.builtin.ema import EMA
 from trainbus.errors import PluginError
 from trainbus.events.markers import hookimpl
+
+logger = logging.getLogger("trainbus")
 
 if TYPE_CHECKING:
     from torch import nn
@@ -107,7 +110,10 @@ def _with_statistics(model: nn.Module) -> list[Any]:
 
 
 def _take_statistics(run: Loop, normalizing: list[Any], batches: int | None) -> None:
-    """Let layers see the training data once, and keep the plain mean of what they saw."""
+    """Let layers see the training data once, and keep the plain mean of what they saw.
+
+    A step that cannot be made without gradients leaves them as they were, which is told.
+    """
     import torch
 
     from trainbus.devices import generators
@@ -116,6 +122,7 @@ def _take_statistics(run: Loop, normalizing: list[Any], batches: int | None) -> 
     loader = run.position.loader
     drawn, random = generators.states_of(loader), run.accelerator.random_state()
     momenta = [each.momentum for each in normalizing]
+    before = [{n: b.clone() for n, b in each.named_buffers()} for each in normalizing]
     mark, was = run.mark_log(), run.batch
     try:
         with same_modes(run.model), torch.no_grad():
@@ -127,6 +134,14 @@ def _take_statistics(run: Loop, normalizing: list[Any], batches: int | None) -> 
                 run.batch = batch
                 run.batch = run.bus.place_batch(run)
                 run.bus.training_step(run)
+    except Exception as error:
+        for each, buffers in zip(normalizing, before, strict=True):
+            for name, buffer in each.named_buffers():
+                buffer.copy_(buffers[name])
+        logger.warning(
+            "swa: the statistics of batch normalization are those of training, not of the averaged "
+            "weights: a step without gradients raised %s: %s", type(error).__name__, error,
+        )  # fmt: skip
     finally:
         for each, momentum in zip(normalizing, momenta, strict=True):
             each.momentum = momentum

@@ -102,7 +102,12 @@ def test_moments_are_laid_out_as_their_weights():
 
 
 def test_tf32_is_off_also_where_the_whole_had_it_on():
-    before = torch.backends.fp32_precision
+    def precisions():
+        torch.get_float32_matmul_precision()  # which torch refuses where both ways are mixed
+        backends = torch.backends
+        return [each.fp32_precision for each in (backends, backends.cudnn, backends.mkldnn.matmul)]
+
+    before, own = torch.backends.fp32_precision, precisions()
     torch.backends.fp32_precision = "tf32"
     try:
         settings = Settings(tf32=False, cudnn_benchmark=False)
@@ -113,5 +118,4 @@ def test_tf32_is_off_also_where_the_whole_had_it_on():
         assert torch.backends.fp32_precision == "tf32"
     finally:
         torch.backends.fp32_precision = before
-    assert torch.backends.mkldnn.matmul.fp32_precision == before, "what is inherited stays so"
-    torch.get_float32_matmul_precision()  # which torch refuses where both ways are mixed
+    assert precisions() == own, "what is inherited stays so"

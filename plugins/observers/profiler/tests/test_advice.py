@@ -78,7 +78,7 @@ def test_too_much_validation_is_named(sentence, make_line, make_batches):
 
 
 def test_else_the_model_is_the_limit(sentence, make_line, make_batches):
-    said = sentence(make_line(forward=0.005, backward=0.005), make_batches(seconds=0.0005))
+    said = sentence(make_line(forward=0.02, backward=0.02), make_batches(seconds=0.0005))
     assert re.match(r"\d+% .*|the forward and backward passes take \d+% of each step", said)
     assert "the model itself is the limit" in said
 

@@ -43,8 +43,7 @@ class Settings:
             torch.set_float32_matmul_precision(self._matmul)
         if self._cudnn is not None:
             torch.backends.cudnn.allow_tf32 = self._cudnn
-        for place, precision in self._newer:
-            place.fp32_precision = precision
+        _set(self._newer)
 
 
 def _own_precisions() -> list[tuple[Any, str]]:
@@ -53,9 +52,14 @@ def _own_precisions() -> list[tuple[Any, str]]:
     for place in _places():
         found.append((place, place.fp32_precision))
         place.fp32_precision = "none"  # so that its parts tell what is their own
-    for place, precision in found:
-        place.fp32_precision = precision
+    _set(found)
     return found
+
+
+def _set(precisions: list[tuple[Any, str]]) -> None:
+    # The whole at last: torch takes what is set of oneDNN for all of it.
+    for place, precision in reversed(precisions):
+        place.fp32_precision = precision
 
 
 def _places() -> list[Any]:

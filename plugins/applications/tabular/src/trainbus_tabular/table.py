@@ -90,9 +90,8 @@ def table(
     Raises:
         DataError: something of it cannot be; the message says what, where, and what would be right.
     """
-    given = dict(roles or {})
-    if quantiles is not None and isinstance(target, str):
-        given.setdefault(target, "quantiles")
+    of_target = {} if quantiles is None or not isinstance(target, str) else {target: "quantiles"}
+    given = of_target | dict(roles or {})
     whole = read_table(source)
     if not whole.rows:
         raise DataError(f"{whole.name} has no rows")
