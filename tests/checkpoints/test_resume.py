@@ -64,7 +64,7 @@ def ends_alike(tmp_path, case, kind, kills, seed):
     ids=str,
 )
 def test_a_killed_run_ends_with_the_same_bits(tmp_path, case, kind):
-    ends_alike(tmp_path, case, kind, kills=3, seed=sum(case))
+    ends_alike(tmp_path, case, kind, kills=1, seed=sum(case))
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ def test_the_demo_reads_digits_and_leaves_what_it_says(demo, seed):
     assert (run / "checkpoints" / "best" / "model.pt").exists()
 
 
+@pytest.mark.slow
 def test_the_demo_without_any_plugin_is_silent_and_works(demo):
     done = demo("--no-plugins", "--epochs", "1")
     assert len(done.stdout.splitlines()) == 2

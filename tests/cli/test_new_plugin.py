@@ -29,7 +29,7 @@ def call(*command, cwd, site):
 
 @pytest.fixture(
     scope="module",
-    params=["logger", *(pytest.param(each, marks=pytest.mark.slow) for each in KINDS[1:])],
+    params=[pytest.param(each, marks=pytest.mark.slow) for each in KINDS],
 )
 def package(request, tmp_path_factory):
     """A package of each kind, written by the command and installed by pip: kind, folder, site."""

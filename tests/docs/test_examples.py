@@ -145,7 +145,15 @@ class Reader:
         self.monkeypatch.syspath_prepend(str(self.site))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+#: Pages that start many processes, or train for long.
+LONG = ("builtin.md", "devices.md", "files.md", "optimizers.md", "testing.md", "text.md")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page.name in LONG else ()) for page in PAGES],
+    ids=name_of,
+)
 def test_page_runs_as_it_stands(page, tmp_path_factory, monkeypatch):
     modules = set(sys.modules)
     reader = Reader(page, tmp_path_factory.mktemp("site"), monkeypatch)

@@ -26,6 +26,7 @@ def do(*command, cwd, site=None):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_the_project_installs_and_passes_its_own_tests(name, tmp_path):
     site, work = tmp_path / "site", tmp_path / "work"

@@ -86,7 +86,8 @@ def lines(directory):
     return [json.loads(line) for line in whole.splitlines()]
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_what_was_flushed_before_a_kill_is_there_and_is_sent_later(start, seed):
     """Killed five times, resumed each time, then run to its end."""
     draw = random.Random(seed)

@@ -124,7 +124,7 @@ def test_what_another_program_held_up_is_kept_and_forgotten_when_written(
     monkeypatch.setattr(Writer.flush, "__defaults__", (0.5,))
     trainer, held, kept = Trainer(epochs=2, plugins=[Journal(), "checkpoint"]), [], []
 
-    @trainer.on("fit_start")
+    @trainer.on("train_epoch_start", once=True)
     def hold(run):
         other = sqlite3.connect(run.dir / "journal.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

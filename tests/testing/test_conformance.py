@@ -13,6 +13,8 @@ import pytest
 from trainbus import PluginError
 from trainbus.testing import conformance
 
+pytestmark = pytest.mark.slow
+
 PRELUDE = """
 import os, signal, sys, threading
 from pathlib import Path

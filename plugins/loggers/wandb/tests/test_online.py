@@ -147,7 +147,8 @@ def test_without_credentials_the_fallback_works_offline(environment, batches, re
     assert run.header["wandb"].startswith("offline; it could not begin online; later: wandb sync ")
 
 
-@pytest.mark.parametrize("fallback", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("fallback", [False, True])
 def test_a_server_that_is_not_there_is_not_waited_for_long(
     environment, closed_port, batches, read, fallback
 ):

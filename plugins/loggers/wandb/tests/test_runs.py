@@ -94,6 +94,7 @@ class Failing(Wandb):
         super().on_log_flush(run)
 
 
+@pytest.mark.slow
 def test_what_is_delivered_again_is_there_once(batches, read):
     plugin = Failing()
     run = Trainer(epochs=2, plugins=[plugin]).fit(Line(), batches, batches)

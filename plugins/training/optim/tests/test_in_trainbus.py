@@ -1,8 +1,5 @@
 """In a run: names, averages for validation, resume to the bit, numbers that are logged."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -10,6 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import trainbus_optim as optim
 from trainbus import Task, Trainer, UsageError, load_weights
+from trainbus.cli import main
 from trainbus.testing import conformance
 
 TestConformance = conformance("optim", milliseconds=50)
@@ -120,7 +118,7 @@ def test_sizes_of_steps_are_logged():
     assert run.metrics["optim/update_norm"] > 0
 
 
-def test_a_file_names_it(tmp_path):
+def test_a_file_names_it(tmp_path, monkeypatch, capsys):
     (tmp_path / "here.py").write_text(
         "import torch\nfrom torch.utils.data import DataLoader, TensorDataset\n"
         "def rows():\n"
@@ -131,16 +129,22 @@ def test_a_file_names_it(tmp_path):
         '[task.model]\nclass = "torch.nn:Linear"\nin_features = 6\nout_features = 2\n'
         '[data]\ntrain = {class = "here:rows"}\n[trainer]\nepochs = 1\n'
     )
-    command = [sys.executable, "-c", "from trainbus.cli import main; main()", "fit", "fit.toml"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def fit():
+        with pytest.raises(SystemExit) as ended:
+            main(["fit", "fit.toml"])
+        return ended.value.code or 0
+
+    assert fit() == 0
     table = '{partial = "trainbus_optim:lion", lr = 3e-4}'
     text = (tmp_path / "fit.toml").read_text()
     (tmp_path / "fit.toml").write_text(text.replace('"lion"', table))
-    assert subprocess.run(command, capture_output=True, cwd=tmp_path).returncode == 0
+    assert fit() == 0
     (tmp_path / "fit.toml").write_text(text.replace('"lion"', table.replace("lr", "rl")))
-    wrong = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert wrong.returncode and "'rl'" in wrong.stderr
+    assert fit()
+    assert "'rl'" in capsys.readouterr().err
 
 
 def test_sharpness_aware_steps_get_their_closure():
