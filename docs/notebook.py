@@ -1,6 +1,6 @@
-"""Write vision.ipynb: the page vision.md as a notebook, with what its code prints and draws.
+"""Write the pages of applications as notebooks, with what their code prints and draws.
 
-`python docs/notebook.py` runs the cells; with `--without-output` it does not.
+`python docs/notebook.py [NAME ...]` runs the cells; with `--without-output` it does not.
 """
 
 import re
@@ -11,17 +11,17 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-PAGE = Path(__file__).with_name("vision.md")
-NOTEBOOK = PAGE.with_suffix(".ipynb")
+#: The pages that are notebooks, too.
+PAGES = ("vision", "tables", "text")
 FENCED = re.compile(r"^```(python|console)\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
 #: Pictures of the page, which the notebook draws itself, and its link to the notebook.
 PICTURES = re.compile(r"^(!\[.*|\| !\[.*\n\| --- .*\n\| `.*)\n", re.MULTILINE)
-ITSELF = re.compile(r"\s*The same page is a notebook: \[vision.ipynb\]\(vision.ipynb\)\.")
+ITSELF = re.compile(r"\s*The same page is a\s+notebook: \[\w+.ipynb\]\(\w+.ipynb\)\.")
 
 
-def notebook() -> nbformat.NotebookNode:
-    """The page's text and code as cells, without output."""
-    text = PAGE.read_text("utf-8")
+def notebook(name: str) -> nbformat.NotebookNode:
+    """A page's text and code as cells, without output."""
+    text = Path(__file__).with_name(f"{name}.md").read_text("utf-8")
     cells, end = [], 0
     for fence in FENCED.finditer(text):
         cells += [_prose(text[end : fence.start()]), _code(fence[1], fence[2])]
@@ -42,16 +42,17 @@ def _prose(text: str) -> nbformat.NotebookNode:
 
 def _code(language: str, text: str) -> nbformat.NotebookNode:
     if language == "console":
-        text = re.sub(r"^\$ ", "!", text, flags=re.MULTILINE)
+        lines = [line for line in text.splitlines() if line.startswith("$ ")]
+        text = "\n".join(f"!{line.removeprefix('$ ')}" for line in lines)  # outputs are its own
     # A picture is shown in place of being written.
     text = re.sub(r"^(.*)\.savefig\(\"\w+\.png\"\)$", r"display(\1)", text, flags=re.MULTILINE)
     return nbformat.v4.new_code_cell(text.strip())
 
 
-def main() -> None:
+def write(name: str, run: bool) -> None:
     """Run the cells, and write the notebook beside the page."""
-    made, folder = notebook(), ""
-    if "--without-output" not in sys.argv:
+    made, folder = notebook(name), ""
+    if run:
         with tempfile.TemporaryDirectory() as folder:
             client = NotebookClient(made, timeout=600, resources={"metadata": {"path": folder}})
             client.execute()
@@ -60,8 +61,10 @@ def main() -> None:
     text = nbformat.writes(made).replace(
         f"{folder}/", ""
     )  # outputs name files as a reader has them
-    NOTEBOOK.write_text(text + "\n", "utf-8")
+    Path(__file__).with_name(f"{name}.ipynb").write_text(text + "\n", "utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    named = [each for each in sys.argv[1:] if not each.startswith("-")]
+    for page in named or PAGES:
+        write(page, run="--without-output" not in sys.argv)
