@@ -3,6 +3,7 @@
 `python docs/notebook.py [NAME ...]` runs the cells; with `--without-output` it does not.
 """
 
+import os
 import re
 import sys
 import tempfile
@@ -65,6 +66,8 @@ def write(name: str, run: bool) -> None:
 
 
 if __name__ == "__main__":
+    # The command that is installed beside this Python.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     named = [each for each in sys.argv[1:] if not each.startswith("-")]
     for page in named or PAGES:
         write(page, run="--without-output" not in sys.argv)

@@ -22,6 +22,7 @@ def test_the_notebook_has_the_cells_of_the_page_and_their_output(name, count):
     )
     outputs = [output for cell in stored.cells for output in cell.get("outputs", ())]
     assert not [output for output in outputs if output.output_type == "error"]
+    assert "command not found" not in str(outputs)
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(pictures) == count
     assert module.PAGES == ("vision", "tables", "text")
