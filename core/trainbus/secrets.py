@@ -114,8 +114,14 @@ def _is_telling(value: str) -> bool:
     return len(value) >= 8 and not any(map(str.isspace, value)) and any(map(str.isdigit, value))
 
 
-def hide_secrets(options: Mapping[Any, Any], around: tuple[int, ...] = ()) -> dict[Any, Any]:
+def hide_secrets(options: Mapping[Any, Any]) -> dict[Any, Any]:
     """The options, and those in tables among them, with keys, tokens and passwords replaced."""
+    return _hidden_of(options, _of_environment(), ())
+
+
+def _hidden_of(
+    options: Mapping[Any, Any], known: frozenset[str], around: tuple[int, ...]
+) -> dict[Any, Any]:
     hidden: dict[Any, Any] = {}
     for name, value in options.items():
         if is_secret(name) and not isinstance(value, (bool, int, float, type(None))):
@@ -123,30 +129,36 @@ def hide_secrets(options: Mapping[Any, Any], around: tuple[int, ...] = ()) -> di
                 remember(value)
             hidden[name] = HIDDEN
         else:
-            hidden[name] = hide(value, (*around, id(options)))
+            hidden[name] = _hidden(value, known, (*around, id(options)))
     return hidden
 
 
-def hide(value: Any, around: tuple[int, ...] = ()) -> Any:
+def hide(value: Any) -> Any:
     """A value, and what is inside of it, with keys, tokens and passwords replaced.
 
     What is nested deeper than any parameter, or holds itself, is left as it is for its reader.
     """
+    return _hidden(value, _of_environment(), ())
+
+
+def _hidden(value: Any, known: frozenset[str], around: tuple[int, ...]) -> Any:
+    """The same; `known` are the secrets of the environment, which is looked through once."""
     if isinstance(value, str):
-        return _without(value)
+        return _without(value, known)
     if id(value) in around or len(around) > _DEPTH:
         return value
     if isinstance(value, Mapping):
-        return hide_secrets(value, around)
+        return _hidden_of(value, known, around)
     if type(value) in (list, tuple):
         around = (*around, id(value))
-        return type(value)([hide(each, around) for each in value])
+        return type(value)([_hidden(each, known, around) for each in value])
     if isinstance(value, (set, frozenset)):
-        return type(value)(map(hide, value))
+        return type(value)(_hidden(each, known, around) for each in value)
     if isinstance(value, bytes):
-        return HIDDEN if hide(text := value.decode("latin-1")) != text else value
+        text = value.decode("latin-1")
+        return HIDDEN if _without(text, known) != text else value
     if (named := _named(value)) is not None:
-        return hide_secrets(named, around)
+        return _hidden_of(named, known, around)
     if hasattr(type(value), "get_secret_value"):
         remember(value)
         return HIDDEN
@@ -169,13 +181,13 @@ def without_secrets(text: str, values: Mapping[str, Any]) -> str:
     for name, value in values.items():
         if is_secret(name) and value:
             text = text.replace(str(value), HIDDEN)
-    return _without(text)
+    return _without(text, _of_environment())
 
 
 def hide_secrets_of(arguments: Sequence[str]) -> list[str]:
     """A command line with the values of keys, tokens and passwords replaced."""
     hidden: list[str] = []
-    before = ""
+    before, known = "", _of_environment()
     for argument in arguments:
         name, is_set, value = argument.partition("=")
         if is_set and is_secret(name) and "://" not in name:
@@ -184,13 +196,13 @@ def hide_secrets_of(arguments: Sequence[str]) -> list[str]:
         elif before.startswith("-") and "=" not in before and is_secret(before):
             remember(argument)
             argument = HIDDEN
-        hidden.append(_without(argument))
+        hidden.append(_without(argument, known))
         before = argument
     return hidden
 
 
-def _without(text: str) -> str:
-    for secret in sorted(_seen | _of_environment(), key=len, reverse=True):
+def _without(text: str, known: frozenset[str]) -> str:
+    for secret in sorted(_seen | known, key=len, reverse=True):
         if secret in text:
             text = text.replace(secret, HIDDEN)
     text = _PRIVATE_KEY.sub(HIDDEN, text)

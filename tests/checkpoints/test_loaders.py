@@ -243,7 +243,7 @@ LOADERS = {
 }
 
 
-@pytest.mark.parametrize("killed_at", [5, 8])
+@pytest.mark.parametrize("killed_at", [5, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", LOADERS)
 def test_a_killed_run_reads_on_as_one_left_alone(tmp_path, caplog, kind, killed_at):
     whole, parts = goes_on_alike(tmp_path, LOADERS[kind], killed_at)
@@ -251,7 +251,9 @@ def test_a_killed_run_reads_on_as_one_left_alone(tmp_path, caplog, kind, killed_
     assert "gives other batches" not in caplog.text
 
 
-@pytest.mark.parametrize("killed_at", [2, 5, 9])
+@pytest.mark.parametrize(
+    "killed_at", [5, *(pytest.param(at, marks=pytest.mark.slow) for at in (2, 9))]
+)
 def test_workers_that_stay_read_on_as_if_they_had_stayed(tmp_path, killed_at):
     def make():
         return shuffled(num_workers=1, persistent_workers=True)
@@ -516,7 +518,9 @@ def the_tasks_and_the_validation_loaders():
     return shuffled(), DataLoader(Noise(generator), 4), generator
 
 
-@pytest.mark.parametrize("stop_at", [1, 2, 3, 4, 5, 6, 9])
+@pytest.mark.parametrize(
+    "stop_at", [2, 5, *(pytest.param(at, marks=pytest.mark.slow) for at in (1, 3, 4, 6, 9))]
+)
 @pytest.mark.parametrize(
     "make",
     [

@@ -4,7 +4,6 @@ import importlib.util
 from pathlib import Path
 
 import nbformat
-
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"

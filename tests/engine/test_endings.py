@@ -191,7 +191,7 @@ def test_a_run_that_was_ended_goes_on_as_one_left_alone(tmp_path, moment, act, o
 @pytest.mark.parametrize(
     "steps",
     [
-        pytest.param(step, marks=[] if step in (3, 4, 6, 8) else pytest.mark.slow)
+        pytest.param(step, marks=[] if step in (4, 6) else pytest.mark.slow)
         for step in range(1, BATCHES * EPOCHS)
     ],
 )

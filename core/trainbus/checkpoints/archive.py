@@ -35,6 +35,7 @@ FORMAT = 1
 _MANIFEST = "manifest.json"
 #: How a run stands in a state that an exception left.
 BROKEN = ("failed", "interrupted")
+_NUMBERS = frozenset((int, float, bool))
 _PLAIN = (str, int, float, bool, complex, bytes, type(None), torch.Size, torch.dtype, torch.device)
 
 
@@ -308,6 +309,8 @@ def _plain(value: Any, where: str, keep: Callable[[Tensor], Tensor] | None) -> A
             _plain(key, f"{where}: the key {key!r}", None)
         return {key: _plain(item, f"{where}: {key}", keep) for key, item in value.items()}
     if type(value) in (list, tuple):
+        if _NUMBERS.issuperset(map(type, value)):  # the 625 of a generator, in each state
+            return type(value)(value)
         return type(value)(_plain(item, f"{where}: {i}", keep) for i, item in enumerate(value))
     if type(value) in (Tensor, nn.Parameter, nn.Buffer):
         return value if keep is None else keep(value.detach())

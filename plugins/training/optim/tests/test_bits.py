@@ -70,7 +70,7 @@ def same(one, other):
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("kernel", ["wide", "deep"])
+@pytest.mark.parametrize("kernel", ["wide", pytest.param("deep", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_equal_to_foreach_over_a_hundred_steps(walked, name, options, kernel):
     theirs = walked(lambda p: getattr(torch.optim, name)(p, foreach=True, **options))
