@@ -63,6 +63,19 @@ def test_a_name_in_a_checkpoint_is_that_of_a_state_and_no_place(
     assert (home / "text.tex").exists()
 
 
+def test_how_a_step_is_computed_is_a_matter_of_the_process_and_not_of_a_file(good, line, loader):
+    """torch refuses what cannot be together only when it makes the step."""
+
+    def change(parts):
+        group = parts["optimizers"][0]["param_groups"][0]
+        group.update(fused=True, foreach=True, differentiable=True, capturable=True)
+
+    run = resumed(line, loader, changed(good, change))
+    given = torch.optim.SGD([torch.zeros(1)], lr=0.1).param_groups[0]
+    for name in ("fused", "foreach", "differentiable"):
+        assert run.optimizer.param_groups[0][name] == given[name]
+
+
 def test_a_state_that_is_a_link_to_another_place_is_left_alone(good, line, loader, tmp_path):
     home = tmp_path / "home"
     home.mkdir()

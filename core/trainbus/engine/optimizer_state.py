@@ -11,6 +11,9 @@ from torch.optim import Optimizer
 from trainbus.checkpoints import given, optimizer_values
 from trainbus.errors import CheckpointError
 
+#: How a step is computed is a matter of this process and its device, and not of a file.
+_COMPUTED = ("foreach", "fused", "capturable", "differentiable")
+
 
 def options(optimizers: Sequence[Optimizer]) -> list[list[dict[str, Any]]]:
     """The options of each group of each optimizer, as they are now."""
@@ -70,6 +73,8 @@ def fitting(
         optimizer_values.check(optimizer, state, f"{source}: {what}")
         for index, (there, _) in enumerate(groups):
             group = state["param_groups"][index]
+            here = optimizer.param_groups[index]
+            group |= {name: here[name] for name in _COMPUTED if name in here}
             more = _given_otherwise(group, about["given"][there], at_start[number][index])
             name = what if len(groups) == 1 else f"{what}, group {index}"
             _check_state(more, f"{source}: {name}")

@@ -278,3 +278,13 @@ def test_a_damaged_png_is_refused_and_ends_no_process(colours):
     data[len(data) // 2] ^= 0xFF
     with pytest.raises(DataError, match="the image is damaged"):
         Image().encode(bytes(data))
+
+
+def test_a_small_file_that_says_it_is_large_is_refused_before_it_is_unpacked(tmp_path):
+    file = tmp_path / "large.gif"
+    Pillow.new("L", (32, 24)).save(file)
+    data = bytearray(file.read_bytes())
+    data[6:10] = struct.pack("<HH", 12_000, 12_000)
+    file.write_bytes(data)
+    with pytest.raises(DataError, match=r"12000 x 12000 pixels.*MAX_IMAGE_PIXELS is 89,478,485"):
+        Image().encode(file)

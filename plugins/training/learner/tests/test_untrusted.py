@@ -46,12 +46,16 @@ def archive(exports, tmp_path):
         with zipfile.ZipFile(out / "model.pt2", "w") as made:
             for name, content, *packed in edit(items):
                 made.writestr(name, content, *packed)
-        about = json.loads((out / "description.json").read_text())
-        about["files"]["model.pt2"] = hashlib.sha256((out / "model.pt2").read_bytes()).hexdigest()
-        (out / "description.json").write_text(json.dumps(about))
-        return out
+        return with_its_checksum(out)
 
     return make
+
+
+def with_its_checksum(out):
+    about = json.loads((out / "description.json").read_text())
+    about["files"]["model.pt2"] = hashlib.sha256((out / "model.pt2").read_bytes()).hexdigest()
+    (out / "description.json").write_text(json.dumps(about))
+    return out
 
 
 class Touches:
@@ -96,6 +100,16 @@ def test_a_packed_record_is_refused_before_it_is_unpacked(archive):
     packed = ("model/data/weights/weight_9", bytes(10**7), zipfile.ZIP_DEFLATED)
     with pytest.raises(ExportError, match="is packed, which torch does not do"):
         load(archive(lambda items: [*items, packed]))
+
+
+def test_a_name_that_is_no_text_is_told(archive):
+    out = archive(lambda items: items)
+    data = bytearray((out / "model.pt2").read_bytes())
+    data[6:8] = (0x800).to_bytes(2, "little")  # the name of the first record is UTF-8
+    data[30] = 0xE1  # and its first byte is not
+    (out / "model.pt2").write_bytes(data)
+    with pytest.raises(ExportError, match=r"model\.pt2 is damaged: .*can't decode byte 0xe1"):
+        load(with_its_checksum(out))
 
 
 def changed(archive, change):

@@ -145,7 +145,15 @@ def _opened(data: bytes) -> Any:
         raise DataError("this image needs Pillow to be read: pip install pillow") from None
     try:
         image = Image.open(io.BytesIO(data))
+        if (most := Image.MAX_IMAGE_PIXELS) and image.width * image.height > most:
+            raise DataError(
+                f"the image says that it has {image.width} x {image.height} pixels, in "
+                f"{len(data):,} bytes; it is damaged, or larger than is safe to read: "
+                f"PIL.Image.MAX_IMAGE_PIXELS is {most:,}"
+            )
         image.load()
+    except DataError:
+        raise
     except UnidentifiedImageError:
         raise DataError(
             f"not an image that Pillow knows: {len(data)} bytes that begin with {data[:8]!r}"

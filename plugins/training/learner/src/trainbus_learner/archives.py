@@ -77,12 +77,12 @@ def checked(file: Path) -> io.BytesIO:
             records = zip_records.checked(archive, size, _RECORDS.pattern)
             contents = {_name(each.filename): archive.read(each) for each in records}
         return _made_anew(contents)
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ExportError(f"{file} is damaged: {error}") from error
     except Unfit as error:
         raise ExportError(
             f"{file} is not known to be harmless: {error}; it may execute code, and is not loaded"
         ) from error
+    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
+        raise ExportError(f"{file} is damaged: {error}") from error
 
 
 def _name(record: str) -> str:
