@@ -5,8 +5,9 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections import namedtuple
+from collections import UserList, deque, namedtuple
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -211,3 +212,49 @@ def test_what_holds_itself_is_let_be():
     value = {"token": "abc"}
     value["itself"] = value
     assert hide(value)["token"] == HIDDEN
+
+
+class Listing(list):
+    """A list of somebody's."""
+
+
+SECRET = "s3cr3t-4f9d2c7b1a"
+
+
+def deep(levels):
+    value = {"api_key": SECRET}
+    for _ in range(levels):
+        value = {"d": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        deep(60),
+        Listing([{"api_key": SECRET}]),
+        deque([{"password": SECRET}]),
+        UserList([{"password": SECRET}]),
+        {"a": {"api_key": SECRET}}.values(),
+        {f"https://me:{SECRET}@host/x": 1},
+        Path(f"/a?token={SECRET}"),
+        ValueError(f"token={SECRET}"),
+        bytearray(f"token={SECRET}".encode()),
+        f'{{"password": "ab\\"{SECRET}"}}',
+        f"Authorization: Digest {SECRET}",
+        f"Authorization: ApiKey {SECRET}",
+        f"Proxy-Authorization: Negotiate {SECRET}",
+        "npm_0123456789abcdefABCDEF",
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_it_is_hidden_in_whatever_is_written(value):
+    hidden = str(hide(value))
+    assert SECRET not in hidden
+    assert "npm_0123" not in hidden
+
+
+def test_what_is_inside_of_a_secret_is_remembered():
+    inside = "r3m3mb3r-7d1c9e"
+    hide({"api_keys": [inside]})
+    assert hide(f"again {inside}") == "again ***"

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections import UserList, deque
+from collections.abc import ItemsView, Iterable, KeysView, Mapping, Sequence, ValuesView
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
+from pathlib import PurePath
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,18 +64,21 @@ _PRIVATE_KEY = re.compile(
 #: `name=value`, `"name": "value"`, `Name: Bearer value`.
 #: A name begins where a word does and has an end: a long text is read once.
 _NAMED = re.compile(
-    r"""(?<![\w.-])([\w.-]{1,64})(["']?\s{0,2}[=:]\s{0,2}["']?)(?!//)((?:bearer|basic|token)\s+)?"""
-    r"""((?<=")[^"\n]{1,4096}|(?<=')[^'\n]{1,4096}|[^\s"'&,;{}()\[\]]+)""",
+    r"""(?<![\w.-])([\w.-]{1,64})(["']?\s{0,2}[=:]\s{0,2}["']?)(?!//)((?:bearer|basic|token|digest|apikey|negotiate|ntlm)\s+)?"""
+    r"""((?<=")(?:[^"\\\n]|\\.){1,4096}|(?<=')(?:[^'\\\n]|\\.){1,4096}|[^\s"'&,;{}()\[\]]+)""",
     re.IGNORECASE,
 )
 _SCHEME = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}")
 #: Keys of widely used services.
 _SHAPES = re.compile(
-    r"\b(?:hf_|gh[opsu]_|github_pat_|glpat-|sk-|xox[abp]-|AKIA|AIza|eyJ)[\w-]{16,}(?:\.[\w.-]+)?"
+    r"\b(?:hf_|gh[opsu]_|npm_|github_pat_|glpat-|sk-|xox[abpe]-|AKIA|AIza|eyJ)[\w-]{16,}(?:\.[\w.-]+)?"
 )
 
-#: Containers in each other that are looked into.
-_DEPTH = 50
+#: Containers in each other that are looked into: more than a record may have.
+_DEPTH = 101
+#: What holds several values; of those that are not plain, a list is kept.
+_PLAIN = (list, tuple, set, frozenset)
+_MANY = (*_PLAIN, deque, UserList, KeysView, ValuesView, ItemsView)
 
 #: Secrets that were seen under their names.
 _seen: set[str] = set()
@@ -124,13 +129,28 @@ def _hidden_of(
 ) -> dict[Any, Any]:
     hidden: dict[Any, Any] = {}
     for name, value in options.items():
+        key = _without(name, known) if isinstance(name, str) else name
         if is_secret(name) and not isinstance(value, (bool, int, float, type(None))):
-            if not isinstance(value, Mapping):
-                remember(value)
-            hidden[name] = HIDDEN
+            _remember_all(value, around)
+            hidden[key] = HIDDEN
         else:
-            hidden[name] = _hidden(value, known, (*around, id(options)))
+            hidden[key] = _hidden(value, known, (*around, id(options)))
     return hidden
+
+
+def _remember_all(value: Any, around: tuple[int, ...]) -> None:
+    """Remember a secret, and the texts inside of what is one."""
+    if id(value) in around or len(around) > _DEPTH:
+        return
+    inside: Iterable[Any] = ()
+    if isinstance(value, Mapping):
+        inside = value.values()
+    elif isinstance(value, _MANY):
+        inside = value
+    else:
+        remember(value)
+    for each in inside:
+        _remember_all(each, (*around, id(value)))
 
 
 def hide(value: Any) -> Any:
@@ -149,16 +169,18 @@ def _hidden(value: Any, known: frozenset[str], around: tuple[int, ...]) -> Any:
         return value
     if isinstance(value, Mapping):
         return _hidden_of(value, known, around)
-    if type(value) in (list, tuple):
-        around = (*around, id(value))
-        return type(value)([_hidden(each, known, around) for each in value])
-    if isinstance(value, (set, frozenset)):
-        return type(value)(_hidden(each, known, around) for each in value)
-    if isinstance(value, bytes):
-        text = value.decode("latin-1")
-        return HIDDEN if _without(text, known) != text else value
     if (named := _named(value)) is not None:
         return _hidden_of(named, known, around)
+    if isinstance(value, _MANY):
+        around = (*around, id(value))
+        inside = [_hidden(each, known, around) for each in value]
+        return type(value)(inside) if type(value) in _PLAIN else inside
+    if isinstance(value, (bytes, bytearray)):
+        text = value.decode("latin-1")
+        return HIDDEN if _without(text, known) != text else value
+    if isinstance(value, (PurePath, BaseException)):  # which are written as texts
+        text = str(value)
+        return without if (without := _without(text, known)) != text else value
     if hasattr(type(value), "get_secret_value"):
         remember(value)
         return HIDDEN

@@ -1,6 +1,8 @@
 """Journals that are damaged, or that somebody made: each is told of, and keeps no other from it."""
 
+import os
 import sqlite3
+import struct
 import subprocess
 import sys
 import time
@@ -8,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from trainbus import JournalError, JournalFile, RecordRejected
+from trainbus import JournalError, JournalFile, RecordRejected, Trainer, UsageError
 from trainbus.records import artifacts
+from trainbus.storage.lock import lock
 
 
 def make(name):
@@ -133,3 +136,85 @@ def test_replay_writes_to_no_journal_behind_a_link(own_directory, trainbus):
     pytest.importorskip("trainbus_tensorboard")
     failed = trainbus("replay", "runs/b", "--to", "tensorboard", status=2)
     assert "is a link" in failed.stderr
+
+
+# --- what lies beside it -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(line, make_loader):
+    return Trainer(plugins=["checkpoint"]).fit(line, make_loader(2))
+
+
+def rollback_of(path, victim):
+    """A rollback journal of SQLite's that names a further file, which SQLite would remove."""
+    magic, name = bytes.fromhex("d9d505f920a163d7"), str(victim).encode()
+    pages = path.stat().st_size // 4096
+    head = (magic + struct.pack(">IIIII", 0, 7, pages, 512, 4096)).ljust(512, b"\0")
+    tail = struct.pack(">I", 0x40000000 // 4096 + 1) + name
+    return head + tail + struct.pack(">II", len(name), sum(name)) + magic
+
+
+def goes_on(run, line, make_loader):
+    return Trainer(epochs=2, plugins=["checkpoint"]).fit(line, make_loader(2), resume="auto")
+
+
+def test_a_rollback_journal_removes_no_file_of_the_user(finished, line, make_loader, tmp_path):
+    victim = tmp_path / "text.tex"
+    victim.write_text("two years of work")
+    path = finished.dir / "journal.db"
+    path.with_name("journal.db-journal").write_bytes(rollback_of(path, victim))
+    with pytest.raises(JournalError, match="which trainbus does not write"):
+        JournalFile.create(path)
+    with pytest.raises(JournalError, match="which trainbus does not write"):
+        JournalFile.open(path)
+    again = goes_on(finished, line, make_loader)
+    assert again.status == "completed"
+    assert any("set aside as journal-damaged-1.db" in error for error in again.errors)
+    assert victim.exists()
+
+
+@pytest.mark.parametrize("name", ["journal.db-journal", "journal.db-wal", "journal.db-shm"])
+def test_a_pipe_beside_it_holds_up_nobody(finished, line, make_loader, name):
+    os.mkfifo(finished.dir / name)
+    with pytest.raises(JournalError):
+        JournalFile.open(finished.dir / "journal.db")
+    assert goes_on(finished, line, make_loader).status == "completed"
+
+
+@pytest.mark.parametrize("name", ["journal.db", "journal.db-wal"])
+def test_a_link_makes_no_file_elsewhere(finished, line, make_loader, tmp_path, name):
+    place = finished.dir / name
+    place.unlink(missing_ok=True)
+    place.symlink_to(tmp_path / "elsewhere")
+    assert goes_on(finished, line, make_loader).status == "completed"
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_lock_that_is_a_link_or_a_directory_is_refused(tmp_path):
+    (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="no lock of trainbus's"):
+        lock(tmp_path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_journal_that_somebody_wrote_into_is_told_at_the_end(line, make_loader):
+    trainer = Trainer()
+
+    @trainer.on("train_batch_end")
+    def spoil(run):
+        if run.global_step == 2:
+            with (run.dir / "journal.db").open("r+b") as file:
+                file.write(b"x" * 5000)
+
+    run = trainer.fit(line, make_loader(4))
+    assert run.status == "completed"
+    assert any("journal.db" in error for error in run.errors)
+
+
+def test_times_before_1970_are_kept_as_a_reader_takes_them(tmp_path):
+    with JournalFile.create(tmp_path / "journal.db") as journal:
+        journal.append([("metrics", -5.0, 1, {"a": 1.0}), ("tags", -5.0, 1, {"a": "b"})])
+    with JournalFile.open(tmp_path / "journal.db") as journal:
+        assert list(journal.series("a").times) == [0.0]
+        assert journal.tags() == {"a": "b"}

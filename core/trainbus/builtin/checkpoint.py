@@ -215,7 +215,8 @@ class Checkpoint:
     @hookimpl(trylast=True, rank_zero=True)
     def on_exception(self, run: Loop, error: BaseException) -> None:
         """Save what is newer than the last state, if the weights are whole and finite."""
-        if run.interruption is not None or isinstance(error, CheckpointError) or not self._fitting:
+        at_once = run.interruption is not None and not isinstance(error, Exception)
+        if at_once or isinstance(error, CheckpointError) or not self._fitting:
             return  # a signal that ended the run at once; what no state can hold
         if run.world_size > 1:  # a state is of all processes, and they are not all there
             return

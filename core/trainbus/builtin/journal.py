@@ -66,6 +66,8 @@ class Journal:
         self.start_seconds = start_seconds
         self._writer: Writer | None = None
         self._wanted = False
+        #: What the journal could not take is kept beside it.
+        self._has_overdue = False
         self._deliveries: list[delivery.Delivery] = []
         #: The run at work, by identity: what another one logs is not this one's.
         self._run: weakref.ref[Run] | None = None
@@ -100,10 +102,9 @@ class Journal:
         def report(message: str, errors: list[str] = run.errors) -> None:
             _tell(errors, message)
 
-        file, about = _opened(path, report)
-        started = about.get("started", clock.time())
-        file.tell(
-            id=run.dir.name, name=run.name, stage=run.stage, started=started,
+        file, started = _opened(
+            path, report,
+            id=run.dir.name, name=run.name, stage=run.stage, started=clock.time(),
             host=platform.node(), pid=os.getpid(), command=hide_secrets_of(sys.argv),
             version=__version__, header=hide(run.header),
         )  # fmt: skip
@@ -154,10 +155,15 @@ class Journal:
         run.flush()
         if self._writer is not None:
             if self._writer.flush():
-                overdue.forget(self._writer.file.path)
+                self._forget_overdue(self._writer)
             else:
                 self._keep_overdue(run, self._writer)
         return (yield)
+
+    def _forget_overdue(self, writer: Writer) -> None:
+        if self._has_overdue:  # of this process, and not one that could not be taken in
+            self._has_overdue = False
+            overdue.forget(writer.file.path)
 
     def _keep_overdue(self, run: Run, writer: Writer) -> None:
         path = writer.file.path
@@ -165,6 +171,7 @@ class Journal:
             f"a state is saved at step {run.global_step}, and what was logged before it is not "
             f"all in {path}"
         )
+        self._has_overdue = True
         try:
             kept = overdue.keep(writer.file, writer.overdue())
         except (JournalError, OSError) as error:
@@ -207,10 +214,14 @@ class Journal:
             end = {"event": "end", "status": status, "reason": hide(run.stop_reason)}
             writer.put(("event", clock.time(), run.global_step, end))
             if writer.stop(self.finish_seconds, interrupted):
-                overdue.forget(writer.file.path)
+                self._forget_overdue(writer)
             delivery.finish(deliveries, status, self.finish_seconds, interrupted)
         finally:
             writer.file.close()
+        try:
+            database.check_closed(writer.file.path)
+        except (JournalError, OSError) as error:  # somebody wrote into it
+            _tell(run.errors, f"what was logged cannot be read any more: {error}")
 
     # --- records -------------------------------------------------------------------------------
 
@@ -284,8 +295,10 @@ class Journal:
         )  # fmt: skip
 
 
-def _opened(path: Path, report: Callable[[str], None]) -> tuple[JournalFile, dict[str, Any]]:
-    """The journal to write to, and what it tells; one that is of no use is set aside.
+def _opened(path: Path, report: Callable[[str], None], **about: Any) -> tuple[JournalFile, float]:
+    """The journal to write to, told of the run, and when that began.
+
+    One that is of no use, or that another program holds, is set aside.
 
     The states of the run are whole without it, and so the training goes on.
 
@@ -294,26 +307,39 @@ def _opened(path: Path, report: Callable[[str], None]) -> tuple[JournalFile, dic
     """
     try:
         with database.or_closed(JournalFile.create(path)) as file:
-            return file, file.about()
+            return file, _told(file, about)
     except database.UnknownFormat:
         raise
     except Exception as error:  # of any kind, since it may hold anything
-        if not path.exists():
+        if not (path.exists() or path.is_symlink()):
             raise
         try:
             kept = database.set_aside(path)
         except OSError:
             raise error from None
         report(f"{error}; it is set aside as {kept.name}, and a new journal is begun")
-    return JournalFile.create(path), {}
+    file = JournalFile.create(path)
+    return file, _told(file, about)
+
+
+def _told(file: JournalFile, about: dict[str, Any]) -> float:
+    """Tell a journal of the run; returns when that began, as it stands there."""
+    started: float = file.about().get("started", about["started"])
+    file.tell(**about | {"started": started})
+    return started
 
 
 def _take_in_overdue(file: JournalFile, report: Callable[[str], None]) -> None:
     """Write what the journal lacked when the state was saved that the run goes on from."""
+    path = overdue.place(file.path)
     try:
         overdue.take_in(file)
     except (JournalError, OSError) as error:
-        report(f"{error}; what {overdue.place(file.path).name} holds is not in the journal")
+        try:
+            where = f"it is set aside as {database.set_aside(path).name}"
+        except OSError as failed:
+            where = f"and it cannot be set aside: {failed}"
+        report(f"{error}; what {path.name} holds is not in the journal; {where}")
 
 
 def _tell(errors: list[str], message: str) -> None:

@@ -23,7 +23,7 @@ class _Closes(Protocol):
 C = TypeVar("C", bound=_Closes)
 
 #: Files that SQLite keeps beside a database that is open, or was when its process was killed.
-_BESIDE = ("-wal", "-shm")
+_BESIDE = ("-wal", "-shm", "-journal")
 #: Seconds to wait for another program that holds the database.
 _PATIENCE = 10
 
@@ -43,6 +43,7 @@ def to_write(path: Path) -> sqlite3.Connection:
         path.touch(0o600)  # what a run logs is its owner's to show
     with explained(path, "cannot write"), or_closed(_connect(str(path))) as connection:
         if not connection.execute("SELECT name FROM sqlite_master").fetchall():
+            _execute(connection, "PRAGMA journal_mode = MEMORY")  # nothing beside it
             connection.executescript(f"BEGIN IMMEDIATE; {schema.TABLES} COMMIT;")
         _check_format(path, connection)
         # Readers do not wait for the writer. A killed process loses nothing of what was
@@ -73,6 +74,14 @@ def to_read(path: Path) -> sqlite3.Connection:
             except sqlite3.OperationalError as error:
                 failure = error
         raise failure
+
+
+def check_closed(path: Path) -> None:
+    """Look whether a journal that nobody has open is one. Raises `JournalError`."""
+    with explained(path, "cannot read"):
+        address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"  # makes nothing beside it
+        with closing(_connect(address)) as connection:
+            _check_format(path, connection)
 
 
 def has_log(path: Path) -> bool:
@@ -132,7 +141,8 @@ def set_aside(path: Path) -> Path:
 def remove(path: Path) -> None:
     """Remove a database and what belongs to it, if it is there and can be removed."""
     for suffix in ("", *_BESIDE):
-        files.remove(path.with_name(path.name + suffix))
+        with suppress(OSError):
+            path.with_name(path.name + suffix).unlink()
 
 
 def _connect(where: str) -> sqlite3.Connection:

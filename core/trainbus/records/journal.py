@@ -177,6 +177,7 @@ class JournalFile:
             told = dict(self._told)
             repeatable = self._repeatable
             for kind, time, step, body in entries:
+                time = min(max(time, 0.0), schema.LAST)  # as a reader takes it, whatever the clock
                 if kind == "metrics":
                     number += 1
                     repeats: set[str] = set()

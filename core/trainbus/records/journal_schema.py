@@ -59,7 +59,8 @@ QUERY_SECONDS = 30.0
 _LOOK = 100_000
 
 #: Seconds since the epoch, up to the year 9999.
-MOMENT = within(0.0, 2.5e11)
+LAST = 2.5e11
+MOMENT = within(0.0, LAST)
 _TEXT = one_of(str)
 #: What stands in the columns of each table, as they are asked for.
 BLOB = one_of(bytes)
@@ -81,6 +82,8 @@ _ABOUT = fields(
     },
 )
 _BODIES: dict[str, Shape] = {
+    "params": mapping(),
+    "tags": mapping(),
     "event": fields(
         {"event": text(100)},
         {"status": text(100), "path": text(), "reason": maybe(text(100_000))},
@@ -142,7 +145,10 @@ def check_row(row: tuple[Any, ...], shapes: tuple[Shape, ...], where: str) -> No
 def body_of(content: str, kind: str) -> dict[str, Any]:
     """The body of a record. Raises `Unfit`."""
     body: dict[str, Any] = parsed(content, "the body of a record")
-    _BODIES.get(kind, mapping())(body, f"a record of the kind {shown(kind)}")
+    shape = _BODIES.get(kind)
+    if shape is None:  # metrics have a table of their own
+        raise Unfit(f"a record of the kind {shown(kind)}: one of {', '.join(_BODIES)}")
+    shape(body, f"a record of the kind {shown(kind)}")
     return body
 
 
@@ -184,10 +190,20 @@ def state_of(content: str) -> dict[str, Any]:
 
 
 def check_beside(path: Path) -> None:
-    """Refuse a journal whose log is a link: SQLite would write where it leads. Raises `Unfit`."""
-    for suffix in ("-wal", "-shm", "-journal"):
-        if path.with_name(path.name + suffix).is_symlink():
-            raise Unfit(f"{path.name}{suffix} is a link")
+    """Refuse a journal by which SQLite would write, remove or wait elsewhere. Raises `Unfit`.
+
+    Links lead elsewhere; pipes have no end; and a rollback journal names further files, which
+    SQLite removes. A journal of trainbus has none.
+    """
+    for suffix in ("", "-wal", "-shm"):
+        beside = path.with_name(path.name + suffix)
+        if beside.is_symlink():
+            raise Unfit(f"{beside.name} is a link")
+        if beside.exists() and not beside.is_file():
+            raise Unfit(f"{beside.name} is no file")
+    rollback = path.with_name(f"{path.name}-journal")
+    if rollback.is_symlink() or rollback.exists():
+        raise Unfit(f"{rollback.name} lies beside it, which trainbus does not write")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from trainbus.errors import RecordRejected
+from trainbus.errors import JournalError, RecordRejected
 from trainbus.records import database
 from trainbus.records.journal import EntryTuple, JournalFile, LoggerState
 
@@ -48,14 +48,21 @@ def take_in(file: JournalFile) -> int:
         JournalError: it cannot be read, or not be written.
     """
     path = place(file.path)
-    if not path.exists():
+    if not (path.exists() or path.is_symlink()):
         return 0
     with JournalFile.open(path) as overdue:
         since = overdue.logger(_READER).position
         # What was written after all, before the process was killed.
         known = {each[1:4] for each in file.after(since, file.last)}
-        found = [each[1:] for each in overdue.after(0, overdue.last) if each[1:4] not in known]
-    file.append(found)
+        found = [
+            each[1:] for each in overdue.after(0, overdue.last)
+            # An event of the run, such as a return, is that of the process that wrote it.
+            if each.kind != "event" and each[1:4] not in known
+        ]  # fmt: skip
+    try:
+        file.append(found)
+    except RecordRejected as error:
+        raise JournalError(f"{path} holds what no journal takes: {error}") from error
     forget(file.path)
     return len(found)
 

@@ -100,7 +100,15 @@ class Writer:
 
     def overdue(self) -> list[EntryTuple]:
         """What was put and is not written, as it would stand in the journal."""
-        return [each for entry in list(self._waiting) if (each := self._kept(entry))]
+        held: list[EntryTuple | _Mark] = []
+        with suppress(Empty):
+            while True:  # what the thread did not come to, while it writes
+                held.append(self._queue.get_nowait())
+        put = [each for each in held if not isinstance(each, _Mark)]
+        found = [each for entry in [*self._waiting, *put] if (each := self._kept(entry))]
+        for again in held:
+            self._queue.put(again)
+        return found
 
     def stop(self, seconds: float = 0.0, interrupted: Callable[[], bool] = lambda: False) -> bool:
         """Write all that waits, and end the thread; returns whether nothing was lost.

@@ -15,6 +15,7 @@ from trainbus.errors import UsageError
 from trainbus.records.series import Series
 from trainbus.runs.stored_run import StoredRun, all_names, chosen, explained, labels
 from trainbus.storage.files import replacing
+from trainbus.texts import shown
 
 COLUMNS = ("run", "name", "step", "time", "value")
 
@@ -67,6 +68,8 @@ def _write_csv(file: Any, series: Iterator[tuple[str, str, Series]]) -> int:
     for run, name, points in series:
         # A spreadsheet takes a text that begins like this for a formula.
         texts = [f"'{text}" if text[:1] in "=+-@\t\r" else text for text in (run, name)]
+        if file.isatty():  # a file gets them as they are
+            texts = [shown(text, lines=False) for text in texts]
         writer.writerows(zip(*map(repeat, texts), *points, strict=False))
         count += len(points.steps)
     return count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -133,4 +134,6 @@ def _write_png(plot: Plot, path: Path) -> None:
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)
-    figure.savefig(path, format="png")
+    with warnings.catch_warnings():  # of what a font lacks; they hold the names as they are
+        warnings.simplefilter("ignore")
+        figure.savefig(path, format="png")

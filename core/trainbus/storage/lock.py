@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from time import sleep
 
+from trainbus.errors import UsageError
 from trainbus.storage.files import make_directory, same_file
 
 FILE_NAME = ".lock"
@@ -74,7 +75,12 @@ def _take(path: Path) -> int | None:
         return None
     import fcntl
 
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        if path.is_symlink() or path.is_dir():  # what somebody else put there
+            raise UsageError(f"{path} is no lock of trainbus's: {error.strerror}") from error
+        raise
     for left in reversed(range(_TRIES)):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
