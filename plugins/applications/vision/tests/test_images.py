@@ -10,7 +10,7 @@ import torch
 from PIL import Image as Pillow
 
 from trainbus_data import DataError, block_from_state
-from trainbus_vision import Image, decoding
+from trainbus_vision import Image, Mask, decoding
 
 
 @pytest.fixture
@@ -288,3 +288,15 @@ def test_a_small_file_that_says_it_is_large_is_refused_before_it_is_unpacked(tmp
     file.write_bytes(data)
     with pytest.raises(DataError, match=r"12000 x 12000 pixels.*MAX_IMAGE_PIXELS is 89,478,485"):
         Image().encode(file)
+
+
+@pytest.mark.parametrize("codes", [{0: "sky", 1: "road"}, "abc"])
+def test_codes_that_are_no_list_of_names_are_refused(codes):
+    with pytest.raises(DataError, match="give the names in a list"):
+        Mask(codes)
+
+
+def test_a_code_to_ignore_may_be_given_by_its_name():
+    assert Mask(["sky", "road", "void"], ignore="void").ignore == 2
+    with pytest.raises(DataError, match=r"ignore='viod'.*did you mean 'void'"):
+        Mask(["sky", "road", "void"], ignore="viod")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainbus_data import DataError, splits
+from trainbus_data import DataBlock, DataError, Number, splits
 
 
 def labels_of(items):
@@ -113,3 +113,15 @@ def test_a_file_in_folders_of_two_parts():
         splits.by_folder()(["valid/train/1.png", "train/bus/2.png"], str)
     parts = splits.by_folder("d")(["d/valid/train/1.png", "d/train/bus/2.png"], str)
     assert parts == ([1], [0])
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        (0.2, r"split=0\.2: give splits\.random\(0\.2\)"),
+        (splits.random, r"call it, splits\.random\(\)"),
+    ],
+)
+def test_what_is_no_split_is_refused_before_anything_is_read(split, message):
+    with pytest.raises(DataError, match=message):
+        DataBlock((Number(), Number()), split=split)

@@ -81,7 +81,7 @@ def segmentation(
     images: str | Path | Sequence[Any],
     masks: str | Path | Sequence[Any] | Callable[[Any], Any] | None = None,
     codes: Sequence[str] | int | None = None,
-    ignore: int | None = None,
+    ignore: int | str | None = None,
     size: Size | None = _SIZE,
     **options: Any,
 ) -> Data:
@@ -96,7 +96,7 @@ def segmentation(
             None to look for both in the usual folders of a data set, which is said.
         codes: names of the classes in the order of their codes, or their number; by default as
             many as the masks of the training part have.
-        ignore: a code that counts neither in the loss nor in the metrics.
+        ignore: a code, or the name of one, that counts neither in the loss nor in the metrics.
         size: height and width that images and masks are brought to; None to leave them as they
             are.
         options: of `trainbus_data.Data.from_lists`: split, batch_size, item_transforms, ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainbus.errors import nearest
 from trainbus_data.blocks import Block, Metric
 from trainbus_data.cells import check_labels, is_missing
 from trainbus_data.errors import DataError
@@ -167,7 +168,8 @@ class Mask(_Picture):
 
     Args:
         codes: the names of the classes, in the order of their codes, or their number.
-        ignore: a code that counts neither in the loss nor in the metrics (11, "void", in CamVid).
+        ignore: a code, or the name of one, that counts neither in the loss nor in the metrics (11,
+            "void", in CamVid).
     """
 
     kind = "mask"
@@ -175,8 +177,21 @@ class Mask(_Picture):
     #: What is passed to the loss where nothing is to be ignored.
     _NOTHING = -100
 
-    def __init__(self, codes: Sequence[str] | int | None = None, ignore: int | None = None) -> None:
+    def __init__(
+        self, codes: Sequence[str] | int | None = None, ignore: int | str | None = None
+    ) -> None:
+        if isinstance(codes, (str, Mapping)):
+            raise DataError(
+                f"Mask(codes={codes!r:.100}): give the names in a list, in the order of their codes"
+            )
         self.vocab = [str(n) for n in range(codes)] if isinstance(codes, int) else list(codes or ())
+        if isinstance(ignore, str):
+            if ignore not in self.vocab:
+                raise DataError(
+                    f"Mask(ignore={ignore!r}): give a code, or one of the names in codes="
+                    f"{nearest(ignore, self.vocab)}"
+                )
+            ignore = self.vocab.index(ignore)
         self.ignore = ignore
         if self.vocab:
             check_labels(self.vocab, "Mask")

@@ -93,7 +93,9 @@ class Data(Container):
                 )
         if valid is None:
             whole = parts["train"]
-            chosen = (split or splits.random())(range(len(whole[-1])), whole[-1].__getitem__)
+            chosen = (splits.checked(split) or splits.random())(
+                range(len(whole[-1])), whole[-1].__getitem__
+            )
             if not chosen[1]:
                 splits.say_all_are_trained_on(split, len(whole[-1]))
             for stage, indices in zip(("train", "valid", "test"), chosen, strict=False):
@@ -151,7 +153,7 @@ class Data(Container):
         blocks = (_images()(), Category()) if blocks is None else blocks
         is_category = isinstance(blocks[-1], Category)
         layout = Layout(path, blocks[0].endings, split is None, label is None and is_category)
-        drawn = split or (splits.stratified() if is_category else splits.random())
+        drawn = splits.checked(split) or (splits.stratified() if is_category else splits.random())
         block = DataBlock(
             blocks,
             items=layout.files,

@@ -61,7 +61,7 @@ class DataBlock:
     ) -> None:
         self.recipe = Recipe(blocks, inputs, item_transforms)
         self.items = items
-        self.split = split or splits.random()
+        self.split = splits.checked(split) or splits.random()
         targets = len(self.recipe.blocks) - inputs
         self.getters = (
             *_getters("input", input or _itself, inputs),

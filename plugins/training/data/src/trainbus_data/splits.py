@@ -36,6 +36,19 @@ STAGES = {
 }
 
 
+def checked(split: Any) -> Any:
+    """What was given as a split, or None.
+
+    Raises:
+        DataError: it is no function of items, but a number, or one that makes splits.
+    """
+    if isinstance(split, (int, float)):
+        raise DataError(f"split={split!r}: give splits.random({split!r}), or another split")
+    if any(split is each for each in (random, stratified, everything)):
+        raise DataError(f"split=splits.{split.__name__}: call it, splits.{split.__name__}()")
+    return split
+
+
 def everything() -> Split:
     """All items are for training, none for validation: for the last run, with nothing to choose."""
 
