@@ -14,14 +14,14 @@ from trainbus_collab import baselines, solving
 from trainbus_collab.measuring import Measured, ranked
 from trainbus_collab.models import RANKING_ARCHS, RATING_ARCHS, RankingModel, RatingModel
 from trainbus_collab.predictor import BATCH, CollabPredictor, Recommendations
-from trainbus_learner import Learner, defaults
+from trainbus_learner.arch_learner import ArchLearner
 from trainbus_learner.baselines import Comparison
 from trainbus_learner.evaluation import forward
 
 _RATES = {"biases": 1e-3, "factors": 5e-3, "mlp": 2e-3, "ease": 2e-2, "als": 2e-3, "sasrec": 1e-3}
 
 
-class CollabLearner(Learner):
+class CollabLearner(ArchLearner):
     """Learns what users give items, or which items they take next.
 
     What can be solved is solved when it is made: biases of ratings, the matrix of EASE, the vectors
@@ -66,7 +66,6 @@ class CollabLearner(Learner):
             usual = "ease" if items <= solving.MOST else "factors"
             arch = "factors" if self._goal == "ratings" else usual
         name = arch if isinstance(arch, str) else type(arch).__name__
-        self._arch = name
         described: dict[str, Any] | None = None
         said: dict[str, str] = {}
         if isinstance(arch, nn.Module):
@@ -77,24 +76,17 @@ class CollabLearner(Learner):
                 "builder": "trainbus_collab.models:rebuild",
                 "options": dict(model.description),  # type: ignore[arg-type]
             }
-        rate = _RATES.get(name) if lr is None else lr
-        super().__init__(loaders, model, lr=rate, model_description=described, **options)
-        self.task.run_name = defaults.title(name, loaders)
         known = {**RATING_ARCHS} if self._goal == "ratings" else {**RANKING_ARCHS}
         about = {"network": known.get(name, f"{name} (given)"), "goal": self._goal, **said}
-        self.choices = {**about, **self.choices}
-        if lr is None and rate is not None:
-            self.choices["learning rate"] = f"{rate:g} (the highest of a cycle, for {name})"
+        super().__init__(
+            loaders, model, arch=name, about=about, usual=_RATES.get(name), lr=lr,
+            model_description=described, **options,
+        )  # fmt: skip
 
     @property
     def goal(self) -> str:
         """ "ratings" or "ranking"."""
         return self._goal
-
-    @property
-    def arch(self) -> str:
-        """The name of the network."""
-        return self._arch
 
     @property
     def whole(self) -> Any:

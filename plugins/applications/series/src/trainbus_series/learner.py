@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trainbus import UsageError
-from trainbus_learner import Learner, defaults
+from trainbus_learner.arch_learner import ArchLearner
 from trainbus_learner.baselines import Comparison
 from trainbus_learner.evaluation import forward
 from trainbus_series import baselines, closed_form, intervals
@@ -21,7 +21,7 @@ from trainbus_series.models import ARCHS, ForecastModel
 _RATES = {"linear": 1e-4, "patch": 5e-4, "mixer": 1e-3}
 
 
-class ForecastLearner(Learner):
+class ForecastLearner(ArchLearner):
     """Learns what comes next in series.
 
     The linear part of each network begins as the solution of ridge regressions of all windows, so
@@ -57,7 +57,6 @@ class ForecastLearner(Learner):
                 "series_table('file.csv', time='date', target='load', horizon=24)"
             )
         name = arch if isinstance(arch, str) else type(arch).__name__
-        self._arch = name
         described = None
         if isinstance(arch, nn.Module):
             if network:
@@ -68,22 +67,15 @@ class ForecastLearner(Learner):
             described = {
                 "builder": "trainbus_series.models:rebuild", "options": dict(model.description),
             }  # fmt: skip
-        rate = _RATES.get(name) if lr is None else lr
-        super().__init__(data, model, lr=rate, model_description=described, **options)
-        self.task.run_name = defaults.title(name, data)
         about = {
             "network": ARCHS.get(name, f"{name} (given)"),
             "begins as": "the mean of ridge regressions of all windows of training",
         }
-        self.choices = {**about, **self.choices}
-        if lr is None and rate is not None:
-            self.choices["learning rate"] = f"{rate:g} (the highest of a cycle, for {name})"
+        super().__init__(
+            data, model, arch=name, about=about, usual=_RATES.get(name), lr=lr,
+            model_description=described, **options,
+        )  # fmt: skip
         self._calibrated_for: Any = None
-
-    @property
-    def arch(self) -> str:
-        """The name of the network."""
-        return self._arch
 
     def validate(self, loader: Any = "valid", *, scaled: bool = False) -> dict[str, float]:
         """Errors over all windows: {"loss", "mse", "mae", "smape", "mase", "coverage", "crps"}.

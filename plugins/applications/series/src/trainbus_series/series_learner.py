@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from trainbus import UsageError
 from trainbus.errors import nearest
-from trainbus_learner import Learner, Prediction, defaults
+from trainbus_learner import Prediction
+from trainbus_learner.arch_learner import ArchLearner
 from trainbus_learner.baselines import Comparison, Row
 from trainbus_learner.evaluation import forward, measured, validation_of
 from trainbus_series.classify import SERIES_ARCHS, SeriesModel
@@ -26,7 +27,7 @@ _SOLVED = 4000
 _EPOCHS = 100
 
 
-class SeriesLearner(Learner):
+class SeriesLearner(ArchLearner):
     """Learns what a series is: a class, or a number.
 
     Args:
@@ -56,7 +57,6 @@ class SeriesLearner(Learner):
                 "series_arrays(...) makes: series_files('GunPoint_TRAIN.ts', 'GunPoint_TEST.ts')"
             )
         name = arch if isinstance(arch, str) else type(arch).__name__
-        self._arch = name
         described = None
         if isinstance(arch, nn.Module):
             model: nn.Module = arch
@@ -65,17 +65,11 @@ class SeriesLearner(Learner):
             described = {
                 "builder": "trainbus_series.classify:rebuild", "options": dict(model.description),
             }  # fmt: skip
-        rate = _RATES.get(name) if lr is None else lr
-        super().__init__(data, model, lr=rate, model_description=described, **options)
-        self.task.run_name = defaults.title(name, data)
-        self.choices = {
-            "network": SERIES_ARCHS.get(name, f"{name} (given)"), **self.choices
-        }  # fmt: skip
-
-    @property
-    def arch(self) -> str:
-        """The name of the network."""
-        return self._arch
+        super().__init__(
+            data, model, arch=name, about={"network": SERIES_ARCHS.get(name, f"{name} (given)")},
+            usual=None, lr=_RATES.get(name) if lr is None else lr,  # "rocket" is solved
+            model_description=described, **options,
+        )  # fmt: skip
 
     def fit(self, epochs: int | None = None, lr: Any = None, **options: Any) -> Any:
         """Train. Without epochs, "rocket" is solved at once, and others have a cycle of 100.
@@ -86,7 +80,7 @@ class SeriesLearner(Learner):
         """
         if epochs is not None:
             return super().fit(epochs, lr, **options)
-        if self._arch == "rocket":
+        if self.arch == "rocket":
             begun = time.perf_counter()
             penalty = solved(self.model, self.data, self.source.target.kind)
             self._seconds += time.perf_counter() - begun

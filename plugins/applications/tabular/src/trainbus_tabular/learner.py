@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trainbus import UsageError
 from trainbus.arguments import check_whole
-from trainbus_learner import Learner, defaults
+from trainbus_learner.arch_learner import ArchLearner
 from trainbus_learner.ensembles import Ensemble
 from trainbus_learner.evaluation import forward
 from trainbus_tabular import explaining
@@ -41,7 +41,7 @@ _HOW = {
 }
 
 
-class TabularLearner(Learner):
+class TabularLearner(ArchLearner):
     """Learns a column of a table, or several, from the others.
 
     The target of the data says what: a class, several labels, numbers, a count, classes in an
@@ -80,9 +80,9 @@ class TabularLearner(Learner):
                 "knows its columns: table('file.csv', target='column')"
             )
         check_whole(1, UsageError, ensemble=ensemble)
-        self._arch = arch if isinstance(arch, str) else type(arch).__name__
+        name = arch if isinstance(arch, str) else type(arch).__name__
         description: dict[str, Any] | None = None
-        about = {"network": f"{self._arch} (given)"}
+        about = {"network": f"{name} (given)"}
         if isinstance(arch, nn.Module):
             if ensemble > 1 or network or embed:
                 raise UsageError(
@@ -94,25 +94,18 @@ class TabularLearner(Learner):
             model, description, about = _made(
                 data, arch, ensemble, embed, dict(network or {}), options.get("seed")
             )
-        rate = _rate(self._arch, data.target.kind, len(data.train_items)) if lr is None else lr
         super().__init__(
             data,
             model,
-            lr=rate,
+            arch=name,
+            about=about,
+            usual=_rate(name, data.target.kind, len(data.train_items)),
+            lr=lr,
             model_description=None
             if description is None
             else {"builder": "trainbus_tabular.model:rebuild", "options": description},
             **options,
         )
-        self.task.run_name = defaults.title(self._arch, data)
-        self.choices = {**about, **self.choices}
-        if lr is None and rate is not None:
-            self.choices["learning rate"] = f"{rate:g} (the highest of a cycle, for {self._arch})"
-
-    @property
-    def arch(self) -> str:
-        """The name of the network."""
-        return self._arch
 
     # --- predicting ------------------------------------------------------------------------------
 

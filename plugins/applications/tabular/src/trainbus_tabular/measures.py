@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from trainbus_data import metrics, whole_metrics
@@ -24,28 +22,6 @@ class LabelsAccuracy(metrics.Counts):
 
     def compute(self) -> Tensor:
         """Right ones over all."""
-        return self.ratio()
-
-
-class PinballOf(metrics.Counts):
-    """The mean pinball loss of quantiles N x levels (Koenker and Bassett, 1978).
-
-    Args:
-        levels: between 0 and 1.
-    """
-
-    def __init__(self, levels: Sequence[float]) -> None:
-        super().__init__()
-        self.levels = list(levels)
-
-    def update(self, output: Tensor, target: Tensor) -> None:
-        """Count a batch."""
-        over, levels = target.double() - output, output.new_tensor(self.levels).double()
-        loss = torch.maximum(levels * over, (levels - 1) * over)
-        self.add(loss.sum(), loss.new_tensor(loss.numel()))
-
-    def compute(self) -> Tensor:
-        """The mean."""
         return self.ratio()
 
 
@@ -119,7 +95,7 @@ def measures_of(block: TableTarget) -> dict[str, OfTable]:
             "log_loss": whole_metrics.LogLoss(),
         }
     elif block.levels is not None:
-        made = {"pinball": PinballOf(block.levels), "coverage": Coverage()}
+        made = {"pinball": whole_metrics.Pinball(block.levels), "coverage": Coverage()}
     else:
         made = {
             "rmse": metrics.RootMeanSquare(),

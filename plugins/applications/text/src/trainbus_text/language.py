@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainbus import UsageError
 from trainbus.errors import nearest
-from trainbus_learner import Learner, defaults
+from trainbus_learner.arch_learner import ArchLearner
 from trainbus_learner.baselines import Comparison
 from trainbus_learner.snapshots import evaluating
 from trainbus_text import counting
@@ -25,7 +25,7 @@ LANGUAGE_ARCHS = {
 _RATES = {"gpt": 3e-3, "lstm": 5e-3}
 
 
-class LanguageLearner(Learner):
+class LanguageLearner(ArchLearner):
     """Learns which token comes next, and writes texts on.
 
     `validate()` gives nats of a token, bits of a character and of a byte, and the perplexity, over
@@ -58,7 +58,6 @@ class LanguageLearner(Learner):
                 "text_file('input.txt')"
             )
         name = arch if isinstance(arch, str) else type(arch).__name__
-        self._arch = name
         described = None
         if isinstance(arch, nn.Module):
             model: Any = arch
@@ -68,21 +67,14 @@ class LanguageLearner(Learner):
                 "builder": "trainbus_text.gpt:rebuild", "options": dict(model.description),
             }  # fmt: skip
             options.setdefault("groups", type(model).groups)
-        rate = _RATES.get(name) if lr is None else lr
-        super().__init__(data, model, lr=rate, model_description=described, **options)
-        self.task.run_name = defaults.title(name, data)
         about = {
             "network": LANGUAGE_ARCHS.get(name, f"{name} (given)"),
             "tokens": repr(data.recipe.tokens),
         }
-        self.choices = {**about, **self.choices}
-        if lr is None and rate is not None:
-            self.choices["learning rate"] = f"{rate:g} (the highest of a cycle, for {name})"
-
-    @property
-    def arch(self) -> str:
-        """The name of the network."""
-        return self._arch
+        super().__init__(
+            data, model, arch=name, about=about, usual=_RATES.get(name), lr=lr,
+            model_description=described, **options,
+        )  # fmt: skip
 
     @property
     def tokens(self) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from trainbus import UsageError
-from trainbus_learner import Learner, defaults
+from trainbus_learner.arch_learner import ArchLearner
 from trainbus_learner.baselines import Comparison
 from trainbus_learner.evaluation import forward
 from trainbus_text import baselines, bodies
@@ -26,7 +26,7 @@ _RATES = {"bag": 2e-2, "conv": 2e-3, "lstm": 5e-3, "transformer": 1e-3}
 _BODY_RATES = (5e-5, 5e-4)
 
 
-class TextLearner(Learner):
+class TextLearner(ArchLearner):
     """Learns what a text is: a class, several labels, or numbers.
 
     Where the data were given no tokens, those that suit the network are learned from the training
@@ -65,7 +65,6 @@ class TextLearner(Learner):
         name = folder.name if folder is not None else name
         if data.tokens is None and name in USUAL_TOKENS:
             data = data.with_tokens(USUAL_TOKENS[name], USUAL_LENGTH[name])
-        self._arch = name
         builder = "trainbus_text.models:rebuild"
         if isinstance(arch, nn.Module):
             model: Any = arch
@@ -86,27 +85,22 @@ class TextLearner(Learner):
             options.setdefault("metrics", ["accuracy", "f1"])
         adapters = bool((network or {}).get("lora"))
         usual = _RATES.get(name) if folder is None else _BODY_RATES[adapters]
-        rate = usual if lr is None else lr
         described = getattr(model, "description", None)
         super().__init__(
             data,
             model,
-            lr=rate,
+            arch=name,
+            about={
+                "network": ARCHS.get(name, f"{name} (given)"),
+                "tokens": repr(data.recipe.tokens),
+            },
+            usual=usual,
+            lr=lr,
             model_description=None
             if described is None
             else {"builder": builder, "options": described},
             **options,
         )
-        self.task.run_name = defaults.title(name, data)
-        about = {"network": ARCHS.get(name, f"{name} (given)"), "tokens": repr(self.tokens)}
-        self.choices = {**about, **self.choices}
-        if lr is None and rate is not None:
-            self.choices["learning rate"] = f"{rate:g} (the highest of a cycle, for {name})"
-
-    @property
-    def arch(self) -> str:
-        """The name of the network."""
-        return self._arch
 
     @property
     def tokens(self) -> Any:

@@ -5,6 +5,8 @@ Sums are kept in float64; only those that rank all rows keep their scores.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -68,21 +70,23 @@ class MeanAbsolute(Counts):
 
 
 class Pinball(Counts):
-    """The mean pinball loss of a quantile (Koenker and Bassett, 1978).
+    """The mean pinball loss of a quantile, or of several (Koenker and Bassett, 1978).
 
     Args:
-        quantile: between 0 and 1.
+        quantile: between 0 and 1; of several one for each column of the outputs.
     """
 
-    def __init__(self, quantile: float = 0.5) -> None:
-        check_number(None, DataError, "Pinball", above=0, below=1, quantile=quantile)
+    def __init__(self, quantile: float | Sequence[float] = 0.5) -> None:
+        for each in quantile if isinstance(quantile, Sequence) else [quantile]:
+            check_number(None, DataError, "Pinball", above=0, below=1, quantile=each)
         super().__init__()
         self.quantile = quantile
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Count a batch."""
         over = target.double() - output.reshape(target.shape)
-        loss = torch.maximum(self.quantile * over, (self.quantile - 1) * over)
+        level = over.new_tensor(self.quantile)
+        loss = torch.maximum(level * over, (level - 1) * over)
         self.add(loss.sum(), _count(loss))
 
     def compute(self) -> Tensor:
